@@ -1,0 +1,71 @@
+// Double-double arithmetic: an unevaluated sum hi + lo with hi = round(hi + lo), about 106 bits.
+//
+// + - * / and fma only, so every compiler, instruction set and GPU gives the same bits (built with contraction
+// off). Error bounds, in u = 2^-53: add 3 u^2, times 5 u^2, ratio 2 u^2 (Joldes, Muller, Popescu 2017). They
+// hold while no product underflows, that is for magnitudes above about 2^-900.
+#pragma once
+
+#include "core/portable.h"
+
+namespace clr {
+
+struct DoubleDouble {
+  double hi, lo;
+};
+
+// Requires |a| >= |b| or a == 0.
+CLR_INLINE DoubleDouble fast_two_sum(double a, double b) {
+  const double s = a + b;
+  return {s, b - (s - a)};
+}
+
+CLR_INLINE DoubleDouble two_sum(double a, double b) {
+  const double s = a + b;
+  const double t = s - a;
+  return {s, (a - (s - t)) + (b - t)};
+}
+
+CLR_INLINE DoubleDouble two_product(double a, double b) {
+  const double p = a * b;
+  return {p, fused(a, b, -p)};
+}
+
+CLR_INLINE DoubleDouble add(DoubleDouble a, DoubleDouble b) {
+  const DoubleDouble s = two_sum(a.hi, b.hi);
+  const DoubleDouble t = two_sum(a.lo, b.lo);
+  const DoubleDouble v = fast_two_sum(s.hi, s.lo + t.hi);
+  return fast_two_sum(v.hi, t.lo + v.lo);
+}
+
+CLR_INLINE DoubleDouble add(DoubleDouble a, double b) {
+  const DoubleDouble s = two_sum(a.hi, b);
+  return fast_two_sum(s.hi, a.lo + s.lo);
+}
+
+CLR_INLINE DoubleDouble times(DoubleDouble a, DoubleDouble b) {
+  const DoubleDouble p = two_product(a.hi, b.hi);
+  return fast_two_sum(p.hi, p.lo + fused(a.hi, b.lo, a.lo * b.hi));
+}
+
+CLR_INLINE DoubleDouble times(DoubleDouble a, double b) {
+  const DoubleDouble p = two_product(a.hi, b);
+  return fast_two_sum(p.hi, fused(a.lo, b, p.lo));
+}
+
+// a / b of two doubles: the quotient and its exact remainder over b.
+CLR_INLINE DoubleDouble ratio(double a, double b) {
+  const double q = a / b;
+  return {q, fused(-q, b, a) / b};
+}
+
+CLR_INLINE DoubleDouble negated(DoubleDouble a) { return {-a.hi, -a.lo}; }
+
+// Every 64-bit count, exactly: both halves are doubles.
+CLR_INLINE DoubleDouble from_count(uint64_t n) {
+  const double two52 = 4503599627370496.0;
+  const double high = bits_to_double(0x4330000000000000u | (n >> 32)) - two52;
+  const double low = bits_to_double(0x4330000000000000u | (n & 0xffffffffu)) - two52;
+  return fast_two_sum(high * 4294967296.0, low);
+}
+
+}  // namespace clr

@@ -1,0 +1,44 @@
+// What core/ needs from a compiler, host or device.
+//
+// Everything in core/ has internal linkage: the same header is compiled once for every instruction set, and an
+// inline function with external linkage compiled for AVX-512 could be the copy that the linker keeps for all.
+#pragma once
+
+#include <stdint.h>
+
+#if defined(__CUDACC__)
+#define CLR_INLINE static __host__ __device__ __forceinline__
+#elif defined(_MSC_VER) && !defined(__clang__)
+#define CLR_INLINE static __forceinline
+#else
+#define CLR_INLINE static inline __attribute__((always_inline))
+#endif
+
+#if defined(_MSC_VER) && !defined(__clang__)
+extern "C" double fma(double, double, double);
+#endif
+
+namespace clr {
+
+// a * b + c with one rounding, on every target: an instruction where there is one, else exact software.
+CLR_INLINE double fused(double a, double b, double c) {
+#if defined(_MSC_VER) && !defined(__clang__)
+  return ::fma(a, b, c);
+#else
+  return __builtin_fma(a, b, c);
+#endif
+}
+
+CLR_INLINE double bits_to_double(uint64_t bits) {
+  double value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+CLR_INLINE uint64_t double_to_bits(double value) {
+  uint64_t bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+}  // namespace clr

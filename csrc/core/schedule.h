@@ -1,0 +1,162 @@
+// The cyclical learning rate policy of Smith (2017): the only schedule formulas of this project.
+//
+//   T = up + down, cycle k = step / T, p = step % T
+//   s = p / up on the way up, (T - p) / down on the way down         phase, 0 at bottoms and 1 at the peak
+//   w = s | s (2 - s) | sin(pi s / 2)^2                               window: triangular, welch, hann
+//   a = 1 | 2^-k | gamma^step | gamma^k | max(0, 1 - step / D) | f    amplitude scale of the mode
+//   lr       = base_lr + (max_lr - base_lr) w a                       (decay_base: base_lr a in place of base_lr)
+//   momentum = max_momentum - (max_momentum - base_momentum) w a
+//
+// Phases come from exact integers and everything is carried in double-double, w and 1 - w both with full relative
+// accuracy, and rounded once at the end: the triangular window is correctly rounded, welch, hann and powers are
+// within an ulp, and no value leaves its boundaries while 0 <= a <= 1.
+#pragma once
+
+#include "core/elementary.h"
+
+namespace clr {
+
+enum class Window : int32_t { triangular, welch, hann };
+
+// How the amplitude shrinks. `custom` takes the scale from the caller.
+enum class Mode : int32_t { constant, halved, power_of_step, power_of_cycle, linear, custom };
+
+struct Policy {
+  uint64_t up, down;     // steps of the rising and of the falling half, 1 to 2^53 - 1
+  uint64_t decay_steps;  // Mode::linear: steps until the amplitude is zero
+  double base_lr, base_momentum;
+  DoubleDouble lr_amplitude, momentum_amplitude;  // max - base, exactly
+  DoubleDouble log_gamma;                         // Mode::power_of_*
+  Window window;
+  Mode mode;
+  bool decay_base;
+};
+
+// A policy without momentum has NaN for base_momentum, and so for every value of it.
+struct Value {
+  double lr, momentum;
+};
+
+struct Position {
+  uint64_t cycle, step_in_cycle;
+};
+
+struct Phase {
+  DoubleDouble rise, fall;  // s and 1 - s
+};
+
+struct Scale {
+  DoubleDouble scale, rest;  // a and 1 - a
+};
+
+CLR_INLINE Position position_of(const Policy& policy, uint64_t step) {
+  const uint64_t length = policy.up + policy.down;
+  const uint64_t cycle = step / length;
+  return {cycle, step - cycle * length};
+}
+
+// Both arguments are exact integers, 0 <= done <= steps.
+CLR_INLINE Phase rising_phase(double done, double steps) { return {ratio(done, steps), ratio(steps - done, steps)}; }
+
+CLR_INLINE Phase falling_phase(double done, double steps) { return {ratio(steps - done, steps), ratio(done, steps)}; }
+
+CLR_INLINE Phase phase_of(const Policy& policy, uint64_t step_in_cycle) {
+  return step_in_cycle < policy.up
+             ? rising_phase(static_cast<double>(step_in_cycle), static_cast<double>(policy.up))
+             : falling_phase(static_cast<double>(step_in_cycle - policy.up), static_cast<double>(policy.down));
+}
+
+CLR_INLINE Phase windowed(Window window, Phase phase) {
+  if (window == Window::welch) {
+    return {times(phase.rise, add(phase.fall, 1.0)), times(phase.fall, phase.fall)};
+  }
+  if (window == Window::hann) {
+    const bool rise_is_less = phase.rise.hi <= phase.fall.hi;
+    const DoubleDouble t = {rise_is_less ? phase.rise.hi : phase.fall.hi,
+                            rise_is_less ? phase.rise.lo : phase.fall.lo};
+    const DoubleDouble less = sin_squared_half_pi(t);
+    const DoubleDouble more = add(negated(less), 1.0);
+    return {{rise_is_less ? less.hi : more.hi, rise_is_less ? less.lo : more.lo},
+            {rise_is_less ? more.hi : less.hi, rise_is_less ? more.lo : less.lo}};
+  }
+  return phase;
+}
+
+CLR_INLINE Scale custom_scale(double scale) {
+  const DoubleDouble rest = two_sum(1.0, -scale);
+  return {{scale, 0.0}, rest};
+}
+
+CLR_INLINE Scale unscaled() { return {{1.0, 0.0}, {0.0, 0.0}}; }
+
+// gamma^n. Beyond the range of a double: 0, or not finite.
+CLR_INLINE Scale power_scale(const Policy& policy, uint64_t n) {
+  DoubleDouble x = times(policy.log_gamma, from_count(n));
+  const bool too_small = x.hi < -1000.0;
+  const bool too_large = x.hi > 1000.0;
+  x.hi = too_small ? -1000.0 : (too_large ? 1000.0 : x.hi);
+  x.lo = too_small || too_large ? 0.0 : x.lo;
+  const Exponential e = exponential(x);
+  const double power = power_of_two(e.exponent);
+  const DoubleDouble mantissa = add(e.minus_one, 1.0);
+  const DoubleDouble scale = {mantissa.hi * power, mantissa.lo * power};
+  const DoubleDouble rest = add(negated(scale), 1.0);
+  const bool near_one = e.exponent == 0;
+  return {scale, {near_one ? -e.minus_one.hi : rest.hi, near_one ? -e.minus_one.lo : rest.lo}};
+}
+
+CLR_INLINE Scale linear_scale(const Policy& policy, uint64_t step) {
+  const uint64_t done = step < policy.decay_steps ? step : policy.decay_steps;
+  const Phase phase = falling_phase(static_cast<double>(done), static_cast<double>(policy.decay_steps));
+  return {phase.rise, phase.fall};
+}
+
+CLR_INLINE Scale scale_of(const Policy& policy, uint64_t step, uint64_t cycle, double custom) {
+  switch (policy.mode) {
+    case Mode::halved:
+      return custom_scale(power_of_two(cycle < 1100 ? -static_cast<int64_t>(cycle) : -1100));
+    case Mode::power_of_step:
+      return power_scale(policy, step);
+    case Mode::power_of_cycle:
+      return power_scale(policy, cycle);
+    case Mode::linear:
+      return linear_scale(policy, step);
+    case Mode::custom:
+      return custom_scale(custom);
+    case Mode::constant:
+      break;
+  }
+  return unscaled();
+}
+
+// Is the scale the same for all steps of a cycle?
+CLR_INLINE bool scale_is_per_cycle(Mode mode) {
+  return mode == Mode::constant || mode == Mode::halved || mode == Mode::power_of_cycle;
+}
+
+CLR_INLINE Value value_at(const Policy& policy, Window window, Phase phase, Scale scale) {
+  const Phase w = windowed(window, phase);
+  const DoubleDouble swing = times(w.rise, scale.scale);
+  const DoubleDouble base = {policy.decay_base ? scale.scale.hi : 1.0, policy.decay_base ? scale.scale.lo : 0.0};
+  const DoubleDouble lr = add(times(policy.lr_amplitude, swing), times(base, policy.base_lr));
+  const DoubleDouble rest = add(scale.rest, times(scale.scale, w.fall));  // 1 - swing
+  const DoubleDouble momentum = add(times(policy.momentum_amplitude, rest), policy.base_momentum);
+  return {lr.hi, momentum.hi};
+}
+
+// The value of update number `step`, 0 to 2^63 - 1. `custom` is read in Mode::custom only.
+CLR_INLINE Value evaluate(const Policy& policy, uint64_t step, double custom) {
+  const Position at = position_of(policy, step);
+  return value_at(policy, policy.window, phase_of(policy, at.step_in_cycle),
+                  scale_of(policy, step, at.cycle, custom));
+}
+
+// Can a value of this policy be one that no optimizer may be given?
+CLR_INLINE bool may_leave_bounds(const Policy& policy) {
+  return policy.mode == Mode::custom || policy.log_gamma.hi > 0.0;
+}
+
+CLR_INLINE bool is_valid_lr(double lr) { return lr >= 0.0 && lr <= 0x1.fffffffffffffp+1023; }
+CLR_INLINE bool is_valid_momentum(double momentum) { return momentum >= 0.0 && momentum <= 1.0; }
+
+}  // namespace clr

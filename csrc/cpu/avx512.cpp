@@ -1,0 +1,11 @@
+#include "cpu/lanes_avx512.h"
+
+#define CLR_LANES_PER_BLOCK 4
+#include "cpu/bulk_loop.inl"
+#include "cpu/sgd_loop.inl"
+
+namespace clr {
+
+const CpuKernels avx512_kernels = {update_slot, fill_range, fill_steps};
+
+}  // namespace clr

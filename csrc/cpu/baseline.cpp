@@ -1,0 +1,11 @@
+#include "cpu/lanes_baseline.h"
+
+#define CLR_LANES_PER_BLOCK 16
+#include "cpu/bulk_loop.inl"
+#include "cpu/sgd_loop.inl"
+
+namespace clr {
+
+const CpuKernels baseline_kernels = {update_slot, fill_range, fill_steps};
+
+}  // namespace clr

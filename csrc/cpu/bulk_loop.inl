@@ -1,0 +1,100 @@
+// Arrays of schedule values: straight loops over one half of a cycle, which compilers vectorise.
+#include "cpu/kernels.h"
+
+namespace clr {
+namespace {
+
+enum class ScaleKind { per_cycle, power_of_step, linear };
+
+// One half of one cycle, or part of it: `done` of `steps` steps of the half lie before the first value.
+struct Segment {
+  bool rising;
+  double done, steps;
+  uint64_t first_step;
+  Scale scale;  // ScaleKind::per_cycle
+};
+
+template <bool rising, Window window, ScaleKind kind>
+void fill_half(const Policy& policy, const Segment& segment, int32_t count, double* __restrict lr,
+               double* __restrict momentum) {
+  const Policy p = policy;
+  const Segment s = segment;
+  for (int32_t i = 0; i < count; ++i) {
+    const double done = s.done + i;
+    const Phase phase = rising ? rising_phase(done, s.steps) : falling_phase(done, s.steps);
+    Scale scale = s.scale;
+    if (kind == ScaleKind::power_of_step) scale = power_scale(p, s.first_step + static_cast<uint64_t>(i));
+    if (kind == ScaleKind::linear) scale = linear_scale(p, s.first_step + static_cast<uint64_t>(i));
+    const Value value = value_at(p, window, phase, scale);
+    lr[i] = value.lr;
+    momentum[i] = value.momentum;
+  }
+}
+
+template <Window window, ScaleKind kind>
+void fill_segment(const Policy& policy, const Segment& segment, int32_t count, double* lr, double* momentum) {
+  return segment.rising ? fill_half<true, window, kind>(policy, segment, count, lr, momentum)
+                        : fill_half<false, window, kind>(policy, segment, count, lr, momentum);
+}
+
+using FillSegment = void (*)(const Policy&, const Segment&, int32_t, double*, double*);
+
+template <Window window>
+FillSegment segment_filler(Mode mode) {
+  return mode == Mode::power_of_step ? fill_segment<window, ScaleKind::power_of_step>
+         : mode == Mode::linear      ? fill_segment<window, ScaleKind::linear>
+                                     : fill_segment<window, ScaleKind::per_cycle>;
+}
+
+FillSegment segment_filler(const Policy& policy) {
+  switch (policy.window) {
+    case Window::welch:
+      return segment_filler<Window::welch>(policy.mode);
+    case Window::hann:
+      return segment_filler<Window::hann>(policy.mode);
+    case Window::triangular:
+      break;
+  }
+  return segment_filler<Window::triangular>(policy.mode);
+}
+
+void put(const Policy& policy, uint64_t step, double custom, double* lr, double* momentum) {
+  const Value value = evaluate(policy, step, custom);
+  *lr = value.lr;
+  *momentum = value.momentum;
+}
+
+void fill_range(const Policy& policy, uint64_t first, int64_t count, const double* custom, double* lr,
+                double* momentum) {
+  if (policy.mode == Mode::custom) {
+    for (int64_t i = 0; i < count; ++i) {
+      put(policy, first + static_cast<uint64_t>(i), custom[i], lr + i, momentum + i);
+    }
+    return;
+  }
+  const int64_t at_most = int64_t{1} << 30;  // an int32_t count, as vector conversions want it
+  const FillSegment fill = segment_filler(policy);
+  for (int64_t i = 0; i < count;) {
+    const uint64_t step = first + static_cast<uint64_t>(i);
+    const Position at = position_of(policy, step);
+    const bool rising = at.step_in_cycle < policy.up;
+    const uint64_t done = rising ? at.step_in_cycle : at.step_in_cycle - policy.up;
+    const uint64_t steps = rising ? policy.up : policy.down;
+    int64_t n = count - i < at_most ? count - i : at_most;
+    if (steps - done < static_cast<uint64_t>(n)) n = static_cast<int64_t>(steps - done);
+    const Scale scale = scale_is_per_cycle(policy.mode) ? scale_of(policy, step, at.cycle, 1.0) : unscaled();
+    fill(policy, {rising, static_cast<double>(done), static_cast<double>(steps), step, scale},
+         static_cast<int32_t>(n), lr + i, momentum + i);
+    i += n;
+  }
+}
+
+void fill_steps(const Policy& policy, const int64_t* steps, int64_t count, const double* custom, double* lr,
+                double* momentum) {
+  for (int64_t i = 0; i < count; ++i) {
+    put(policy, static_cast<uint64_t>(steps[i]), custom == nullptr ? 1.0 : custom[i], lr + i, momentum + i);
+  }
+}
+
+}  // namespace
+}  // namespace clr

@@ -1,0 +1,31 @@
+// What every instruction set offers. Its translation unit includes nothing from the C++ library: an inline function
+// compiled there for AVX-512 may be the copy that the linker keeps.
+#pragma once
+
+#include "core/schedule.h"
+#include "core/slot.h"
+
+namespace clr {
+
+struct CpuKernels {
+  // Updates elements begin to end of the slot.
+  void (*update)(const GroupValues& group, const Slot& slot, int64_t begin, int64_t end);
+
+  // Values of `count` steps from `first` on. `custom`: the scales of Mode::custom, one a step, else unused.
+  void (*fill_range)(const Policy& policy, uint64_t first, int64_t count, const double* custom, double* lr,
+                     double* momentum);
+
+  // Values of `count` steps, in any order.
+  void (*fill_steps)(const Policy& policy, const int64_t* steps, int64_t count, const double* custom, double* lr,
+                     double* momentum);
+};
+
+extern const CpuKernels baseline_kernels;
+#if defined(CLR_NATIVE_X86)
+extern const CpuKernels avx2_kernels, avx512_kernels;
+#endif
+#if defined(CLR_NATIVE_NEON)
+extern const CpuKernels neon_kernels;
+#endif
+
+}  // namespace clr

@@ -1,0 +1,73 @@
+// Packs and storage types shared by all instruction sets. Internal linkage throughout, as in core/.
+//
+// An instruction set defines F32 and F64 (a register of numbers) with: all(x), width, Real; unary -, *, fused;
+// load, load_first, store, store_first for the storage types below, where the `_first` forms touch n elements
+// only, 0 < n < width. 16-bit storage is read into F32 and rounded once, to nearest even, when stored.
+#pragma once
+
+#include "core/slot.h"
+
+namespace clr {
+namespace {
+
+enum class Bfloat16 : uint16_t {};
+enum class Float16 : uint16_t {};
+
+template <class Lane, int count>
+struct Pack {
+  using Real = typename Lane::Real;
+  static constexpr int width = count * Lane::width;
+  Lane lanes[count];
+
+  static Pack all(Real x) {
+    Pack r;
+    for (int i = 0; i < count; ++i) r.lanes[i] = Lane::all(x);
+    return r;
+  }
+};
+
+template <class Lane, int count>
+CLR_INLINE Pack<Lane, count> operator-(Pack<Lane, count> a) {
+  for (int i = 0; i < count; ++i) a.lanes[i] = -a.lanes[i];
+  return a;
+}
+
+template <class Lane, int count>
+CLR_INLINE Pack<Lane, count> operator*(Pack<Lane, count> a, Pack<Lane, count> b) {
+  for (int i = 0; i < count; ++i) a.lanes[i] = a.lanes[i] * b.lanes[i];
+  return a;
+}
+
+template <class Lane, int count>
+CLR_INLINE Pack<Lane, count> fused(Pack<Lane, count> a, Pack<Lane, count> b, Pack<Lane, count> c) {
+  for (int i = 0; i < count; ++i) a.lanes[i] = fused(a.lanes[i], b.lanes[i], c.lanes[i]);
+  return a;
+}
+
+template <class Lane, int count, class Element>
+CLR_INLINE void load(const Element* from, Pack<Lane, count>& to) {
+  for (int i = 0; i < count; ++i) load(from + i * Lane::width, to.lanes[i]);
+}
+
+template <class Lane, int count, class Element>
+CLR_INLINE void store(const Pack<Lane, count>& from, Element* to) {
+  for (int i = 0; i < count; ++i) store(from.lanes[i], to + i * Lane::width);
+}
+
+// The `_first` forms for instruction sets without masks: by way of a small array.
+template <class Lane, class Element>
+CLR_INLINE void load_first_by_copy(const Element* from, int n, Lane& to) {
+  Element whole[Lane::width] = {};
+  for (int i = 0; i < n; ++i) whole[i] = from[i];
+  load(whole, to);
+}
+
+template <class Lane, class Element>
+CLR_INLINE void store_first_by_copy(const Lane& from, int n, Element* to) {
+  Element whole[Lane::width];
+  store(from, whole);
+  for (int i = 0; i < n; ++i) to[i] = whole[i];
+}
+
+}  // namespace
+}  // namespace clr

@@ -1,0 +1,57 @@
+// Lanes of one number for any processor. No fma: two roundings, as torch's baseline build.
+#pragma once
+
+#include "cpu/half.h"
+
+namespace clr {
+namespace {
+
+template <class Number>
+struct Scalar {
+  using Real = Number;
+  static constexpr int width = 1;
+  Number x;
+  static Scalar all(Number x) { return {x}; }
+};
+
+using F32 = Scalar<float>;
+using F64 = Scalar<double>;
+
+template <class Number>
+CLR_INLINE Scalar<Number> operator-(Scalar<Number> a) {
+  return {-a.x};
+}
+
+template <class Number>
+CLR_INLINE Scalar<Number> operator*(Scalar<Number> a, Scalar<Number> b) {
+  return {a.x * b.x};
+}
+
+template <class Number>
+CLR_INLINE Scalar<Number> fused(Scalar<Number> a, Scalar<Number> b, Scalar<Number> c) {
+  return {a.x * b.x + c.x};
+}
+
+CLR_INLINE void load(const float* from, F32& to) { to.x = *from; }
+CLR_INLINE void load(const double* from, F64& to) { to.x = *from; }
+CLR_INLINE void load(const Bfloat16* from, F32& to) { to.x = widened(*from); }
+CLR_INLINE void load(const Float16* from, F32& to) { to.x = widened(*from); }
+
+CLR_INLINE void store(const F32& from, float* to) { *to = from.x; }
+CLR_INLINE void store(const F64& from, double* to) { *to = from.x; }
+CLR_INLINE void store(const F32& from, Bfloat16* to) { *to = rounded_to_bfloat16(from.x); }
+CLR_INLINE void store(const F32& from, Float16* to) { *to = rounded_to_float16(from.x); }
+
+// Never reached: no count lies strictly between 0 and a width of 1.
+template <class Lane, class Element>
+CLR_INLINE void load_first(const Element* from, int, Lane& to) {
+  load(from, to);
+}
+
+template <class Lane, class Element>
+CLR_INLINE void store_first(const Lane& from, int, Element* to) {
+  store(from, to);
+}
+
+}  // namespace
+}  // namespace clr

@@ -1,0 +1,77 @@
+// Lanes of AArch64 Advanced SIMD, which has fma and half-precision conversions on every processor.
+#pragma once
+
+#include <arm_neon.h>
+
+#include "cpu/lanes.h"
+
+namespace clr {
+namespace {
+
+struct F32 {
+  using Real = float;
+  static constexpr int width = 4;
+  float32x4_t x;
+  static F32 all(float x) { return {vdupq_n_f32(x)}; }
+};
+
+struct F64 {
+  using Real = double;
+  static constexpr int width = 2;
+  float64x2_t x;
+  static F64 all(double x) { return {vdupq_n_f64(x)}; }
+};
+
+CLR_INLINE F32 operator-(F32 a) { return {vnegq_f32(a.x)}; }
+CLR_INLINE F64 operator-(F64 a) { return {vnegq_f64(a.x)}; }
+CLR_INLINE F32 operator*(F32 a, F32 b) { return {vmulq_f32(a.x, b.x)}; }
+CLR_INLINE F64 operator*(F64 a, F64 b) { return {vmulq_f64(a.x, b.x)}; }
+CLR_INLINE F32 fused(F32 a, F32 b, F32 c) { return {vfmaq_f32(c.x, a.x, b.x)}; }
+CLR_INLINE F64 fused(F64 a, F64 b, F64 c) { return {vfmaq_f64(c.x, a.x, b.x)}; }
+
+CLR_INLINE uint16x4_t rounded_to_bfloat16(F32 a) {
+  const uint32x4_t bits = vreinterpretq_u32_f32(a.x);
+  const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+  const uint32x4_t sum = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
+  const uint32x4_t number = vceqq_f32(a.x, a.x);
+  return vmovn_u32(vbslq_u32(number, vshrq_n_u32(sum, 16), vdupq_n_u32(0x7fc0)));
+}
+
+// The conversion instruction keeps a NaN's payload; the one NaN stored is 0x7e00 with the value's sign.
+CLR_INLINE uint16x4_t rounded_to_float16(F32 a) {
+  const uint32x4_t bits = vreinterpretq_u32_f32(a.x);
+  const uint32x4_t plain = vorrq_u32(vandq_u32(bits, vdupq_n_u32(0x80000000u)), vdupq_n_u32(0x7fc00000u));
+  const uint32x4_t number = vceqq_f32(a.x, a.x);
+  return vreinterpret_u16_f16(vcvt_f16_f32(vreinterpretq_f32_u32(vbslq_u32(number, bits, plain))));
+}
+
+CLR_INLINE void load(const float* from, F32& to) { to.x = vld1q_f32(from); }
+CLR_INLINE void load(const double* from, F64& to) { to.x = vld1q_f64(from); }
+CLR_INLINE void load(const Bfloat16* from, F32& to) {
+  to.x = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(reinterpret_cast<const uint16_t*>(from)), 16));
+}
+CLR_INLINE void load(const Float16* from, F32& to) {
+  to.x = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t*>(from))));
+}
+
+CLR_INLINE void store(const F32& from, float* to) { vst1q_f32(to, from.x); }
+CLR_INLINE void store(const F64& from, double* to) { vst1q_f64(to, from.x); }
+CLR_INLINE void store(const F32& from, Bfloat16* to) {
+  vst1_u16(reinterpret_cast<uint16_t*>(to), rounded_to_bfloat16(from));
+}
+CLR_INLINE void store(const F32& from, Float16* to) {
+  vst1_u16(reinterpret_cast<uint16_t*>(to), rounded_to_float16(from));
+}
+
+template <class Lane, class Element>
+CLR_INLINE void load_first(const Element* from, int n, Lane& to) {
+  load_first_by_copy(from, n, to);
+}
+
+template <class Lane, class Element>
+CLR_INLINE void store_first(const Lane& from, int n, Element* to) {
+  store_first_by_copy(from, n, to);
+}
+
+}  // namespace
+}  // namespace clr

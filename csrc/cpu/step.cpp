@@ -1,0 +1,43 @@
+#include "cpu/step.h"
+
+#include "cpu/parallel.h"
+
+namespace clr {
+
+namespace {
+
+// Below this many bytes of parameters waking a second thread costs more than it saves (bench/README.md).
+constexpr std::int64_t kSerialBytes = 64 * 1024;
+
+struct StepContext {
+  const StepPlan& plan;
+  const CpuKernels& kernels;
+  const std::vector<Cut>& cuts;
+};
+
+void run_part(int part, void* context) {
+  const StepContext& step = *static_cast<const StepContext*>(context);
+  const auto i = static_cast<std::size_t>(part);
+  run_between(step.plan, step.kernels, step.cuts[i], step.cuts[i + 1]);
+}
+
+}  // namespace
+
+void run_between(const StepPlan& plan, const CpuKernels& kernels, Cut from, Cut to) {
+  std::int64_t begin = from.element;
+  for (std::size_t i = from.slot; i < plan.slots.size() && i <= to.slot; ++i, begin = 0) {
+    const Slot& slot = plan.slots[i];
+    const std::int64_t end = i == to.slot ? to.element : slot.size;
+    kernels.update(plan.groups[slot.group], slot, begin, end);
+  }
+}
+
+bool run_step(const StepPlan& plan, const CpuKernels& kernels, std::vector<Cut>& cuts) {
+  const bool serial = plan.in_order || plan.parameter_bytes() < kSerialBytes;
+  const int parts = serial ? 1 : thread_count();
+  plan.cut(parts, cuts);
+  StepContext step = {plan, kernels, cuts};
+  return run_parts(parts, run_part, &step);
+}
+
+}  // namespace clr

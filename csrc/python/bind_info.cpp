@@ -1,0 +1,47 @@
+// What this build is and what it found on this machine.
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "cpu/isa.h"
+#include "cpu/parallel.h"
+#include "python/bindings.h"
+
+namespace clr {
+
+namespace {
+
+namespace py = pybind11;
+using py::literals::operator""_a;
+
+py::dict build_info() {
+  py::list compiled, detected;
+  for (const Isa& isa : compiled_isas()) {
+    compiled.append(isa.name);
+    if (isa.detected) detected.append(isa.name);
+  }
+  return py::dict(
+      "version"_a = CLR_NATIVE_VERSION, "compiler"_a = CLR_NATIVE_COMPILER, "flags"_a = CLR_NATIVE_FLAGS,
+      "isa"_a = py::dict("compiled"_a = compiled, "detected"_a = detected, "selected"_a = selected_isa().name),
+      "threads"_a = thread_backend(),
+      "cuda"_a = py::dict("compiled"_a = false, "available"_a = false,
+                          "reason"_a = "this version of clr-native has no CUDA path"));
+}
+
+}  // namespace
+
+void bind_info(py::module_& m) {
+  selected_isa();  // a wrong CLR_NATIVE_ISA is an error of the import
+  m.def("build_info", &build_info,
+        R"(How this extension was built and what it runs on, as a plain dict.
+
+Keys: ``version``, ``compiler``, ``flags`` (strings), ``isa`` (``compiled``, ``detected``: lists of names,
+``selected``: the one in use), ``threads`` (``"torch"`` or why serial), ``cuda`` (``compiled``, ``available``,
+``reason``).
+
+>>> build_info()["isa"]["selected"] in build_info()["isa"]["detected"]
+True
+)");
+}
+
+}  // namespace clr

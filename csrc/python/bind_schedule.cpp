@@ -1,0 +1,131 @@
+// Policies and their values, for python/clr_native/schedules.py, which has checked every argument.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cpu/bulk.h"
+#include "cpu/isa.h"
+#include "python/bindings.h"
+#include "python/policy.h"
+
+namespace clr {
+
+namespace {
+
+using Values = py::array_t<double, py::array::c_style>;
+using Steps = py::array_t<std::int64_t, py::array::c_style>;
+
+constexpr std::array<const char*, 3> kWindows = {"triangular", "welch", "hann"};
+constexpr std::array<const char*, 6> kModes = {"triangular", "triangular2",  "exp_range",
+                                               "exp_cycle",  "linear_range", "scale_fn"};
+
+template <class Enum, std::size_t n>
+Enum named(const std::array<const char*, n>& names, const std::string& name, const char* what) {
+  for (std::size_t i = 0; i < n; ++i) {
+    if (name == names[i]) return static_cast<Enum>(i);
+  }
+  throw py::value_error(std::string(what) + "='" + name + "' is unknown");
+}
+
+BoundPolicy make_policy(std::uint64_t up, std::uint64_t down, double base_lr, double max_lr,
+                        std::optional<double> base_momentum, std::optional<double> max_momentum,
+                        const std::string& window, const std::string& mode, double gamma, std::uint64_t decay_steps,
+                        bool decay_base, bool scale_by_cycle) {
+  const double low = base_momentum.value_or(std::nan(""));
+  Policy p{};
+  p.up = up;
+  p.down = down;
+  p.decay_steps = decay_steps;
+  p.base_lr = base_lr;
+  p.lr_amplitude = two_sum(max_lr, -base_lr);
+  p.base_momentum = low;
+  p.momentum_amplitude = two_sum(max_momentum.value_or(low), -low);
+  p.window = named<Window>(kWindows, window, "window");
+  p.mode = named<Mode>(kModes, mode, "mode");
+  if (p.mode == Mode::power_of_step || p.mode == Mode::power_of_cycle) p.log_gamma = logarithm(gamma);
+  p.decay_base = decay_base;
+  return {p, scale_by_cycle};
+}
+
+// One row of evaluate's result.
+struct Row {
+  Policy policy;
+  const double* scales;
+  double *lr, *momentum;
+};
+
+// Where the first invalid value stands, as (row, column).
+using Invalid = std::optional<std::pair<std::size_t, std::int64_t>>;
+
+template <class Fill>
+Invalid fill_rows(const std::vector<BoundPolicy>& policies, const std::vector<std::optional<Values>>& scales,
+                  Values& lr, Values& momentum, Fill fill) {
+  const std::int64_t count = lr.shape(1);
+  std::vector<Row> rows;
+  for (std::size_t g = 0; g < policies.size(); ++g) {
+    const auto row = static_cast<py::ssize_t>(g);
+    rows.push_back({policies[g].policy, scales[g] ? scales[g]->data() : nullptr, lr.mutable_data(row, 0),
+                    momentum.mutable_data(row, 0)});
+  }
+  const py::gil_scoped_release release;
+  for (std::size_t g = 0; g < rows.size(); ++g) {
+    const Row& row = rows[g];
+    fill(row, count);
+    const std::int64_t invalid = first_invalid(row.policy, row.lr, row.momentum, count);
+    if (invalid >= 0) return Invalid({g, invalid});
+  }
+  return {};
+}
+
+Invalid fill_range(const std::vector<BoundPolicy>& policies, std::uint64_t first,
+                   const std::vector<std::optional<Values>>& scales, Values lr, Values momentum) {
+  if (lr.size() == 0) return {};
+  return fill_rows(policies, scales, lr, momentum, [&](const Row& row, std::int64_t count) {
+    selected_isa().kernels->fill_range(row.policy, first, count, row.scales, row.lr, row.momentum);
+  });
+}
+
+Invalid fill_steps(const std::vector<BoundPolicy>& policies, const Steps& steps,
+                   const std::vector<std::optional<Values>>& scales, Values lr, Values momentum) {
+  if (lr.size() == 0) return {};
+  const std::int64_t* const at = steps.data();
+  return fill_rows(policies, scales, lr, momentum, [&](const Row& row, std::int64_t count) {
+    selected_isa().kernels->fill_steps(row.policy, at, count, row.scales, row.lr, row.momentum);
+  });
+}
+
+}  // namespace
+
+Value BoundPolicy::value(uint64_t step, py::handle scale_fn) const {
+  const bool custom = policy.mode == Mode::custom;
+  const double scale = custom ? scale_fn(scale_argument(step)).cast<double>() : 1.0;
+  return evaluate(policy, step, scale);
+}
+
+void bind_schedule(py::module_& m) {
+  py::class_<BoundPolicy>(m, "Policy", "A schedule's numbers, checked and ready for evaluation.")
+      .def(py::init(&make_policy), py::kw_only(), py::arg("up"), py::arg("down"), py::arg("base_lr"),
+           py::arg("max_lr"), py::arg("base_momentum"), py::arg("max_momentum"), py::arg("window"), py::arg("mode"),
+           py::arg("gamma"), py::arg("decay_steps"), py::arg("decay_base"), py::arg("scale_by_cycle"))
+      .def(
+          "value",
+          [](const BoundPolicy& self, std::uint64_t step, const py::object& scale_fn) {
+            const Value value = self.value(step, scale_fn);
+            return py::make_tuple(value.lr, value.momentum);
+          },
+          py::arg("step"), py::arg("scale_fn") = py::none(), "(lr, momentum) of update number `step`.")
+      .def("scale_argument", &BoundPolicy::scale_argument, py::arg("step"),
+           "What scale_fn is called with at `step`.");
+  m.def("fill_range", &fill_range, py::arg("policies"), py::arg("first"), py::arg("scales"), py::arg("lr").noconvert(),
+        py::arg("momentum").noconvert(),
+        "Fill lr[G, S] and momentum[G, S] for S steps from `first` on; (row, column) of the first invalid value.");
+  m.def("fill_steps", &fill_steps, py::arg("policies"), py::arg("steps"), py::arg("scales"),
+        py::arg("lr").noconvert(), py::arg("momentum").noconvert(), "The same for an int64 array of steps.");
+}
+
+}  // namespace clr

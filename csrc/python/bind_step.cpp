@@ -1,0 +1,249 @@
+// One optimizer step: read and check everything, then write.
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <vector>
+
+#include "core/plan.h"
+#include "cpu/isa.h"
+#include "cpu/step.h"
+#include "python/bindings.h"
+#include "python/group_binding.h"
+#include "python/parameter_binding.h"
+
+namespace clr {
+
+namespace {
+
+class Step {
+ public:
+  // Binds group number `index`; writes the schedule's lr and momentum into it.
+  void bind(std::size_t index, py::dict group, const BoundPolicy& policy, py::object scale_fn) {
+    const Busy busy(*this);
+    auto bound = std::make_unique<GroupBinding>(std::move(group), index, policy, std::move(scale_fn));
+    bound->read();
+    if (index >= groups_.size()) groups_.resize(index + 1);
+    groups_[index] = std::move(bound);
+  }
+
+  bool is_bound(std::size_t index, const py::dict& group) const {
+    return index < groups_.size() && groups_[index] && groups_[index]->is_bound_to(group.ptr());
+  }
+
+  // Applies one update to everything that has a gradient. False, with nothing done, if some group is not bound.
+  bool apply(const py::list& groups, const py::dict& state) {
+    const Busy busy(*this);
+    if (!all_bound(groups)) return false;
+    refresh_parameters(groups);
+    refresh_state(state);
+    read();
+    for (auto& group : groups_) group->prepare_next();
+    // From here on nothing is refused. The version counters go first: they alone can still fail.
+    TorchReader::get().increment_version(active_);
+    run();
+    write(state);
+    return true;
+  }
+
+  bool followed_schedule() const { return groups_.empty() || groups_.front()->followed_schedule(); }
+
+  int traverse(visitproc visit, void* arg) const {
+    for (const auto& group : groups_) {
+      if (group == nullptr) continue;
+      const int stop = group->traverse(visit, arg);
+      if (stop != 0) return stop;
+    }
+    for (const ParameterBinding& parameter : parameters_) {
+      const int stop = parameter.traverse(visit, arg);
+      if (stop != 0) return stop;
+    }
+    Py_VISIT(active_.ptr());
+    return 0;
+  }
+
+  void clear() {
+    groups_.clear();
+    parameters_.clear();
+    known_state_.clear();
+    active_ = py::list();
+  }
+
+ private:
+  // A scale_fn, or another thread while a kernel runs without the GIL, may call back. Also lets go of gradients.
+  class Busy {
+   public:
+    explicit Busy(Step& step) : step_(step) {
+      if (step.busy_) throw std::runtime_error("step() was called while a step of the same optimizer is running");
+      step.busy_ = true;
+    }
+    ~Busy() {
+      step_.held_.clear();
+      step_.busy_ = false;
+    }
+    Busy(const Busy&) = delete;
+    Busy& operator=(const Busy&) = delete;
+
+   private:
+    Step& step_;
+  };
+
+  bool all_bound(const py::list& groups) {
+    const std::size_t count = groups.size();
+    if (count < groups_.size()) groups_.resize(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      PyObject* const group = PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i));
+      if (i >= groups_.size() || !groups_[i] || !groups_[i]->is_bound_to(group)) return false;
+    }
+    return true;
+  }
+
+  template <class Visit>
+  static void for_each_parameter(const py::list& groups, Visit visit) {
+    static PyObject* const key = PyUnicode_InternFromString("params");
+    for (Py_ssize_t g = 0; g < PyList_GET_SIZE(groups.ptr()); ++g) {
+      PyObject* const params = PyDict_GetItemWithError(PyList_GET_ITEM(groups.ptr(), g), key);
+      if (params == nullptr || !PyList_Check(params)) {
+        throw py::type_error("parameter group " + std::to_string(g) + ": params must be a list");
+      }
+      for (Py_ssize_t i = 0; i < PyList_GET_SIZE(params); ++i) visit(g, i, PyList_GET_ITEM(params, i));
+    }
+  }
+
+  // Binds all parameters anew if the lists hold other ones than before.
+  void refresh_parameters(const py::list& groups) {
+    std::size_t position = 0;
+    bool same = true;
+    for_each_parameter(groups, [&](Py_ssize_t g, Py_ssize_t, PyObject* parameter) {
+      same = same && position < parameters_.size() && parameters_[position].group() == g &&
+             parameters_[position].parameter().ptr() == parameter;
+      ++position;
+    });
+    if (same && position == parameters_.size()) return;
+    std::vector<ParameterBinding> fresh;
+    fresh.reserve(position);
+    for_each_parameter(groups, [&](Py_ssize_t g, Py_ssize_t i, PyObject* parameter) {
+      fresh.emplace_back(py::reinterpret_borrow<py::object>(parameter), static_cast<std::uint32_t>(g),
+                         static_cast<std::size_t>(i));
+    });
+    parameters_ = std::move(fresh);
+    known_state_.clear();
+    state_is_known_ = false;
+  }
+
+  // Looks every parameter up in optimizer.state if its entries are not those of the last step. Walking the entries in
+  // their order is far cheaper than hashing every tensor.
+  void refresh_state(const py::dict& state) {
+    Py_ssize_t place = 0;
+    PyObject *key = nullptr, *value = nullptr;
+    std::size_t i = 0;
+    bool same = state_is_known_;
+    while (same && PyDict_Next(state.ptr(), &place, &key, &value)) {
+      same = i < known_state_.size() && known_state_[i].first == key && known_state_[i].second == value;
+      ++i;
+    }
+    if (same && i == known_state_.size()) return;
+    known_state_.clear();
+    place = 0;
+    while (PyDict_Next(state.ptr(), &place, &key, &value)) known_state_.emplace_back(key, value);
+    for (ParameterBinding& parameter : parameters_) {
+      PyObject* const entry = PyDict_GetItemWithError(state.ptr(), parameter.parameter().ptr());
+      if (entry == nullptr && PyErr_Occurred()) throw py::error_already_set();
+      if (entry != nullptr && !PyDict_Check(entry)) throw py::type_error("optimizer.state must hold dicts");
+      parameter.bind_state(entry);
+    }
+    state_is_known_ = true;
+  }
+
+  // Reads and checks groups and tensors into the plan.
+  void read() {
+    plan_.slots.clear();
+    plan_.groups.clear();
+    for (auto& group : groups_) plan_.groups.push_back(group->read());
+    Py_ssize_t active = 0;
+    for (ParameterBinding& parameter : parameters_) {
+      Slot slot;
+      if (!parameter.read(groups_[parameter.group()]->keeps_buffers(), slot, held_)) continue;
+      plan_.slots.push_back(slot);
+      moved_ = moved_ || parameter.moved();
+      list_active(active++, parameter.parameter());
+    }
+    if (active < PyList_GET_SIZE(active_.ptr())) {
+      PyList_SetSlice(active_.ptr(), active, PyList_GET_SIZE(active_.ptr()), nullptr);
+      moved_ = true;
+    }
+    if (moved_) plan_.in_order = plan_.has_overlap();
+    moved_ = false;
+  }
+
+  // The list of updated parameters is kept from step to step; it changes only where another one stands.
+  void list_active(Py_ssize_t place, const py::object& parameter) {
+    if (place == PyList_GET_SIZE(active_.ptr())) {
+      active_.append(parameter);
+      moved_ = true;
+    } else if (PyList_GET_ITEM(active_.ptr(), place) != parameter.ptr()) {
+      PyList_SetItem(active_.ptr(), place, Py_NewRef(parameter.ptr()));
+      moved_ = true;
+    }
+  }
+
+  void run() {
+    const CpuKernels& kernels = *selected_isa().kernels;
+    bool complete = false;
+    {
+      const py::gil_scoped_release release;
+      complete = run_step(plan_, kernels, cuts_);
+    }
+    if (!complete) throw std::runtime_error("torch's thread pool failed in the middle of a step: weights are undefined");
+  }
+
+  void write(const py::dict& state) {
+    for (ParameterBinding& parameter : parameters_) parameter.write(state);
+    for (const auto& [parameter, dense] : held_.copies_back) TorchReader::get().copy(parameter, dense);
+    for (auto& group : groups_) group->write();
+  }
+
+  std::vector<std::unique_ptr<GroupBinding>> groups_;
+  std::vector<ParameterBinding> parameters_;
+  std::vector<std::pair<PyObject*, PyObject*>> known_state_;  // kept alive by parameters_, or never looked at
+  bool state_is_known_ = false;
+  py::list active_;  // the parameters of the last update
+  StepPlan plan_;
+  std::vector<Cut> cuts_;
+  bool moved_ = true;  // has memory moved since overlaps were looked for?
+  Held held_;
+  bool busy_ = false;
+};
+
+// The plan refers to parameters and to a user's scale_fn, which may refer to the optimizer: let the collector see it.
+int traverse_step(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (!py::detail::is_holder_constructed(self)) return 0;
+  return py::cast<Step&>(py::handle(self)).traverse(visit, arg);
+}
+
+int clear_step(PyObject* self) {
+  if (py::detail::is_holder_constructed(self)) py::cast<Step&>(py::handle(self)).clear();
+  return 0;
+}
+
+}  // namespace
+
+void bind_step(py::module_& m) {
+  py::class_<Step>(m, "Step", "A cached plan of the updates of one optimizer.",
+                   py::custom_type_setup([](PyHeapTypeObject* type) {
+                     type->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
+                     type->ht_type.tp_traverse = traverse_step;
+                     type->ht_type.tp_clear = clear_step;
+                   }))
+      .def(py::init<>())
+      .def("bind", &Step::bind, py::arg("index"), py::arg("group"), py::arg("policy"), py::arg("scale_fn"),
+           "Take group number `index` over: check its settings, write the schedule's lr and momentum into it.")
+      .def("is_bound", &Step::is_bound, py::arg("index"), py::arg("group"),
+           "Is this the dict, with the schedule, that was bound as number `index`?")
+      .def("apply", &Step::apply, py::arg("groups"), py::arg("state"),
+           "Apply one update. False, with nothing done, if a group is not bound.")
+      .def_property_readonly("followed_schedule", &Step::followed_schedule,
+                             "Did the first group's last update follow its schedule?");
+}
+
+}  // namespace clr

@@ -1,0 +1,188 @@
+#include "python/group_binding.h"
+
+#include <cmath>
+#include <utility>
+
+namespace clr {
+
+namespace {
+
+// Keys are interned once: a dict finds them by identity.
+struct Keys {
+  PyObject* schedule = PyUnicode_InternFromString("schedule");
+  PyObject* applied_steps = PyUnicode_InternFromString("applied_steps");
+  PyObject* lr = PyUnicode_InternFromString("lr");
+  PyObject* momentum = PyUnicode_InternFromString("momentum");
+  PyObject* dampening = PyUnicode_InternFromString("dampening");
+  PyObject* weight_decay = PyUnicode_InternFromString("weight_decay");
+  PyObject* nesterov = PyUnicode_InternFromString("nesterov");
+  PyObject* maximize = PyUnicode_InternFromString("maximize");
+};
+
+const Keys& keys() {
+  static const Keys k;
+  return k;
+}
+
+void set_item(PyObject* dict, PyObject* key, const py::object& value) {
+  if (PyDict_SetItem(dict, key, value.ptr()) != 0) throw py::error_already_set();
+}
+
+bool same_bits(double a, double b) { return double_to_bits(a) == double_to_bits(b); }
+
+// The object that already stands for this value, or a new one.
+py::object float_object(double value, const py::object& object, double object_value) {
+  return object && same_bits(value, object_value) ? object : py::float_(value);
+}
+
+}  // namespace
+
+GroupBinding::GroupBinding(py::dict group, std::size_t index, BoundPolicy policy, py::object scale_fn)
+    : group_(std::move(group)), index_(index), policy_(policy), scale_fn_(std::move(scale_fn)) {
+  schedule_ = py::reinterpret_borrow<py::object>(item(keys().schedule));
+  lr_.key = keys().lr;
+  momentum_.key = keys().momentum;
+  dampening_.key = keys().dampening;
+  weight_decay_.key = keys().weight_decay;
+  nesterov_.key = keys().nesterov;
+  maximize_.key = keys().maximize;
+  read_position();
+  write_scheduled(lr_, current_.lr, py::float_(current_.lr));
+  if (policy_.has_momentum()) write_scheduled(momentum_, current_.momentum, py::float_(current_.momentum));
+}
+
+bool GroupBinding::is_bound_to(PyObject* group) const {
+  return group == group_.ptr() && PyDict_GetItemWithError(group, keys().schedule) == schedule_.ptr();
+}
+
+PyObject* GroupBinding::item(PyObject* key) const {
+  PyObject* const object = PyDict_GetItemWithError(group_.ptr(), key);
+  if (object != nullptr) return object;
+  if (PyErr_Occurred()) throw py::error_already_set();
+  throw py::value_error("parameter group " + std::to_string(index_) + " has lost its key '" +
+                        py::str(key).cast<std::string>() + "'");
+}
+
+std::string GroupBinding::name_value(PyObject* key, PyObject* object) const {
+  return "parameter group " + std::to_string(index_) + ": " + py::str(key).cast<std::string>() + "=" +
+         py::repr(object).cast<std::string>();
+}
+
+double GroupBinding::number(PyObject* key, PyObject* object) const {
+  const double value = PyUnicode_Check(object) ? -1.0 : PyFloat_AsDouble(object);
+  if (PyUnicode_Check(object) || PyErr_Occurred()) {
+    PyErr_Clear();
+    throw py::type_error(name_value(key, object) + " must be a number");
+  }
+  return value;
+}
+
+void GroupBinding::refresh(Setting& setting) const {
+  PyObject* const object = item(setting.key);
+  if (object == setting.object.ptr()) return;
+  setting.value = number(setting.key, object);
+  // Only immutable numbers may be recognised by identity later; a tensor can change in place.
+  const bool immutable = PyFloat_CheckExact(object) || PyLong_Check(object);
+  setting.object = immutable ? py::reinterpret_borrow<py::object>(object) : py::object();
+}
+
+void GroupBinding::read_position() {
+  PyObject* const object = item(keys().applied_steps);
+  if (object == step_object_.ptr()) return;
+  const unsigned long long step = PyLong_Check(object) ? PyLong_AsUnsignedLongLong(object) : 0;
+  if (!PyLong_Check(object) || PyErr_Occurred() || step > INT64_MAX - 1) {
+    PyErr_Clear();
+    throw py::value_error(name_value(keys().applied_steps, object) + " must be an int from 0 to 2**63 - 2");
+  }
+  if (!step_object_ || step != step_) current_ = policy_.value(step, scale_fn_);
+  step_ = step;
+  step_object_ = py::reinterpret_borrow<py::object>(object);
+}
+
+// lr and momentum: obeys what stands in the group. Returns whether that was set by hand. A zero that we did not write is
+// by hand even where the schedule says zero too: it is how torch.distributed asks for a step that moves no weight.
+bool GroupBinding::read_scheduled(const Setting& written, double scheduled, double& value) const {
+  PyObject* const object = item(written.key);
+  value = scheduled;
+  if (object == written.object.ptr()) return false;
+  const double found = number(written.key, object);
+  if (same_bits(found, scheduled) && found != 0.0) return false;
+  value = found;
+  return true;
+}
+
+void GroupBinding::read_settings() {
+  refresh(dampening_);
+  refresh(weight_decay_);
+  for (Setting* const flag : {&nesterov_, &maximize_}) {
+    PyObject* const object = item(flag->key);
+    if (!PyBool_Check(object)) throw py::type_error(name_value(flag->key, object) + " must be True or False");
+    refresh(*flag);
+  }
+  values_.dampening = dampening_.value;
+  values_.weight_decay = weight_decay_.value;
+  values_.nesterov = nesterov_.value != 0.0;
+  values_.maximize = maximize_.value != 0.0;
+}
+
+void GroupBinding::check_values() const {
+  const auto refuse = [&](const char* name, double value, const char* must) {
+    throw py::value_error("parameter group " + std::to_string(index_) + ": " + name + "=" +
+                          py::repr(py::float_(value)).cast<std::string>() +
+                          " at applied_steps=" + std::to_string(step_) + " must be " + must);
+  };
+  if (!is_valid_lr(values_.lr)) refuse("lr", values_.lr, "finite and not negative");
+  if (!is_valid_momentum(values_.momentum)) refuse("momentum", values_.momentum, "between 0 and 1");
+  if (!std::isfinite(values_.dampening)) refuse("dampening", values_.dampening, "finite");
+  if (!is_valid_lr(values_.weight_decay)) refuse("weight_decay", values_.weight_decay, "finite and not negative");
+  if (values_.nesterov && values_.dampening != 0.0) refuse("dampening", values_.dampening, "0 with nesterov=True");
+  if (values_.nesterov && !keeps_buffers()) refuse("momentum", values_.momentum, "above 0 with nesterov=True");
+}
+
+const GroupValues& GroupBinding::read() {
+  read_position();
+  const bool lr_by_hand = read_scheduled(lr_, current_.lr, values_.lr);
+  bool momentum_by_hand = false;
+  if (policy_.has_momentum()) {
+    momentum_by_hand = read_scheduled(momentum_, current_.momentum, values_.momentum);
+  } else {
+    refresh(momentum_);
+    values_.momentum = momentum_.value;
+  }
+  by_hand_ = lr_by_hand || momentum_by_hand;
+  read_settings();
+  check_values();
+  return values_;
+}
+
+void GroupBinding::prepare_next() {
+  next_step_ = by_hand_ ? step_ : step_ + 1;
+  next_ = by_hand_ ? current_ : policy_.value(next_step_, scale_fn_);
+  next_step_object_ = by_hand_ ? step_object_ : py::reinterpret_steal<py::object>(PyLong_FromUnsignedLongLong(next_step_));
+  next_lr_ = float_object(next_.lr, lr_.object, lr_.value);
+  if (policy_.has_momentum()) next_momentum_ = float_object(next_.momentum, momentum_.object, momentum_.value);
+}
+
+void GroupBinding::write_scheduled(Setting& setting, double value, py::object object) {
+  set_item(group_.ptr(), setting.key, object);
+  setting.object = std::move(object);
+  setting.value = value;
+}
+
+void GroupBinding::write() {
+  set_item(group_.ptr(), keys().applied_steps, next_step_object_);
+  step_ = next_step_;
+  step_object_ = std::move(next_step_object_);
+  current_ = next_;
+  write_scheduled(lr_, next_.lr, std::move(next_lr_));
+  if (policy_.has_momentum()) write_scheduled(momentum_, next_.momentum, std::move(next_momentum_));
+}
+
+int GroupBinding::traverse(visitproc visit, void* arg) const {
+  Py_VISIT(group_.ptr());
+  Py_VISIT(schedule_.ptr());
+  Py_VISIT(scale_fn_.ptr());
+  return 0;
+}
+
+}  // namespace clr

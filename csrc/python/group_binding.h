@@ -1,0 +1,75 @@
+// A parameter group's dict as a step sees it: numbers read before the update, numbers written after it.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "core/slot.h"
+#include "python/policy.h"
+
+namespace clr {
+
+class GroupBinding {
+ public:
+  // Takes the position from the group and writes the schedule's lr and momentum of it there.
+  GroupBinding(py::dict group, std::size_t index, BoundPolicy policy, py::object scale_fn);
+
+  // Is this still the dict, with the schedule, that was bound?
+  bool is_bound_to(PyObject* group) const;
+
+  // The numbers of this update. Reads every setting, and the schedule's position if somebody moved it. Throws
+  // ValueError or TypeError, with nothing changed, for what no update can use.
+  const GroupValues& read();
+
+  // Can momentum ever play a part in this group, going by the last read()?
+  bool keeps_buffers() const { return policy_.may_have_momentum() || values_.momentum != 0.0; }
+
+  // Computes what write() will write: the position and values of the next update. May call scale_fn and throw.
+  void prepare_next();
+
+  // Writes them into the group.
+  void write();
+
+  // Did the last written update follow the schedule, or lr or momentum set by hand?
+  bool followed_schedule() const { return !by_hand_; }
+
+  int traverse(visitproc visit, void* arg) const;
+
+ private:
+  // A number in the group and the object it was read from: while the same object stands there, nothing is parsed.
+  struct Setting {
+    PyObject* key;
+    py::object object;
+    double value = 0.0;
+  };
+
+  PyObject* item(PyObject* key) const;
+  std::string name_value(PyObject* key, PyObject* object) const;
+  double number(PyObject* key, PyObject* object) const;
+  void refresh(Setting& setting) const;
+  void read_position();
+  bool read_scheduled(const Setting& written, double scheduled, double& value) const;
+  void check_values() const;
+  void read_settings();
+  void write_scheduled(Setting& setting, double value, py::object object);
+
+  py::dict group_;
+  std::size_t index_;
+  py::object schedule_;
+  BoundPolicy policy_;
+  py::object scale_fn_;
+
+  std::uint64_t step_ = 0;
+  py::object step_object_;
+  Value current_{};  // the schedule's value at step_
+  Setting lr_, momentum_, dampening_, weight_decay_, nesterov_, maximize_;
+  GroupValues values_{};
+  bool by_hand_ = false;
+
+  std::uint64_t next_step_ = 0;
+  Value next_{};
+  py::object next_step_object_, next_lr_, next_momentum_;
+};
+
+}  // namespace clr

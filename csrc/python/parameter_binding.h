@@ -1,0 +1,69 @@
+// A parameter, its gradient and its momentum buffer as a step sees them.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/slot.h"
+#include "python/tensor_view.h"
+
+namespace clr {
+
+// What must stay alive, or be copied back, while and after a kernel runs. Keeps its memory from step to step.
+struct Held {
+  std::vector<py::object> tensors;
+  std::vector<std::pair<py::object, py::object>> copies_back;  // parameter, its dense copy
+
+  void clear();
+};
+
+class ParameterBinding {
+ public:
+  ParameterBinding(py::object parameter, std::uint32_t group, std::size_t index);
+
+  const py::object& parameter() const { return parameter_; }
+  std::uint32_t group() const { return group_; }
+
+  // `state`: the dict in optimizer.state for this parameter, or null.
+  void bind_state(PyObject* state) { state_ = py::reinterpret_borrow<py::object>(state); }
+
+  // Reads and checks everything and fills `slot`; false if there is no gradient. Throws TypeError or ValueError, with
+  // nothing changed, for what cannot be updated. Memory that `slot` points to is kept alive by `held` and this object.
+  bool read(bool group_keeps_buffers, Slot& slot, Held& held);
+
+  // Has the memory that the last read() pointed to moved since the read() before?
+  bool moved() const { return moved_; }
+
+  // Puts a buffer that read() made into optimizer.state.
+  void write(py::handle optimizer_state);
+
+  int traverse(visitproc visit, void* arg) const;
+
+ private:
+  std::string name() const;
+  void relayout(const DLTensor& view);
+  py::object readable_gradient(py::object grad, DLTensor& view) const;
+  bool read_buffer(bool wanted);
+  void adopt_buffer(py::object buffer);
+
+  py::object parameter_, state_;
+  std::uint32_t group_;
+  std::size_t index_;
+
+  bool seen_ = false;
+  Layout layout_;          // of the parameter, as last seen
+  Density density_{};
+  DType dtype_{};
+  std::int64_t size_ = 0;
+  void* data_ = nullptr;
+
+  py::object buffer_;      // the object in state, if buffer_data_ points into it
+  void* buffer_data_ = nullptr;
+  py::object new_buffer_;  // made by read(), not yet in state
+  bool moved_ = true;
+};
+
+}  // namespace clr

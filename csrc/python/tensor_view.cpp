@@ -1,0 +1,175 @@
+#include "python/tensor_view.h"
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+namespace clr {
+
+namespace {
+
+bool same_numbers(const std::vector<std::int64_t>& a, const std::int64_t* b) {
+  return a.empty() || std::memcmp(a.data(), b, a.size() * sizeof(std::int64_t)) == 0;
+}
+
+bool is_subclass_named(py::handle tensor, const char* name) {
+  for (py::handle type : py::type::handle_of(tensor).attr("__mro__")) {
+    if (py::str(type.attr("__name__")).cast<std::string>() == name) return true;
+  }
+  return false;
+}
+
+// The C function of a method or getter of torch.Tensor. Going through the type object each time would cost more than
+// the call itself.
+PyCFunction method_of(py::handle type, const char* name) {
+  const py::object descriptor = type.attr(name);
+  if (!Py_IS_TYPE(descriptor.ptr(), &PyMethodDescr_Type)) {
+    throw py::type_error(std::string("torch.Tensor.") + name + " is not a method of the kind this build reads");
+  }
+  return reinterpret_cast<PyMethodDescrObject*>(descriptor.ptr())->d_method->ml_meth;
+}
+
+}  // namespace
+
+std::int64_t Layout::size() const {
+  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+}
+
+Layout layout_of(const DLTensor& tensor) {
+  const auto n = static_cast<std::size_t>(tensor.ndim);
+  Layout layout;
+  layout.shape.assign(tensor.shape, tensor.shape + n);
+  layout.strides.assign(tensor.strides, tensor.strides + n);
+  layout.dtype = tensor.dtype;
+  layout.device = tensor.device;
+  return layout;
+}
+
+bool same_shape(const Layout& layout, const DLTensor& tensor) {
+  return layout.shape.size() == static_cast<std::size_t>(tensor.ndim) && same_numbers(layout.shape, tensor.shape);
+}
+
+bool same_type(const Layout& layout, const DLTensor& tensor) {
+  return layout.dtype.code == tensor.dtype.code && layout.dtype.bits == tensor.dtype.bits &&
+         layout.device.device_type == tensor.device.device_type && layout.device.device_id == tensor.device.device_id;
+}
+
+bool same_strides(const Layout& layout, const DLTensor& tensor) {
+  if (layout.size() == 0) return true;
+  for (std::size_t i = 0; i < layout.shape.size(); ++i) {
+    if (layout.shape[i] != 1 && layout.strides[i] != tensor.strides[i]) return false;
+  }
+  return true;
+}
+
+bool is_exactly(const Layout& layout, const DLTensor& tensor) {
+  return same_type(layout, tensor) && same_shape(layout, tensor) && same_numbers(layout.strides, tensor.strides);
+}
+
+Density density_of(const Layout& layout) {
+  if (layout.size() <= 1) return Density::dense;
+  std::vector<std::size_t> order;
+  for (std::size_t i = 0; i < layout.shape.size(); ++i) {
+    if (layout.shape[i] != 1) order.push_back(i);
+  }
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return layout.strides[a] < layout.strides[b]; });
+  std::int64_t next = 1;  // the smallest stride at which the next dimension cannot overlap those before
+  bool dense = true;
+  for (const std::size_t i : order) {
+    if (layout.strides[i] < next) return Density::overlapping;
+    dense = dense && layout.strides[i] == next;
+    next = layout.strides[i] * (layout.shape[i] - 1) + next;
+  }
+  return dense ? Density::dense : Density::gapped;
+}
+
+const TorchReader& TorchReader::get() {
+  static const TorchReader* const reader = new TorchReader();  // never destroyed: Python is gone by then
+  return *reader;
+}
+
+TorchReader::TorchReader() {
+  const py::object tensor = py::module_::import("torch").attr("Tensor");
+  if (!py::hasattr(tensor, "__dlpack_c_exchange_api__")) {
+    throw py::import_error("torch.Tensor has no __dlpack_c_exchange_api__: clr-native needs torch >= 2.10");
+  }
+  const py::object capsule = tensor.attr("__dlpack_c_exchange_api__");
+  api_ = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+  if (api_ == nullptr) throw py::error_already_set();
+  if (api_->header.version.major != DLPACK_MAJOR_VERSION || api_->dltensor_from_py_object_no_sync == nullptr) {
+    throw py::import_error("this torch speaks DLPack " + std::to_string(api_->header.version.major) +
+                           ".x, clr-native was built for " + std::to_string(DLPACK_MAJOR_VERSION) + ".x");
+  }
+  const py::object grad = tensor.attr("grad");
+  if (!Py_IS_TYPE(grad.ptr(), &PyGetSetDescr_Type)) {
+    throw py::type_error("torch.Tensor.grad is not an attribute of the kind this build reads");
+  }
+  const PyGetSetDef* const getset = reinterpret_cast<PyGetSetDescrObject*>(grad.ptr())->d_getset;
+  grad_getter_ = getset->get;
+  grad_closure_ = getset->closure;
+  is_neg_ = method_of(tensor, "is_neg");
+  empty_like_ = py::module_::import("torch").attr("empty_like");
+  increment_version_ = py::module_::import("torch.autograd.graph").attr("increment_version");
+}
+
+bool TorchReader::read(PyObject* tensor, DLTensor& view) const {
+  if (api_->dltensor_from_py_object_no_sync(tensor, &view) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  if (view.data == nullptr) {  // legal for empty tensors only
+    return std::any_of(view.shape, view.shape + view.ndim, [](std::int64_t n) { return n == 0; });
+  }
+  // DLPack does not report the lazy negative bit, nor real views of a lazy conjugate.
+  PyObject* const negative = is_neg_(tensor, nullptr);
+  if (negative == nullptr) throw py::error_already_set();
+  Py_DECREF(negative);
+  return negative == Py_False;
+}
+
+py::object TorchReader::grad(PyObject* tensor) const {
+  PyObject* const grad = grad_getter_(tensor, grad_closure_);
+  if (grad == nullptr) throw py::error_already_set();
+  auto result = py::reinterpret_steal<py::object>(grad);
+  return result.is_none() ? py::object() : result;
+}
+
+py::object TorchReader::empty_like(py::handle tensor) const { return empty_like_(tensor.attr("detach")()); }
+
+void TorchReader::copy(py::handle target, py::handle source) const {
+  target.attr("detach")().attr("copy_")(source.attr("detach")());
+}
+
+void TorchReader::increment_version(const py::list& tensors) const { increment_version_(tensors); }
+
+std::string described(py::handle tensor, const char* attribute) {
+  return std::string(attribute) + "=" + py::str(tensor.attr(attribute)).cast<std::string>();
+}
+
+std::string why_unreadable(py::handle tensor) {
+  const std::string type = py::str(py::type::handle_of(tensor).attr("__name__"));
+  if (is_subclass_named(tensor, "DTensor")) {
+    return "type=DTensor is not supported yet: use torch.optim.SGD for sharded parameters";
+  }
+  const std::string layout = py::str(tensor.attr("layout"));
+  if (layout != "torch.strided") return "layout=" + layout + " is not supported: make it dense with .to_dense()";
+  if (tensor.attr("is_conj")().cast<bool>()) return "is_conj=True is not supported: call .resolve_conj()";
+  if (tensor.attr("is_neg")().cast<bool>()) return "is_neg=True is not supported: call .resolve_neg()";
+  if (!py::str(tensor.attr("device")).equal(py::str("cpu"))) {
+    return described(tensor, "device") + " is not supported: this build runs on cpu tensors";
+  }
+  return "type=" + type + " has no memory of its own that could be read (a wrapper subclass, or freed storage)";
+}
+
+DType dtype_of(const Layout& layout, py::handle tensor, const std::string& what) {
+  const int bits = layout.dtype.bits;
+  if (layout.dtype.code == kDLFloat && bits == 32) return DType::float32;
+  if (layout.dtype.code == kDLFloat && bits == 64) return DType::float64;
+  if (layout.dtype.code == kDLFloat && bits == 16) return DType::float16;
+  if (layout.dtype.code == kDLBfloat && bits == 16) return DType::bfloat16;
+  throw py::type_error(what + ": " + described(tensor, "dtype") +
+                       " is not supported: use float32, float64, bfloat16 or float16");
+}
+
+}  // namespace clr

@@ -1,0 +1,82 @@
+// How torch tensors are read: through the DLPack exchange API of their type, without linking libtorch.
+#pragma once
+
+#include <dlpack/dlpack.h>
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "core/slot.h"
+
+namespace clr {
+
+namespace py = pybind11;
+
+// Shape, strides, dtype and device of a tensor, copied so that they outlive it.
+struct Layout {
+  std::vector<std::int64_t> shape, strides;
+  DLDataType dtype{};
+  DLDevice device{};
+
+  std::int64_t size() const;
+};
+
+Layout layout_of(const DLTensor& tensor);
+
+// Same shape, strides, dtype and device, to the letter: what the check of a steady-state step asks.
+bool is_exactly(const Layout& layout, const DLTensor& tensor);
+bool same_shape(const Layout& layout, const DLTensor& tensor);
+bool same_type(const Layout& layout, const DLTensor& tensor);
+// Strides of dimensions of size 1 and of empty tensors say nothing.
+bool same_strides(const Layout& layout, const DLTensor& tensor);
+
+enum class Density {
+  dense,   // every element of its memory span, once
+  gapped,  // every element once
+  overlapping
+};
+Density density_of(const Layout& layout);
+
+inline void* data_of(const DLTensor& tensor) { return static_cast<char*>(tensor.data) + tensor.byte_offset; }
+
+// The parts of torch's Python interface that a step uses, looked up once. All functions need the GIL.
+class TorchReader {
+ public:
+  static const TorchReader& get();
+
+  // Fills `view`, which is valid until the tensor changes. Returns false, with no Python exception set, if the tensor
+  // has no readable memory of its own or is a lazy negative or conjugate.
+  bool read(PyObject* tensor, DLTensor& view) const;
+
+  // tensor.grad; null for None.
+  py::object grad(PyObject* tensor) const;
+
+  // A new tensor like this one, dense, in the layout of a dense one.
+  py::object empty_like(py::handle tensor) const;
+
+  // target.copy_(source), outside autograd.
+  void copy(py::handle target, py::handle source) const;
+
+  // Bumps the version counters of a list of tensors.
+  void increment_version(const py::list& tensors) const;
+
+ private:
+  TorchReader();
+  const DLPackExchangeAPI* api_;
+  getter grad_getter_;
+  void* grad_closure_;
+  PyCFunction is_neg_;
+  py::object empty_like_, increment_version_;
+};
+
+// Why a tensor cannot be read, in words: "layout=torch.sparse_coo ...".
+std::string why_unreadable(py::handle tensor);
+
+// The dtype as the kernels know it; throws TypeError naming `what`.
+DType dtype_of(const Layout& layout, py::handle tensor, const std::string& what);
+
+// "dtype=torch.float32" and the like.
+std::string described(py::handle tensor, const char* attribute);
+
+}  // namespace clr

@@ -1,0 +1,11 @@
+"""SGD with momentum under cyclical learning rates: schedule and update in one native call."""
+
+import torch  # noqa: F401  # loads libtorch, whose threads the native core borrows
+
+from clr_native._core import build_info
+from clr_native.optimizer import FusedCyclicSGD
+from clr_native.schedules import CyclicSchedule, ScheduleValue, evaluate
+
+__version__: str = build_info()["version"]
+
+__all__ = ["CyclicSchedule", "FusedCyclicSGD", "ScheduleValue", "build_info", "evaluate"]

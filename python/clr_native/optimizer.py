@@ -1,0 +1,365 @@
+"""SGD with momentum whose learning rate and momentum cycle: one native call a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, overload
+
+import torch
+from torch.optim.optimizer import (
+    Optimizer,
+    ParamsT,
+    _global_optimizer_post_hooks,
+    _global_optimizer_pre_hooks,
+)
+
+from clr_native import _core
+from clr_native.schedules import CyclicSchedule, _step
+
+Group = dict[str, Any]
+
+_SCHEDULE_FIELDS = {field.name: field.default for field in dataclasses.fields(CyclicSchedule)}
+_BOUNDS = ("base_lr", "max_lr")
+# What a checkpoint of torch.optim.SGD carries that only steers torch's own implementations.
+_TORCH_ONLY = ("foreach", "fused", "capturable", "differentiable")
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The flat schedule arguments that were set: bounds that are not None, others that are not their default."""
+    return {
+        name: value
+        for name, value in arguments.items()
+        if (value is not None if name in _BOUNDS else value is not _SCHEDULE_FIELDS[name])
+    }
+
+
+def _made_schedule(schedule: CyclicSchedule | None, flat: dict[str, Any], where: str) -> CyclicSchedule | None:
+    """The schedule, or the one that the flat arguments say; None if neither says one."""
+    if schedule is not None:
+        if not isinstance(schedule, CyclicSchedule):
+            raise TypeError(f"{where}schedule={schedule!r} must be a schedule such as CyclicSchedule(...)")
+        if flat:
+            name = min(flat)
+            raise ValueError(f"{where}{name}={flat[name]!r} cannot be combined with schedule=: set it in the schedule")
+        return schedule
+    missing = [name for name in _BOUNDS if flat.get(name) is None]
+    if len(missing) == len(_BOUNDS):
+        return None
+    if missing:
+        raise ValueError(f"{where}{missing[0]}=None must be given with the other bound of the learning rate")
+    return CyclicSchedule(**flat)
+
+
+class FusedCyclicSGD(Optimizer):
+    """SGD with momentum under a cyclical schedule; ``step()`` computes lr and momentum and updates everything.
+
+    Update number ``n`` (from 0, counted in ``applied_steps``) uses the schedule's lr and momentum at step ``n``, in the
+    order of operations of ``torch.optim.SGD``, for parameter p, gradient g and momentum buffer m::
+
+        g = -g                                       if maximize
+        g = g + weight_decay * p                     if weight_decay != 0
+        m = g                                        at the parameter's first update
+            momentum * m + (1 - dampening) * g       afterwards
+        d = g + momentum * m                         if nesterov, else m
+        p = p - lr * d
+
+    float32 and float64 give the bits that ``torch.optim.SGD`` gives for the same lr and momentum; bfloat16 and float16
+    are computed in float32 and rounded once. Afterwards ``group["lr"]`` and ``group["momentum"]`` hold the values of the
+    next update. A value written there by hand is obeyed for one update, which does not advance that group's schedule.
+
+    Args:
+        params: parameters or parameter groups, as for ``torch.optim.SGD``: dense CPU tensors of any shape, float32,
+            float64, bfloat16 or float16. Every argument below may also be set per group.
+        base_lr, max_lr, step_size_up, step_size_down, mode, gamma, decay_steps, decay_base, scale_fn, scale_mode,
+            window, cycle_momentum, base_momentum, max_momentum: the schedule, see ``CyclicSchedule``. Sizes are in
+            steps, not epochs.
+        momentum: the momentum with ``cycle_momentum=False``; None means 0.9.
+        schedule: a schedule in place of the flat arguments.
+        dampening, weight_decay, nesterov, maximize: as in ``torch.optim.SGD``.
+
+    Raises:
+        TypeError: an argument, parameter, gradient or buffer is not of a kind that can be used.
+        ValueError: a value is out of its range. In both cases nothing has changed: no weight, buffer or counter.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> opt = FusedCyclicSGD([weight], base_lr=0.1, max_lr=0.5, step_size_up=2, cycle_momentum=False, momentum=0.0)
+    >>> for _ in range(2):
+    ...     weight.grad = torch.ones(2)
+    ...     opt.step()
+    >>> weight.data
+    tensor([0.6000, 1.6000])
+    >>> opt.applied_steps, opt.get_last_lr()
+    (2, [0.5])
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        base_lr: float | None = None,
+        max_lr: float | None = None,
+        *,
+        step_size_up: int = 2000,
+        step_size_down: int | None = None,
+        mode: str = "triangular",
+        gamma: float = 1.0,
+        decay_steps: int | None = None,
+        decay_base: bool = False,
+        scale_fn: Callable[[int], float] | None = None,
+        scale_mode: str = "cycle",
+        window: str = "triangular",
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.8,
+        max_momentum: float = 0.9,
+        momentum: float | None = None,
+        schedule: CyclicSchedule | None = None,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        given = locals()
+        self._flat = _given({name: given[name] for name in _SCHEDULE_FIELDS})
+        self._schedule = _made_schedule(schedule, self._flat, "")
+        self._momentum = momentum
+        if momentum is not None and (self._schedule.cycle_momentum if self._schedule else cycle_momentum):
+            raise ValueError(
+                f"momentum={momentum!r} is for cycle_momentum=False: "
+                "set base_momentum and max_momentum, or cycle_momentum=False"
+            )
+        self._schedules: list[tuple[Group, CyclicSchedule]] = []  # of the bound groups, with their scale_fn
+        self._plan = _core.Step()
+        defaults = {
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+        }
+        super().__init__(params, defaults)
+
+    # --- groups ---------------------------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group; arguments it does not set are the constructor's. It starts at the first group's position."""
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group={param_group!r} must be a dict")
+        group = dict(param_group)
+        index = len(self.param_groups)
+        where = f"parameter group {index}: "
+        if "lr" in group:
+            raise ValueError(f"{where}lr={group['lr']!r} has no meaning here: say base_lr= and max_lr=")
+        schedule, momentum = self._group_schedule(group, where)
+        first = self.param_groups[0] if self.param_groups else {}
+        group["schedule"] = schedule._to_dict()
+        group["momentum"] = momentum
+        for counter in ("applied_steps", "skipped_steps"):
+            group.setdefault(counter, first.get(counter, 0))
+        group["lr"] = 0.0  # the schedule's, once bound
+        super().add_param_group(group)
+        try:
+            for i, parameter in enumerate(group["params"]):
+                _check_parameter(parameter, f"parameter {i} of group {index}")
+            self._plan.bind(index, group, schedule._policy, schedule.scale_fn)
+        except BaseException:
+            self.param_groups.pop()
+            raise
+        self._schedules.append((group, schedule))
+
+    def _group_schedule(self, group: Group, where: str) -> tuple[CyclicSchedule, float]:
+        """Takes the schedule's arguments out of a new group; its schedule and its momentum outside a schedule."""
+        flat = {name: group.pop(name) for name in _SCHEDULE_FIELDS if name in group}
+        own = group.pop("schedule", None)
+        momentum = group.pop("momentum", None)
+        if own is None and not flat:
+            schedule = self._schedule
+        else:
+            schedule = _made_schedule(own, flat if own is not None else {**self._flat, **flat}, where)
+        if schedule is None:
+            raise ValueError(
+                f"{where}base_lr=None and max_lr=None: give both to the constructor, to every group, or a schedule="
+            )
+        if schedule.cycle_momentum:
+            if momentum is not None:
+                raise ValueError(f"{where}momentum={momentum!r} is for cycle_momentum=False")
+            return schedule, schedule.max_momentum
+        if momentum is None:
+            momentum = self._momentum
+        return schedule, 0.9 if momentum is None else momentum
+
+    def _bind(self) -> None:
+        """Binds the groups whose dict or schedule is not the one that was bound."""
+        known = {id(group): schedule for group, schedule in self._schedules}
+        bound = []
+        for index, group in enumerate(self.param_groups):
+            schedule = known.get(id(group))
+            if schedule is None or not self._plan.is_bound(index, group):
+                written = group["schedule"]
+                if not isinstance(written, CyclicSchedule):
+                    written = CyclicSchedule.from_dict(written, schedule.scale_fn if schedule else None)
+                schedule = written
+                group["schedule"] = schedule._to_dict()
+                self._plan.bind(index, group, schedule._policy, schedule.scale_fn)
+            bound.append((group, schedule))
+        self._schedules = bound
+
+    # --- the step -------------------------------------------------------------------------------------------------
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Apply update number ``applied_steps`` to every parameter that has a gradient.
+
+        ``closure`` reevaluates the model with gradients enabled and returns the loss, which is returned.
+        """
+        if (
+            self._optimizer_step_pre_hooks
+            or self._optimizer_step_post_hooks
+            or _global_optimizer_pre_hooks
+            or _global_optimizer_post_hooks
+            or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]  # not in torch's stubs
+        ):
+            return _hooked_step(self) if closure is None else _hooked_step(self, closure)
+        return self._step(closure)
+
+    # torch would wrap step() in a profiler record and a walk over hooks that cost more than a small model's update.
+    step.hooked = True  # type: ignore[attr-defined]  # the mark that torch looks for
+
+    def _step(self, closure: Callable[[], float] | None = None) -> float | None:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if not self._plan.apply(self.param_groups, self.state):
+            self._bind()
+            self._plan.apply(self.param_groups, self.state)
+        return loss
+
+    # --- where the schedule stands --------------------------------------------------------------------------------
+
+    @property
+    def applied_steps(self) -> int:
+        """Updates applied so far along the schedule: the number of the next one. Speaks of the first group."""
+        return int(self.param_groups[0]["applied_steps"])
+
+    @property
+    def skipped_steps(self) -> int:
+        """Updates that were skipped. Speaks of the first group."""
+        return int(self.param_groups[0]["skipped_steps"])
+
+    @property
+    def cycle(self) -> int:
+        """The cycle, from 0, that the next update of the first group belongs to: how many are complete."""
+        return self.applied_steps // self._schedules[0][1].cycle_length
+
+    @property
+    def at_cycle_end(self) -> bool:
+        """Was the update just applied the last of a cycle of the first group: the place to snapshot or stop?"""
+        done = self.applied_steps
+        return done > 0 and done % self._schedules[0][1].cycle_length == 0 and self._plan.followed_schedule
+
+    def get_last_lr(self) -> list[float]:
+        """The learning rate of each group's next update, as a torch scheduler gives it after its ``step()``."""
+        return [float(group["lr"]) for group in self.param_groups]
+
+    def get_last_momentum(self) -> list[float]:
+        """The momentum of each group's next update."""
+        return [float(group["momentum"]) for group in self.param_groups]
+
+    def seek(self, step: int) -> None:
+        """Move the schedules of all groups to update number ``step``, from 0 to 2**63 - 2. Changes no weight."""
+        step = _step(step)
+        before = [group["applied_steps"] for group in self.param_groups]
+        for group in self.param_groups:
+            group["applied_steps"] = step
+        try:
+            self._rebind([schedule for _, schedule in self._schedules])
+        except BaseException:
+            for group, position in zip(self.param_groups, before, strict=True):
+                group["applied_steps"] = position
+            raise
+
+    def _rebind(self, schedules: list[CyclicSchedule]) -> None:
+        """Binds all groups to these schedules, in order."""
+        plan = _core.Step()
+        for index, (group, schedule) in enumerate(zip(self.param_groups, schedules, strict=True)):
+            plan.bind(index, group, schedule._policy, schedule.scale_fn)
+        self._plan = plan
+        self._schedules = list(zip(self.param_groups, schedules, strict=True))
+
+    # --- saving and loading ---------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """``{"state": ..., "param_groups": ...}`` as in torch; the schedule and its position stand in the groups."""
+        state_dict = super().state_dict()
+        for group in state_dict["param_groups"]:
+            group["schedule"] = dict(group["schedule"])
+        return state_dict
+
+    @torch._disable_dynamo  # type: ignore[misc]  # untyped; torch marks its own load_state_dict so
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from ``state_dict``, of this class or of ``torch.optim.SGD``; its settings win over the constructor's.
+
+        A checkpoint without a schedule keeps the present one and its position. A ``scale_fn`` is not saved: the
+        constructor's is kept. Tensors are copied. Raises ValueError, with nothing changed, if the checkpoint does not
+        fit: other groups, other shapes, or a schedule that needs a ``scale_fn`` where there is none.
+        """
+        before = (self.state, self.param_groups)
+        present = [schedule for _, schedule in self._schedules]
+        try:
+            super().load_state_dict(state_dict)
+            for group, old in zip(self.param_groups, before[1], strict=True):
+                for name in _TORCH_ONLY:
+                    group.pop(name, None)
+                for name in ("schedule", "lr", "momentum", "applied_steps", "skipped_steps", *self.defaults):
+                    group.setdefault(name, old[name])
+            for index, group in enumerate(self.param_groups):
+                for i, parameter in enumerate(group["params"]):
+                    self._own_buffer(parameter, f"parameter {i} of group {index}")
+            self._rebind(
+                [
+                    CyclicSchedule.from_dict(group["schedule"], own.scale_fn if group["schedule"]["scale_fn"] else None)
+                    for group, own in zip(self.param_groups, present, strict=True)
+                ]
+            )
+        except BaseException:
+            self.state, self.param_groups = before
+            raise
+
+    def _own_buffer(self, parameter: torch.Tensor, name: str) -> None:
+        """Replaces a loaded buffer by a copy in the parameter's layout: torch may have kept the caller's tensor."""
+        state = self.state.get(parameter)
+        loaded = state.get("momentum_buffer") if state is not None else None
+        if state is None or loaded is None:
+            return
+        if loaded.shape != parameter.shape:
+            raise ValueError(f"{name}, momentum_buffer: shape={loaded.shape} must be {parameter.shape}")
+        state["momentum_buffer"] = torch.empty_like(parameter.detach()).copy_(loaded)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            **super().__getstate__(),
+            "_flat": self._flat,
+            "_schedule": self._schedule,
+            "_momentum": self._momentum,
+            "_schedules": [schedule for _, schedule in self._schedules],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.defaults.pop("differentiable", None)  # put there by torch
+        if "_schedules" in state:  # unpickled or copied, not load_state_dict
+            self._rebind(state["_schedules"])
+
+
+_hooked_step = Optimizer.profile_hook_step(FusedCyclicSGD._step)
+
+
+def _check_parameter(parameter: torch.Tensor, name: str) -> None:
+    """What would be refused at every step is refused at once."""
+    if any(cls.__name__ == "DTensor" for cls in type(parameter).__mro__):
+        raise TypeError(f"{name}: type=DTensor is not supported yet: use torch.optim.SGD for sharded parameters")
+    if parameter.dtype not in _DTYPES:
+        raise TypeError(f"{name}: dtype={parameter.dtype} must be float32, float64, bfloat16 or float16")
