@@ -58,8 +58,10 @@ FillSegment segment_filler(const Policy& policy) {
   return segment_filler<Window::triangular>(policy.mode);
 }
 
+Value evaluate_one(const Policy& policy, uint64_t step, double custom) { return evaluate(policy, step, custom); }
+
 void put(const Policy& policy, uint64_t step, double custom, double* lr, double* momentum) {
-  const Value value = evaluate(policy, step, custom);
+  const Value value = evaluate_one(policy, step, custom);
   *lr = value.lr;
   *momentum = value.momentum;
 }

@@ -11,6 +11,9 @@ struct CpuKernels {
   // Updates elements begin to end of the slot.
   void (*update)(const GroupValues& group, const Slot& slot, int64_t begin, int64_t end);
 
+  // The value of one step.
+  Value (*evaluate)(const Policy& policy, uint64_t step, double custom);
+
   // Values of `count` steps from `first` on. `custom`: the scales of Mode::custom, one a step, else unused.
   void (*fill_range)(const Policy& policy, uint64_t first, int64_t count, const double* custom, double* lr,
                      double* momentum);

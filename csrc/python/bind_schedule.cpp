@@ -104,7 +104,7 @@ Invalid fill_steps(const std::vector<BoundPolicy>& policies, const Steps& steps,
 Value BoundPolicy::value(uint64_t step, py::handle scale_fn) const {
   const bool custom = policy.mode == Mode::custom;
   const double scale = custom ? scale_fn(scale_argument(step)).cast<double>() : 1.0;
-  return evaluate(policy, step, scale);
+  return selected_isa().kernels->evaluate(policy, step, scale);
 }
 
 void bind_schedule(py::module_& m) {

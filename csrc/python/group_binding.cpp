@@ -28,6 +28,11 @@ void set_item(PyObject* dict, PyObject* key, const py::object& value) {
   if (PyDict_SetItem(dict, key, value.ptr()) != 0) throw py::error_already_set();
 }
 
+// Interned or not: keys that come out of a checkpoint need not be.
+bool same_key(PyObject* a, PyObject* b) {
+  return a == b || (PyUnicode_Check(a) && PyUnicode_Compare(a, b) == 0);
+}
+
 bool same_bits(double a, double b) { return double_to_bits(a) == double_to_bits(b); }
 
 // The object that already stands for this value, or a new one.
@@ -51,8 +56,42 @@ GroupBinding::GroupBinding(py::dict group, std::size_t index, BoundPolicy policy
   if (policy_.has_momentum()) write_scheduled(momentum_, current_.momentum, py::float_(current_.momentum));
 }
 
-bool GroupBinding::is_bound_to(PyObject* group) const {
-  return group == group_.ptr() && PyDict_GetItemWithError(group, keys().schedule) == schedule_.ptr();
+bool GroupBinding::is_bound_to(PyObject* group) {
+  if (group != group_.ptr()) return false;
+  unchanged_ = is_as_remembered();
+  return unchanged_ || PyDict_GetItemWithError(group, keys().schedule) == schedule_.ptr();
+}
+
+bool GroupBinding::is_as_remembered() const {
+  Py_ssize_t place = 0;
+  PyObject *key = nullptr, *value = nullptr;
+  std::size_t i = 0;
+  for (; PyDict_Next(group_.ptr(), &place, &key, &value); ++i) {
+    if (i >= entries_.size() || entries_[i].first != key || entries_[i].second != value) return false;
+  }
+  return i == entries_.size();
+}
+
+// Every value that matters is kept alive by a member: no other object can take its address.
+void GroupBinding::remember() {
+  if (unchanged_) {
+    entries_[step_place_].second = step_object_.ptr();
+    entries_[lr_.place].second = lr_.object.ptr();
+    if (policy_.has_momentum()) entries_[momentum_.place].second = momentum_.object.ptr();
+    return;
+  }
+  entries_.clear();
+  for (const Setting* setting : {&momentum_, &dampening_, &weight_decay_}) {
+    if (!setting->object) return;
+  }
+  Py_ssize_t place = 0;
+  PyObject *key = nullptr, *value = nullptr;
+  while (PyDict_Next(group_.ptr(), &place, &key, &value)) {
+    if (same_key(key, keys().applied_steps)) step_place_ = entries_.size();
+    if (same_key(key, keys().lr)) lr_.place = entries_.size();
+    if (same_key(key, keys().momentum)) momentum_.place = entries_.size();
+    entries_.emplace_back(key, value);
+  }
 }
 
 PyObject* GroupBinding::item(PyObject* key) const {
@@ -140,6 +179,13 @@ void GroupBinding::check_values() const {
 }
 
 const GroupValues& GroupBinding::read() {
+  if (unchanged_) {
+    values_.lr = current_.lr;
+    if (policy_.has_momentum()) values_.momentum = current_.momentum;
+    by_hand_ = false;
+    check_values();
+    return values_;
+  }
   read_position();
   const bool lr_by_hand = read_scheduled(lr_, current_.lr, values_.lr);
   bool momentum_by_hand = false;
@@ -176,6 +222,7 @@ void GroupBinding::write() {
   current_ = next_;
   write_scheduled(lr_, next_.lr, std::move(next_lr_));
   if (policy_.has_momentum()) write_scheduled(momentum_, next_.momentum, std::move(next_momentum_));
+  remember();
 }
 
 int GroupBinding::traverse(visitproc visit, void* arg) const {

@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/slot.h"
 #include "python/policy.h"
@@ -15,8 +17,8 @@ class GroupBinding {
   // Takes the position from the group and writes the schedule's lr and momentum of it there.
   GroupBinding(py::dict group, std::size_t index, BoundPolicy policy, py::object scale_fn);
 
-  // Is this still the dict, with the schedule, that was bound?
-  bool is_bound_to(PyObject* group) const;
+  // Is this still the dict, with the schedule, that was bound? Also finds out, for read(), if anything in it changed.
+  bool is_bound_to(PyObject* group);
 
   // The numbers of this update. Reads every setting, and the schedule's position if somebody moved it. Throws
   // ValueError or TypeError, with nothing changed, for what no update can use.
@@ -42,8 +44,11 @@ class GroupBinding {
     PyObject* key;
     py::object object;
     double value = 0.0;
+    std::size_t place = 0;  // in entries_
   };
 
+  bool is_as_remembered() const;
+  void remember();
   PyObject* item(PyObject* key) const;
   std::string name_value(PyObject* key, PyObject* object) const;
   double number(PyObject* key, PyObject* object) const;
@@ -62,10 +67,16 @@ class GroupBinding {
 
   std::uint64_t step_ = 0;
   py::object step_object_;
+  std::size_t step_place_ = 0;
   Value current_{};  // the schedule's value at step_
   Setting lr_, momentum_, dampening_, weight_decay_, nesterov_, maximize_;
   GroupValues values_{};
   bool by_hand_ = false;
+
+  // The dict's entries after the last write(), in their order; empty if they say nothing (a tensor can change in place).
+  // Walking over them is far cheaper than looking every key up.
+  std::vector<std::pair<PyObject*, PyObject*>> entries_;
+  bool unchanged_ = false;
 
   std::uint64_t next_step_ = 0;
   Value next_{};

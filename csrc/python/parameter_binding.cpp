@@ -17,7 +17,10 @@ DLTensor must_read(py::handle tensor, const std::string& what) {
     throw py::type_error(what + ": type=" + py::str(py::type::handle_of(tensor).attr("__name__")).cast<std::string>() +
                          " must be a torch.Tensor");
   }
-  if (!TorchReader::get().read(tensor.ptr(), view)) throw py::type_error(what + ": " + why_unreadable(tensor));
+  const TorchReader& torch = TorchReader::get();
+  if (!torch.read(tensor.ptr(), view) || torch.is_negative(tensor.ptr())) {
+    throw py::type_error(what + ": " + why_unreadable(tensor));
+  }
   return view;
 }
 
@@ -70,10 +73,20 @@ void ParameterBinding::relayout(const DLTensor& view) {
   seen_ = true;
 }
 
+void ParameterBinding::require_plain(PyObject* tensor, const DLTensor& view, SeenTensors& seen,
+                                     const char* role) const {
+  void* const data = data_of(view);
+  // A single element is always asked about: autograd itself hands out lazy negatives of that size.
+  if (size_ > 1 && seen.has(tensor, data)) return;
+  if (TorchReader::get().is_negative(tensor)) throw py::type_error(name() + role + ": " + why_unreadable(tensor));
+  seen.add(tensor, data);
+}
+
 // The gradient in the parameter's layout: itself, or a copy.
-py::object ParameterBinding::readable_gradient(py::object grad, DLTensor& view) const {
+py::object ParameterBinding::readable_gradient(py::object grad, DLTensor& view) {
   const TorchReader& torch = TorchReader::get();
   if (!torch.read(grad.ptr(), view)) throw py::type_error(name() + ", gradient: " + why_unreadable(grad));
+  require_plain(grad.ptr(), view, seen_gradients_, ", gradient");
   if (is_exactly(layout_, view) && density_ == Density::dense) return grad;
   require_alike(layout_, view, grad, parameter_, name() + ", gradient");
   if (same_strides(layout_, view) && density_ == Density::dense) return grad;
@@ -127,6 +140,7 @@ bool ParameterBinding::read(bool group_keeps_buffers, Slot& slot, Held& held) {
   DLTensor view;
   if (!torch.read(parameter_.ptr(), view)) throw py::type_error(name() + ": " + why_unreadable(parameter_));
   if (!seen_ || !is_exactly(layout_, view)) relayout(view);
+  require_plain(parameter_.ptr(), view, seen_parameters_, "");
   moved_ = data_ != data_of(view);
   data_ = data_of(view);
   const bool first = read_buffer(group_keeps_buffers);

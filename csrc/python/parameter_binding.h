@@ -12,6 +12,25 @@
 
 namespace clr {
 
+// The tensor objects seen last in one place. Two, since a training loop may use two sets of gradients in turn.
+class SeenTensors {
+ public:
+  bool has(PyObject* object, void* data) const {
+    return (object == seen_[0].object && data == seen_[0].data) || (object == seen_[1].object && data == seen_[1].data);
+  }
+  void add(PyObject* object, void* data) {
+    seen_[1] = seen_[0];
+    seen_[0] = {object, data};
+  }
+
+ private:
+  struct Tensor {
+    PyObject* object = nullptr;  // compared, never followed
+    void* data = nullptr;
+  };
+  Tensor seen_[2];
+};
+
 // What must stay alive, or be copied back, while and after a kernel runs. Keeps its memory from step to step.
 struct Held {
   std::vector<py::object> tensors;
@@ -45,7 +64,8 @@ class ParameterBinding {
  private:
   std::string name() const;
   void relayout(const DLTensor& view);
-  py::object readable_gradient(py::object grad, DLTensor& view) const;
+  void require_plain(PyObject* tensor, const DLTensor& view, SeenTensors& seen, const char* role) const;
+  py::object readable_gradient(py::object grad, DLTensor& view);
   bool read_buffer(bool wanted);
   void adopt_buffer(py::object buffer);
 
@@ -60,6 +80,7 @@ class ParameterBinding {
   std::int64_t size_ = 0;
   void* data_ = nullptr;
 
+  SeenTensors seen_parameters_, seen_gradients_;
   py::object buffer_;      // the object in state, if buffer_data_ points into it
   void* buffer_data_ = nullptr;
   py::object new_buffer_;  // made by read(), not yet in state

@@ -1,7 +1,6 @@
 #include "python/tensor_view.h"
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 namespace clr {
@@ -9,7 +8,10 @@ namespace clr {
 namespace {
 
 bool same_numbers(const std::vector<std::int64_t>& a, const std::int64_t* b) {
-  return a.empty() || std::memcmp(a.data(), b, a.size() * sizeof(std::int64_t)) == 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (a[i] != b[i]) return false;
+  }
+  return true;
 }
 
 bool is_subclass_named(py::handle tensor, const char* name) {
@@ -118,14 +120,16 @@ bool TorchReader::read(PyObject* tensor, DLTensor& view) const {
     PyErr_Clear();
     return false;
   }
-  if (view.data == nullptr) {  // legal for empty tensors only
-    return std::any_of(view.shape, view.shape + view.ndim, [](std::int64_t n) { return n == 0; });
-  }
-  // DLPack does not report the lazy negative bit, nor real views of a lazy conjugate.
-  PyObject* const negative = is_neg_(tensor, nullptr);
-  if (negative == nullptr) throw py::error_already_set();
-  Py_DECREF(negative);
-  return negative == Py_False;
+  // A null pointer is legal for empty tensors only.
+  return view.data != nullptr ||
+         std::any_of(view.shape, view.shape + view.ndim, [](std::int64_t n) { return n == 0; });
+}
+
+bool TorchReader::is_negative(PyObject* tensor) const {
+  PyObject* const answer = is_neg_(tensor, nullptr);
+  if (answer == nullptr) throw py::error_already_set();
+  Py_DECREF(answer);
+  return answer == Py_True;
 }
 
 py::object TorchReader::grad(PyObject* tensor) const {

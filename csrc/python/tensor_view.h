@@ -46,8 +46,12 @@ class TorchReader {
   static const TorchReader& get();
 
   // Fills `view`, which is valid until the tensor changes. Returns false, with no Python exception set, if the tensor
-  // has no readable memory of its own or is a lazy negative or conjugate.
+  // has no readable memory of its own.
   bool read(PyObject* tensor, DLTensor& view) const;
+
+  // Is the tensor a lazy negative? DLPack does not say, and asking costs more than reading: ask when a tensor object
+  // is first seen.
+  bool is_negative(PyObject* tensor) const;
 
   // tensor.grad; null for None.
   py::object grad(PyObject* tensor) const;
