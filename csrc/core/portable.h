@@ -4,7 +4,9 @@
 // inline function with external linkage compiled for AVX-512 could be the copy that the linker keeps for all.
 #pragma once
 
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #if defined(__CUDACC__)
 #define CLR_INLINE static __host__ __device__ __forceinline__
@@ -31,13 +33,13 @@ CLR_INLINE double fused(double a, double b, double c) {
 
 CLR_INLINE double bits_to_double(uint64_t bits) {
   double value;
-  __builtin_memcpy(&value, &bits, sizeof value);
+  memcpy(&value, &bits, sizeof value);
   return value;
 }
 
 CLR_INLINE uint64_t double_to_bits(double value) {
   uint64_t bits;
-  __builtin_memcpy(&bits, &value, sizeof bits);
+  memcpy(&bits, &value, sizeof bits);
   return bits;
 }
 

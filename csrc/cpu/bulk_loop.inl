@@ -14,6 +14,14 @@ struct Segment {
   Scale scale;  // ScaleKind::per_cycle
 };
 
+template <ScaleKind kind>
+CLR_INLINE Scale scale_in(const Policy& policy, const Segment& segment, int32_t i) {
+  const uint64_t step = segment.first_step + static_cast<uint64_t>(i);
+  if constexpr (kind == ScaleKind::power_of_step) return power_scale(policy, step);
+  if constexpr (kind == ScaleKind::linear) return linear_scale(policy, step);
+  return segment.scale;
+}
+
 template <bool rising, Window window, ScaleKind kind>
 void fill_half(const Policy& policy, const Segment& segment, int32_t count, double* __restrict lr,
                double* __restrict momentum) {
@@ -22,10 +30,7 @@ void fill_half(const Policy& policy, const Segment& segment, int32_t count, doub
   for (int32_t i = 0; i < count; ++i) {
     const double done = s.done + i;
     const Phase phase = rising ? rising_phase(done, s.steps) : falling_phase(done, s.steps);
-    Scale scale = s.scale;
-    if (kind == ScaleKind::power_of_step) scale = power_scale(p, s.first_step + static_cast<uint64_t>(i));
-    if (kind == ScaleKind::linear) scale = linear_scale(p, s.first_step + static_cast<uint64_t>(i));
-    const Value value = value_at(p, window, phase, scale);
+    const Value value = value_at(p, window, phase, scale_in<kind>(p, s, i));
     lr[i] = value.lr;
     momentum[i] = value.momentum;
   }
@@ -66,14 +71,8 @@ void put(const Policy& policy, uint64_t step, double custom, double* lr, double*
   *momentum = value.momentum;
 }
 
-void fill_range(const Policy& policy, uint64_t first, int64_t count, const double* custom, double* lr,
-                double* momentum) {
-  if (policy.mode == Mode::custom) {
-    for (int64_t i = 0; i < count; ++i) {
-      put(policy, first + static_cast<uint64_t>(i), custom[i], lr + i, momentum + i);
-    }
-    return;
-  }
+// Values of consecutive steps, one half of a cycle at a time.
+void fill_segments(const Policy& policy, uint64_t first, int64_t count, double* lr, double* momentum) {
   const int64_t at_most = int64_t{1} << 30;  // an int32_t count, as vector conversions want it
   const FillSegment fill = segment_filler(policy);
   for (int64_t i = 0; i < count;) {
@@ -88,6 +87,30 @@ void fill_range(const Policy& policy, uint64_t first, int64_t count, const doubl
     fill(policy, {rising, static_cast<double>(done), static_cast<double>(steps), step, scale},
          static_cast<int32_t>(n), lr + i, momentum + i);
     i += n;
+  }
+}
+
+void fill_range(const Policy& policy, uint64_t first, int64_t count, const double* custom, double* lr,
+                double* momentum) {
+  if (policy.mode == Mode::custom) {
+    for (int64_t i = 0; i < count; ++i) {
+      put(policy, first + static_cast<uint64_t>(i), custom[i], lr + i, momentum + i);
+    }
+    return;
+  }
+  // A constant amplitude repeats itself: some whole cycles are computed, and copied while they are in the cache.
+  const uint64_t length = policy.up + policy.down;
+  int64_t computed = count;
+  if (policy.mode == Mode::constant && length <= static_cast<uint64_t>(count)) {
+    const auto cycle = static_cast<int64_t>(length);
+    const int64_t enough = count < 2048 ? count : 2048;
+    computed = cycle < enough ? enough / cycle * cycle : cycle;
+  }
+  fill_segments(policy, first, computed, lr, momentum);
+  for (int64_t i = computed; i < count; i += computed) {
+    const size_t bytes = static_cast<size_t>(count - i < computed ? count - i : computed) * sizeof(double);
+    memcpy(lr + i, lr, bytes);
+    memcpy(momentum + i, momentum, bytes);
   }
 }
 

@@ -9,13 +9,13 @@ namespace {
 
 CLR_INLINE float float_of_bits(uint32_t bits) {
   float value;
-  __builtin_memcpy(&value, &bits, sizeof value);
+  memcpy(&value, &bits, sizeof value);
   return value;
 }
 
 CLR_INLINE uint32_t bits_of_float(float value) {
   uint32_t bits;
-  __builtin_memcpy(&bits, &value, sizeof bits);
+  memcpy(&bits, &value, sizeof bits);
   return bits;
 }
 

@@ -48,55 +48,37 @@ BoundPolicy make_policy(std::uint64_t up, std::uint64_t down, double base_lr, do
   p.window = named<Window>(kWindows, window, "window");
   p.mode = named<Mode>(kModes, mode, "mode");
   if (p.mode == Mode::power_of_step || p.mode == Mode::power_of_cycle) p.log_gamma = logarithm(gamma);
-  p.decay_base = decay_base;
+  p.base_decay = decay_base ? 1.0 : 0.0;
   return {p, scale_by_cycle};
 }
 
-// One row of evaluate's result.
-struct Row {
-  Policy policy;
-  const double* scales;
-  double *lr, *momentum;
-};
+// (row, column) of the first invalid value, or None.
+using Invalid = std::optional<std::pair<std::int64_t, std::int64_t>>;
+using Scales = std::vector<std::optional<Values>>;
 
-// Where the first invalid value stands, as (row, column).
-using Invalid = std::optional<std::pair<std::size_t, std::int64_t>>;
-
-template <class Fill>
-Invalid fill_rows(const std::vector<BoundPolicy>& policies, const std::vector<std::optional<Values>>& scales,
-                  Values& lr, Values& momentum, Fill fill) {
-  const std::int64_t count = lr.shape(1);
-  std::vector<Row> rows;
+Invalid fill_rows(const std::vector<BoundPolicy>& policies, const BulkSteps& steps, const Scales& scales, Values& lr,
+                  Values& momentum) {
+  if (lr.size() == 0) return {};
+  std::vector<BulkRow> rows;
   for (std::size_t g = 0; g < policies.size(); ++g) {
     const auto row = static_cast<py::ssize_t>(g);
     rows.push_back({policies[g].policy, scales[g] ? scales[g]->data() : nullptr, lr.mutable_data(row, 0),
                     momentum.mutable_data(row, 0)});
   }
   const py::gil_scoped_release release;
-  for (std::size_t g = 0; g < rows.size(); ++g) {
-    const Row& row = rows[g];
-    fill(row, count);
-    const std::int64_t invalid = first_invalid(row.policy, row.lr, row.momentum, count);
-    if (invalid >= 0) return Invalid({g, invalid});
-  }
-  return {};
+  if (!fill(rows, steps, *selected_isa().kernels)) throw std::runtime_error("torch's thread pool failed");
+  const BulkPlace place = first_invalid(rows, steps.count);
+  return place.row < 0 ? Invalid() : Invalid({place.row, place.column});
 }
 
-Invalid fill_range(const std::vector<BoundPolicy>& policies, std::uint64_t first,
-                   const std::vector<std::optional<Values>>& scales, Values lr, Values momentum) {
-  if (lr.size() == 0) return {};
-  return fill_rows(policies, scales, lr, momentum, [&](const Row& row, std::int64_t count) {
-    selected_isa().kernels->fill_range(row.policy, first, count, row.scales, row.lr, row.momentum);
-  });
+Invalid fill_range(const std::vector<BoundPolicy>& policies, std::uint64_t first, const Scales& scales, Values lr,
+                   Values momentum) {
+  return fill_rows(policies, {first, nullptr, lr.shape(1)}, scales, lr, momentum);
 }
 
-Invalid fill_steps(const std::vector<BoundPolicy>& policies, const Steps& steps,
-                   const std::vector<std::optional<Values>>& scales, Values lr, Values momentum) {
-  if (lr.size() == 0) return {};
-  const std::int64_t* const at = steps.data();
-  return fill_rows(policies, scales, lr, momentum, [&](const Row& row, std::int64_t count) {
-    selected_isa().kernels->fill_steps(row.policy, at, count, row.scales, row.lr, row.momentum);
-  });
+Invalid fill_steps(const std::vector<BoundPolicy>& policies, const Steps& steps, const Scales& scales, Values lr,
+                   Values momentum) {
+  return fill_rows(policies, {0, steps.data(), lr.shape(1)}, scales, lr, momentum);
 }
 
 }  // namespace
