@@ -21,7 +21,6 @@ class Step {
   void bind(std::size_t index, py::dict group, const BoundPolicy& policy, py::object scale_fn) {
     const Busy busy(*this);
     auto bound = std::make_unique<GroupBinding>(std::move(group), index, policy, std::move(scale_fn));
-    bound->read();
     if (index >= groups_.size()) groups_.resize(index + 1);
     groups_[index] = std::move(bound);
   }

@@ -54,6 +54,7 @@ GroupBinding::GroupBinding(py::dict group, std::size_t index, BoundPolicy policy
   read_position();
   write_scheduled(lr_, current_.lr, py::float_(current_.lr));
   if (policy_.has_momentum()) write_scheduled(momentum_, current_.momentum, py::float_(current_.momentum));
+  read_settings();
 }
 
 bool GroupBinding::is_bound_to(PyObject* group) {
@@ -150,6 +151,7 @@ bool GroupBinding::read_scheduled(const Setting& written, double scheduled, doub
   return true;
 }
 
+// Everything that the schedule does not give.
 void GroupBinding::read_settings() {
   refresh(dampening_);
   refresh(weight_decay_);
@@ -158,24 +160,28 @@ void GroupBinding::read_settings() {
     if (!PyBool_Check(object)) throw py::type_error(name_value(flag->key, object) + " must be True or False");
     refresh(*flag);
   }
+  if (!policy_.has_momentum()) {
+    refresh(momentum_);
+    values_.momentum = momentum_.value;
+    require(is_valid_momentum(values_.momentum), "momentum", values_.momentum, "between 0 and 1");
+  }
   values_.dampening = dampening_.value;
   values_.weight_decay = weight_decay_.value;
   values_.nesterov = nesterov_.value != 0.0;
   values_.maximize = maximize_.value != 0.0;
+  require(std::isfinite(values_.dampening), "dampening", values_.dampening, "finite");
+  require(is_valid_lr(values_.weight_decay), "weight_decay", values_.weight_decay, "finite and not negative");
+  if (values_.nesterov) {
+    require(values_.dampening == 0.0, "dampening", values_.dampening, "0 with nesterov=True");
+    require(keeps_buffers(), "momentum", values_.momentum, "above 0 with nesterov=True");
+  }
 }
 
-void GroupBinding::check_values() const {
-  const auto refuse = [&](const char* name, double value, const char* must) {
-    throw py::value_error("parameter group " + std::to_string(index_) + ": " + name + "=" +
-                          py::repr(py::float_(value)).cast<std::string>() +
-                          " at applied_steps=" + std::to_string(step_) + " must be " + must);
-  };
-  if (!is_valid_lr(values_.lr)) refuse("lr", values_.lr, "finite and not negative");
-  if (!is_valid_momentum(values_.momentum)) refuse("momentum", values_.momentum, "between 0 and 1");
-  if (!std::isfinite(values_.dampening)) refuse("dampening", values_.dampening, "finite");
-  if (!is_valid_lr(values_.weight_decay)) refuse("weight_decay", values_.weight_decay, "finite and not negative");
-  if (values_.nesterov && values_.dampening != 0.0) refuse("dampening", values_.dampening, "0 with nesterov=True");
-  if (values_.nesterov && !keeps_buffers()) refuse("momentum", values_.momentum, "above 0 with nesterov=True");
+void GroupBinding::require(bool ok, const char* name, double value, const char* must) const {
+  if (ok) return;
+  throw py::value_error("parameter group " + std::to_string(index_) + ": " + name + "=" +
+                        py::repr(py::float_(value)).cast<std::string>() +
+                        " at applied_steps=" + std::to_string(step_) + " must be " + must);
 }
 
 const GroupValues& GroupBinding::read() {
@@ -183,21 +189,16 @@ const GroupValues& GroupBinding::read() {
     values_.lr = current_.lr;
     if (policy_.has_momentum()) values_.momentum = current_.momentum;
     by_hand_ = false;
-    check_values();
-    return values_;
-  }
-  read_position();
-  const bool lr_by_hand = read_scheduled(lr_, current_.lr, values_.lr);
-  bool momentum_by_hand = false;
-  if (policy_.has_momentum()) {
-    momentum_by_hand = read_scheduled(momentum_, current_.momentum, values_.momentum);
   } else {
-    refresh(momentum_);
-    values_.momentum = momentum_.value;
+    read_position();
+    const bool lr_by_hand = read_scheduled(lr_, current_.lr, values_.lr);
+    const bool momentum_by_hand =
+        policy_.has_momentum() && read_scheduled(momentum_, current_.momentum, values_.momentum);
+    by_hand_ = lr_by_hand || momentum_by_hand;
+    read_settings();
   }
-  by_hand_ = lr_by_hand || momentum_by_hand;
-  read_settings();
-  check_values();
+  require(is_valid_lr(values_.lr), "lr", values_.lr, "finite and not negative");
+  require(is_valid_momentum(values_.momentum), "momentum", values_.momentum, "between 0 and 1");
   return values_;
 }
 

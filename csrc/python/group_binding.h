@@ -14,7 +14,8 @@ namespace clr {
 
 class GroupBinding {
  public:
-  // Takes the position from the group and writes the schedule's lr and momentum of it there.
+  // Takes the position from the group, writes the schedule's lr and momentum of it there, and checks the settings. A
+  // schedule's value that cannot be used is not an error until it is to be used.
   GroupBinding(py::dict group, std::size_t index, BoundPolicy policy, py::object scale_fn);
 
   // Is this still the dict, with the schedule, that was bound? Also finds out, for read(), if anything in it changed.
@@ -55,8 +56,8 @@ class GroupBinding {
   void refresh(Setting& setting) const;
   void read_position();
   bool read_scheduled(const Setting& written, double scheduled, double& value) const;
-  void check_values() const;
   void read_settings();
+  void require(bool ok, const char* name, double value, const char* must) const;
   void write_scheduled(Setting& setting, double value, py::object object);
 
   py::dict group_;

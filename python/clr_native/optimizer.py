@@ -320,7 +320,7 @@ class FusedCyclicSGD(Optimizer):
                     self._own_buffer(parameter, f"parameter {i} of group {index}")
             self._rebind(
                 [
-                    CyclicSchedule.from_dict(group["schedule"], own.scale_fn if group["schedule"]["scale_fn"] else None)
+                    CyclicSchedule.from_dict(group["schedule"], own.scale_fn if group["schedule"].get("scale_fn") else None)
                     for group, own in zip(self.param_groups, present, strict=True)
                 ]
             )
