@@ -1,0 +1,1 @@
+"""Benchmarks of clr_native against PyTorch: see bench/README.md."""

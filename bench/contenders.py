@@ -1,0 +1,122 @@
+"""What is compared: our optimizer, and torch's three SGDs with CyclicLR. One line of a training loop each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import CyclicLR
+
+from bench.workloads import Gradients, Tensors, Workload
+from clr_native import FusedCyclicSGD
+
+OURS = "clr_native"
+TORCH: dict[str, dict[str, bool]] = {
+    "loop": {"foreach": False, "fused": False},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+}
+CONTENDERS = (OURS, *TORCH)
+
+# What every row shares; momentum cycles between .9 and .8 against the learning rate.
+WEIGHT_DECAY = 1e-4
+STEP_SIZE_UP = 2000
+BASE_MOMENTUM, MAX_MOMENTUM = 0.8, 0.9
+VERIFIED_STEPS = 4
+# Far above the error of torch's schedule in the first cycle, far below the change from one step to the next.
+SCHEDULE_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An optimizer, and ``step``: the update and the schedule, as the last lines of a loop have them."""
+
+    optimizer: torch.optim.Optimizer
+    step: Callable[[], None]
+
+    def momentum_buffers(self) -> list[torch.Tensor]:
+        """In the order of the parameters; they exist after the first step."""
+        groups = self.optimizer.param_groups
+        return [self.optimizer.state[p]["momentum_buffer"] for group in groups for p in group["params"]]
+
+
+def bounds(groups: int) -> list[tuple[float, float]]:
+    """(base_lr, max_lr) of each group: all different, as a user with many groups would have them."""
+    scales = [1.0 + group / groups for group in range(groups)]
+    return [(1e-4 * scale, 6e-4 * scale) for scale in scales]
+
+
+def build_ours(tensors: Tensors) -> Contender:
+    limits = bounds(tensors.workload.groups)
+    groups: list[dict[str, Any]] = [
+        {"params": params, "base_lr": base_lr, "max_lr": max_lr}
+        for params, (base_lr, max_lr) in zip(tensors.groups(), limits, strict=True)
+    ]
+    optimizer = FusedCyclicSGD(
+        groups,
+        step_size_up=STEP_SIZE_UP,
+        base_momentum=BASE_MOMENTUM,
+        max_momentum=MAX_MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
+    )
+
+    def step() -> None:
+        optimizer.step()
+
+    return Contender(optimizer, step)
+
+
+def build_torch(kind: str, tensors: Tensors) -> Contender:
+    limits = bounds(tensors.workload.groups)
+    groups = [{"params": params} for params in tensors.groups()]
+    optimizer = torch.optim.SGD(
+        groups, lr=limits[0][0], momentum=MAX_MOMENTUM, weight_decay=WEIGHT_DECAY, **TORCH[kind]
+    )
+    base_lrs, max_lrs = ([float(limit[at]) for limit in limits] for at in (0, 1))
+    scheduler = CyclicLR(
+        optimizer,
+        base_lrs,
+        max_lrs,
+        step_size_up=STEP_SIZE_UP,
+        base_momentum=BASE_MOMENTUM,
+        max_momentum=MAX_MOMENTUM,
+    )
+
+    def step() -> None:
+        optimizer.step()
+        scheduler.step()
+
+    return Contender(optimizer, step)
+
+
+def build(name: str, tensors: Tensors) -> Contender:
+    return build_ours(tensors) if name == OURS else build_torch(name, tensors)
+
+
+def verify(name: str, workload: Workload, gradients: Gradients | None = None) -> None:
+    """AssertionError unless weights and buffers equal torch's loop bit for bit, lr and momentum given.
+
+    The lr and momentum themselves are held against torch's own scheduler.
+    """
+    tensors = Tensors(workload, gradients)
+    reference_tensors = Tensors(workload, tensors.gradients)
+    contender, reference = build(name, tensors), build("loop", reference_tensors)
+    for _ in range(VERIFIED_STEPS):
+        groups = zip(contender.optimizer.param_groups, reference.optimizer.param_groups, strict=True)
+        for group, expected in groups:
+            for key in ("lr", "momentum"):
+                assert abs(group[key] - expected[key]) <= SCHEDULE_TOLERANCE, f"{name}: {key}={group[key]!r}"
+                expected[key] = group[key]
+        for stepped, turned in ((contender, tensors), (reference, reference_tensors)):
+            turned.turn()
+            stepped.step()
+    for results, references in (
+        (tensors.parameters, reference_tensors.parameters),
+        (contender.momentum_buffers(), reference.momentum_buffers()),
+    ):
+        for at, (result, wanted) in enumerate(zip(results, references, strict=True)):
+            assert torch.equal(result, wanted), (
+                f"{name}, {workload.name}: tensor {at} differs from torch's loop"
+            )

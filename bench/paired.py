@@ -1,0 +1,124 @@
+"""Ours and torch's in one process, turn by turn: ``python -m bench.paired --help``."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from bench import contenders, floor, importing, machine, schedules, tables
+from bench.contenders import CONTENDERS, OURS
+from bench.rounds import Samples, Visit, alternate, seconds, visit
+from bench.rows import Row, save
+from bench.schedules import Memory, Mode
+from bench.workloads import WORKLOADS, Tensors, Workload
+
+# New tensors land on other pages, which alone moves a memory-bound row by some percent.
+BUILDS = 5
+ROUNDS = 30
+IMPORT_ROUNDS = 10
+# Replaying a million steps takes seconds a round; a tenth is timed and multiplied.
+REPLAY_SHARE = 10
+
+
+def step_visits(workload: Workload, threads: int) -> dict[str, Visit]:
+    """Every contender over the very same parameters and gradients, each with its own momentum.
+
+    The floor runs over our buffers as well: same addresses, same traffic.
+    """
+    tensors = Tensors(workload)
+    built = {name: contenders.build(name, tensors) for name in CONTENDERS}
+    visits = {name: visit(contender.step, tensors.turn) for name, contender in built.items()}
+    if floor.available():
+        buffers = built[OURS].momentum_buffers()
+        bare = floor.Floor(tensors, buffers, threads, contenders.bounds(1)[0][0])
+        visits["floor"] = visit(bare.step, tensors.turn)
+    visits["reading"] = visit(floor.reading(tensors), tensors.turn)
+    return visits
+
+
+def step_row(workload: Workload, threads: int, rounds: int) -> Row:
+    torch.set_num_threads(threads)
+    contenders.verify(OURS, workload)
+    if floor.available():
+        floor.verify(workload, threads)
+    samples: Samples = {}
+    builds = min(BUILDS, rounds)
+    for build in range(builds):
+        visits = step_visits(workload, threads)
+        for name, values in alternate(visits, -(-rounds // builds), seed=build).items():
+            samples.setdefault(name, []).extend(values)
+        del visits
+        gc.collect()  # optimizer and scheduler refer to each other, and GPT-2's buffers are large
+    return Row.of("step", workload.title, threads, samples)
+
+
+def schedule_row(mode: Mode, memory: Memory, threads: int, rounds: int) -> Row:
+    schedules.allocate(memory)
+    torch.set_num_threads(threads)
+    bulk = schedules.Bulk(mode)
+    replay_steps = schedules.STEPS // REPLAY_SHARE
+    reference = bulk.torch_replay(replay_steps)
+    visits: dict[str, Visit] = {}
+    for name, values in bulk.contenders.items():
+        if name == schedules.TORCH:
+            visits[name] = lambda: REPLAY_SHARE * seconds(lambda: bulk.torch_replay(replay_steps))
+        else:
+            schedules.verify(values(), reference)
+            visits[name] = partial(seconds, values)
+    return Row.of("schedule", f"{mode}, {memory} memory", threads, alternate(visits, rounds))
+
+
+def schedule_rows(threads: Sequence[int], rounds: int) -> list[Row]:
+    """Each in an interpreter of its own: memory that other work freed would warm the cold one."""
+    cases = product(schedules.MODES, schedules.MEMORIES, threads, [rounds])
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        return pool.starmap(schedule_row, cases, chunksize=1)
+
+
+def import_row(rounds: int) -> Row:
+    visits = {name: importing.importing(imports) for name, imports in importing.IMPORTS.items()}
+    return Row.of("import", "in a fresh interpreter", 1, alternate(visits, rounds))
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    choices = [*WORKLOADS, "schedule", "import"]
+    most = torch.get_num_threads()
+    parser = argparse.ArgumentParser(prog="python -m bench.paired", description=__doc__)
+    add = parser.add_argument
+    add("--workload", nargs="+", choices=choices, default=choices, metavar="NAME", help=f"of {choices}")
+    add("--threads", nargs="+", type=int, default=sorted({1, most}), help=f"default: 1 and {most}")
+    add("--rounds", type=int, help=f"default: {ROUNDS}, of imports {IMPORT_ROUNDS}")
+    add("--json", type=Path, metavar="FILE", help="write machine, times and ratios")
+    return parser.parse_args(argv)
+
+
+def measure(name: str, threads: Sequence[int], rounds: int | None) -> list[Row]:
+    if name == "schedule":
+        return schedule_rows(threads, rounds or ROUNDS)
+    if name == "import":
+        return [import_row(rounds or IMPORT_ROUNDS)]
+    return [step_row(WORKLOADS[name], count, rounds or ROUNDS) for count in threads]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    options = arguments(argv)
+    found = machine.describe() | machine.load()
+    rows: list[Row] = []
+    for name in options.workload:
+        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        rows += measure(name, options.threads, options.rounds)
+    print(f"{tables.markdown(rows)}\n\n{machine.caption(found)}")
+    if options.json:
+        save(options.json, found, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The two ways to write the optimizer's lines of a training loop, with the same settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from torch import nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import CyclicLR
+
+from clr_native import FusedCyclicSGD
+
+BASE_LR, MAX_LR = 0.002, 0.08
+BASE_MOMENTUM, MAX_MOMENTUM = 0.85, 0.95
+MODE: Final = "triangular2"
+WEIGHT_DECAY = 1e-3
+NESTEROV = True
+
+# The optimizer, and what the loop calls after `backward()`.
+Lines: TypeAlias = tuple[Optimizer, Callable[[], object]]
+
+
+def _fused(parameters: Iterable[nn.Parameter], step_size: int) -> Lines:
+    optimizer = FusedCyclicSGD(
+        parameters,
+        base_lr=BASE_LR,
+        max_lr=MAX_LR,
+        step_size_up=step_size,
+        mode=MODE,
+        base_momentum=BASE_MOMENTUM,
+        max_momentum=MAX_MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
+        nesterov=NESTEROV,
+    )
+    return optimizer, optimizer.step
+
+
+def _torch(parameters: Iterable[nn.Parameter], step_size: int) -> Lines:
+    optimizer = SGD(
+        parameters,
+        lr=BASE_LR,
+        momentum=MAX_MOMENTUM,
+        weight_decay=WEIGHT_DECAY,
+        nesterov=NESTEROV,
+        foreach=False,
+    )
+    scheduler = CyclicLR(
+        optimizer,
+        base_lr=BASE_LR,
+        max_lr=MAX_LR,
+        step_size_up=step_size,
+        mode=MODE,
+        base_momentum=BASE_MOMENTUM,
+        max_momentum=MAX_MOMENTUM,
+    )
+
+    def step() -> None:
+        optimizer.step()
+        scheduler.step()
+
+    return optimizer, step
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A library, the calls that are its optimizer's lines, and how to set them up."""
+
+    library: str
+    calls: str
+    lines: Callable[[Iterable[nn.Parameter], int], Lines]
+    """(parameters, steps from bottom to peak) to optimizer and calls."""
+
+
+CLR_NATIVE = Contender("clr_native", "FusedCyclicSGD.step()", _fused)
+TORCH = Contender("torch", "SGD.step(), CyclicLR.step()", _torch)
