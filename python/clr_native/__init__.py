@@ -3,8 +3,9 @@
 import torch  # noqa: F401  # loads libtorch, whose threads the native core borrows
 
 from clr_native._core import build_info
+from clr_native.evaluation import evaluate
 from clr_native.optimizer import FusedCyclicSGD
-from clr_native.schedules import CyclicSchedule, ScheduleValue, evaluate
+from clr_native.schedules import CyclicSchedule, ScheduleValue
 
 __version__: str = build_info()["version"]
 

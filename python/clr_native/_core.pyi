@@ -1,12 +1,12 @@
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-_FloatArray = npt.NDArray[np.float64]
-_Scales = list[_FloatArray | None]
+_FloatArray: TypeAlias = npt.NDArray[np.float64]
+_Scales: TypeAlias = list[_FloatArray | None]
 
 def build_info() -> dict[str, Any]: ...
 

@@ -91,9 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="clr-native",
         description="SGD with momentum under a cyclical learning rate, one native call a step.",
     )
-    parser.add_argument(
-        "--version", action="version", version=f"clr-native {clr_native.build_info()['version']}"
-    )
+    parser.add_argument("--version", action="version", version=f"clr-native {clr_native.build_info()['version']}")
     commands = parser.add_subparsers(title="commands", metavar="{info,demo}", required=True)
     _add_info(commands.add_parser("info", help="how this package was built and what it found here"))
     _add_demo(commands.add_parser("demo", help="train on handwritten digits, beside torch's own optimizer"))

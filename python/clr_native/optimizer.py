@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, overload
 
@@ -15,41 +14,14 @@ from torch.optim.optimizer import (
 )
 
 from clr_native import _core
-from clr_native.schedules import CyclicSchedule, _step
+from clr_native._groups import SCHEDULE_FIELDS, ScheduleArguments, check_parameter
+from clr_native.evaluation import checked_step
+from clr_native.schedules import CyclicSchedule
 
 Group = dict[str, Any]
 
-_SCHEDULE_FIELDS = {field.name: field.default for field in dataclasses.fields(CyclicSchedule)}
-_BOUNDS = ("base_lr", "max_lr")
 # What a checkpoint of torch.optim.SGD carries that only steers torch's own implementations.
 _TORCH_ONLY = ("foreach", "fused", "capturable", "differentiable")
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The flat schedule arguments that were set: bounds that are not None, others that are not their default."""
-    return {
-        name: value
-        for name, value in arguments.items()
-        if (value is not None if name in _BOUNDS else value is not _SCHEDULE_FIELDS[name])
-    }
-
-
-def _made_schedule(schedule: CyclicSchedule | None, flat: dict[str, Any], where: str) -> CyclicSchedule | None:
-    """The schedule, or the one that the flat arguments say; None if neither says one."""
-    if schedule is not None:
-        if not isinstance(schedule, CyclicSchedule):
-            raise TypeError(f"{where}schedule={schedule!r} must be a schedule such as CyclicSchedule(...)")
-        if flat:
-            name = min(flat)
-            raise ValueError(f"{where}{name}={flat[name]!r} cannot be combined with schedule=: set it in the schedule")
-        return schedule
-    missing = [name for name in _BOUNDS if flat.get(name) is None]
-    if len(missing) == len(_BOUNDS):
-        return None
-    if missing:
-        raise ValueError(f"{where}{missing[0]}=None must be given with the other bound of the learning rate")
-    return CyclicSchedule(**flat)
 
 
 class FusedCyclicSGD(Optimizer):
@@ -66,8 +38,9 @@ class FusedCyclicSGD(Optimizer):
         p = p - lr * d
 
     float32 and float64 give the bits that ``torch.optim.SGD`` gives for the same lr and momentum; bfloat16 and float16
-    are computed in float32 and rounded once. Afterwards ``group["lr"]`` and ``group["momentum"]`` hold the values of the
-    next update. A value written there by hand is obeyed for one update, which does not advance that group's schedule.
+    are computed in float32 and rounded once. Afterwards ``group["lr"]`` and ``group["momentum"]`` hold the values of
+    the next update. A value written there by hand is obeyed for one update, which does not advance that group's
+    schedule.
 
     Args:
         params: parameters or parameter groups, as for ``torch.optim.SGD``: dense CPU tensors of any shape, float32,
@@ -120,14 +93,7 @@ class FusedCyclicSGD(Optimizer):
         maximize: bool = False,
     ) -> None:
         given = locals()
-        self._flat = _given({name: given[name] for name in _SCHEDULE_FIELDS})
-        self._schedule = _made_schedule(schedule, self._flat, "")
-        self._momentum = momentum
-        if momentum is not None and (self._schedule.cycle_momentum if self._schedule else cycle_momentum):
-            raise ValueError(
-                f"momentum={momentum!r} is for cycle_momentum=False: "
-                "set base_momentum and max_momentum, or cycle_momentum=False"
-            )
+        self._arguments = ScheduleArguments.of({name: given[name] for name in SCHEDULE_FIELDS}, schedule, momentum)
         self._schedules: list[tuple[Group, CyclicSchedule]] = []  # of the bound groups, with their scale_fn
         self._plan = _core.Step()
         defaults = {
@@ -149,7 +115,7 @@ class FusedCyclicSGD(Optimizer):
         where = f"parameter group {index}: "
         if "lr" in group:
             raise ValueError(f"{where}lr={group['lr']!r} has no meaning here: say base_lr= and max_lr=")
-        schedule, momentum = self._group_schedule(group, where)
+        schedule, momentum = self._arguments.take_from(group, where)
         first = self.param_groups[0] if self.param_groups else {}
         group["schedule"] = schedule._to_dict()
         group["momentum"] = momentum
@@ -159,33 +125,12 @@ class FusedCyclicSGD(Optimizer):
         super().add_param_group(group)
         try:
             for i, parameter in enumerate(group["params"]):
-                _check_parameter(parameter, f"parameter {i} of group {index}")
+                check_parameter(parameter, f"parameter {i} of group {index}")
             self._plan.bind(index, group, schedule._policy, schedule.scale_fn)
         except BaseException:
             self.param_groups.pop()
             raise
         self._schedules.append((group, schedule))
-
-    def _group_schedule(self, group: Group, where: str) -> tuple[CyclicSchedule, float]:
-        """Takes the schedule's arguments out of a new group; its schedule and its momentum outside a schedule."""
-        flat = {name: group.pop(name) for name in _SCHEDULE_FIELDS if name in group}
-        own = group.pop("schedule", None)
-        momentum = group.pop("momentum", None)
-        if own is None and not flat:
-            schedule = self._schedule
-        else:
-            schedule = _made_schedule(own, flat if own is not None else {**self._flat, **flat}, where)
-        if schedule is None:
-            raise ValueError(
-                f"{where}base_lr=None and max_lr=None: give both to the constructor, to every group, or a schedule="
-            )
-        if schedule.cycle_momentum:
-            if momentum is not None:
-                raise ValueError(f"{where}momentum={momentum!r} is for cycle_momentum=False")
-            return schedule, schedule.max_momentum
-        if momentum is None:
-            momentum = self._momentum
-        return schedule, 0.9 if momentum is None else momentum
 
     def _bind(self) -> None:
         """Binds the groups whose dict or schedule is not the one that was bound."""
@@ -194,10 +139,7 @@ class FusedCyclicSGD(Optimizer):
         for index, group in enumerate(self.param_groups):
             schedule = known.get(id(group))
             if schedule is None or not self._plan.is_bound(index, group):
-                written = group["schedule"]
-                if not isinstance(written, CyclicSchedule):
-                    written = CyclicSchedule.from_dict(written, schedule.scale_fn if schedule else None)
-                schedule = written
+                schedule = _read(group, schedule)
                 group["schedule"] = schedule._to_dict()
                 self._plan.bind(index, group, schedule._policy, schedule.scale_fn)
             bound.append((group, schedule))
@@ -270,7 +212,7 @@ class FusedCyclicSGD(Optimizer):
 
     def seek(self, step: int) -> None:
         """Move the schedules of all groups to update number ``step``, from 0 to 2**63 - 2. Changes no weight."""
-        step = _step(step)
+        step = checked_step(step)
         before = [group["applied_steps"] for group in self.param_groups]
         for group in self.param_groups:
             group["applied_steps"] = step
@@ -298,13 +240,13 @@ class FusedCyclicSGD(Optimizer):
             group["schedule"] = dict(group["schedule"])
         return state_dict
 
-    @torch._disable_dynamo  # type: ignore[misc]  # untyped; torch marks its own load_state_dict so
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from ``state_dict``, of this class or of ``torch.optim.SGD``; its settings win over the constructor's.
+        """Continue from ``state_dict``, of this class or of ``torch.optim.SGD``.
 
-        A checkpoint without a schedule keeps the present one and its position. A ``scale_fn`` is not saved: the
-        constructor's is kept. Tensors are copied. Raises ValueError, with nothing changed, if the checkpoint does not
-        fit: other groups, other shapes, or a schedule that needs a ``scale_fn`` where there is none.
+        The checkpoint's schedule, position and settings win over the constructor's. One without a
+        schedule keeps the present one and its position. A ``scale_fn`` is not saved: the constructor's is kept. Tensors
+        are copied. Raises ValueError, with nothing changed, if the checkpoint does not fit: other groups, other shapes,
+        or a schedule that needs a ``scale_fn`` where there is none.
         """
         before = (self.state, self.param_groups)
         present = [schedule for _, schedule in self._schedules]
@@ -318,12 +260,7 @@ class FusedCyclicSGD(Optimizer):
             for index, group in enumerate(self.param_groups):
                 for i, parameter in enumerate(group["params"]):
                     self._own_buffer(parameter, f"parameter {i} of group {index}")
-            self._rebind(
-                [
-                    CyclicSchedule.from_dict(group["schedule"], own.scale_fn if group["schedule"].get("scale_fn") else None)
-                    for group, own in zip(self.param_groups, present, strict=True)
-                ]
-            )
+            self._rebind([_read(group, own) for group, own in zip(self.param_groups, present, strict=True)])
         except BaseException:
             self.state, self.param_groups = before
             raise
@@ -341,9 +278,7 @@ class FusedCyclicSGD(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         return {
             **super().__getstate__(),
-            "_flat": self._flat,
-            "_schedule": self._schedule,
-            "_momentum": self._momentum,
+            "_arguments": self._arguments,
             "_schedules": [schedule for _, schedule in self._schedules],
         }
 
@@ -354,12 +289,12 @@ class FusedCyclicSGD(Optimizer):
             self._rebind(state["_schedules"])
 
 
+def _read(group: Group, known: CyclicSchedule | None) -> CyclicSchedule:
+    """The schedule that stands in a group, with the known one's scale_fn if it needs one."""
+    written = group["schedule"]
+    if isinstance(written, CyclicSchedule):
+        return written
+    return CyclicSchedule.from_dict(written, known.scale_fn if known and written.get("scale_fn") else None)
+
+
 _hooked_step = Optimizer.profile_hook_step(FusedCyclicSGD._step)
-
-
-def _check_parameter(parameter: torch.Tensor, name: str) -> None:
-    """What would be refused at every step is refused at once."""
-    if any(cls.__name__ == "DTensor" for cls in type(parameter).__mro__):
-        raise TypeError(f"{name}: type=DTensor is not supported yet: use torch.optim.SGD for sharded parameters")
-    if parameter.dtype not in _DTYPES:
-        raise TypeError(f"{name}: dtype={parameter.dtype} must be float32, float64, bfloat16 or float16")

@@ -15,9 +15,7 @@ from clr_native.demo.results import gather
 from clr_native.demo.training import steps_per_epoch, train
 
 
-def run(
-    data: str, *, epochs: int, seed: int, threads: int | None, compare: bool, png: Path, json: Path | None
-) -> None:
+def run(data: str, *, epochs: int, seed: int, threads: int | None, compare: bool, png: Path, json: Path | None) -> None:
     """Train, compare, print and write the files. `clr_native.cli` has checked the arguments."""
     if threads is not None:
         torch.set_num_threads(threads)

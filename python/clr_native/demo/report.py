@@ -29,9 +29,7 @@ class Monitor:
     refreshed: float = 0.0
 
     def step(self, run: Run) -> None:
-        self.progress.update(
-            self.task, advance=1, loss=run.loss[-1], lr=run.lr[-1], momentum=run.momentum[-1]
-        )
+        self.progress.update(self.task, advance=1, loss=run.loss[-1], lr=run.lr[-1], momentum=run.momentum[-1])
         if perf_counter() - self.refreshed > SECONDS_BETWEEN_REFRESHES:
             self.live.refresh()
             self.refreshed = perf_counter()

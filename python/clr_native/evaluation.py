@@ -1,0 +1,106 @@
+"""Bulk evaluation: many schedules at many steps in one native call."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from clr_native import _core
+
+if TYPE_CHECKING:
+    from clr_native.schedules import CyclicSchedule
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+Steps: TypeAlias = int | range | npt.NDArray[np.integer[Any]] | Sequence[int]
+
+_LARGEST_STEP = 2**63 - 2
+
+
+def checked_step(step: int) -> int:
+    """The number of an update as an int; raises TypeError or ValueError for what is none."""
+    if isinstance(step, bool) or not isinstance(step, numbers.Integral):
+        raise TypeError(f"step={step!r} must be an int")
+    if not 0 <= step <= _LARGEST_STEP:
+        raise ValueError(f"step={step!r} must be from 0 to 2**63 - 2")
+    return int(step)
+
+
+def _checked_steps(steps: Steps) -> range | npt.NDArray[np.int64]:
+    """A range with step 1, or an int64 array."""
+    if isinstance(steps, numbers.Integral) and not isinstance(steps, bool):
+        if steps < 0:
+            raise ValueError(f"steps={steps!r} must be a count of steps, 0 or more")
+        steps = range(int(steps))
+    if isinstance(steps, range):
+        if steps:
+            checked_step(min(steps[0], steps[-1]))
+            checked_step(max(steps[0], steps[-1]))
+        if steps.step == 1 or not steps:
+            return steps
+        return np.arange(steps.start, steps.stop, steps.step, dtype=np.int64)
+    array = np.asarray(steps)
+    if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
+        raise TypeError(
+            f"steps with shape={array.shape} and dtype={array.dtype} must be a count, a range "
+            "or a one-dimensional integer array"
+        )
+    if array.size:
+        checked_step(int(array.min()))
+        checked_step(int(array.max()))
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _checked_out(out: object, shape: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise TypeError("out must be a pair of arrays (lr, momentum)")
+    for name, array in zip(("lr", "momentum"), out, strict=True):
+        if not isinstance(array, np.ndarray) or array.dtype != np.float64:
+            raise TypeError(f"out: {name} with dtype={getattr(array, 'dtype', None)} must be a float64 array")
+        if array.shape != shape or not array.flags.c_contiguous or not array.flags.writeable:
+            raise ValueError(f"out: {name} with shape={array.shape} must be writeable, C-contiguous, of shape {shape}")
+    if np.shares_memory(*out):
+        raise ValueError("out: lr and momentum must not share memory")
+    return out
+
+
+def evaluate(
+    schedules: Sequence[CyclicSchedule], steps: Steps, out: tuple[FloatArray, FloatArray] | None = None
+) -> tuple[FloatArray, FloatArray]:
+    """Values of G schedules at S steps in one native call.
+
+    Args:
+        schedules: G schedules.
+        steps: a count (steps 0 to count - 1), a range, or a one-dimensional integer array of S steps.
+        out: a pair of C-contiguous float64 arrays of shape (G, S) to fill instead of new ones.
+
+    Returns:
+        ``lr[G, S]`` and ``momentum[G, S]``, float64; momentum is NaN where a schedule has none.
+
+    Raises:
+        TypeError, ValueError: an argument is not as described, or some value is one that no optimizer can use: a
+            learning rate that is negative or not finite, a momentum outside [0, 1].
+
+    >>> lr, momentum = evaluate([CyclicSchedule(0.1, 0.5, step_size_up=2), CyclicSchedule(0, 1, step_size_up=1)], 5)
+    >>> lr.tolist()
+    [[0.1, 0.3, 0.5, 0.3, 0.1], [0.0, 1.0, 0.0, 1.0, 0.0]]
+    """
+    schedules = list(schedules)
+    checked = _checked_steps(steps)
+    shape = (len(schedules), len(checked))
+    lr, momentum = (np.empty(shape), np.empty(shape)) if out is None else _checked_out(out, shape)
+    policies = [schedule._policy for schedule in schedules]
+    scales = [schedule._scales(checked) for schedule in schedules]
+    if isinstance(checked, range):
+        invalid = _core.fill_range(policies, checked.start, scales, lr, momentum)
+    else:
+        invalid = _core.fill_steps(policies, checked, scales, lr, momentum)
+    if invalid is not None:
+        raise ValueError(
+            f"schedule {invalid[0]} at step={checked[invalid[1]]} gives lr={lr[invalid]} "
+            f"momentum={momentum[invalid]}: lr must be finite and not negative, momentum between 0 and 1"
+        )
+    return lr, momentum
