@@ -84,13 +84,19 @@ CLR_INLINE Exponential exponential(DoubleDouble x) {
   return {times(r, s), exponent};
 }
 
-// 2^n, exactly, for -1074 <= n <= 1023; 0 below and infinity above.
-CLR_INLINE double power_of_two(int64_t n) {
-  n = n < -1200 ? -1200 : (n > 1200 ? 1200 : n);
+// 2^n for |n| <= 2044 as a product of two doubles: applied to a number one after the other they round at most once.
+struct PowerOfTwo {
+  double first, second;
+};
+
+CLR_INLINE PowerOfTwo power_of_two(int64_t n) {
   const int64_t half = n >> 1;
-  const double first = bits_to_double(static_cast<uint64_t>(half + 1023) << 52);
-  const double second = bits_to_double(static_cast<uint64_t>(n - half + 1023) << 52);
-  return first * second;
+  return {bits_to_double(static_cast<uint64_t>(half + 1023) << 52),
+          bits_to_double(static_cast<uint64_t>(n - half + 1023) << 52)};
+}
+
+CLR_INLINE DoubleDouble scaled(DoubleDouble x, PowerOfTwo power) {
+  return {x.hi * power.first * power.second, x.lo * power.first * power.second};
 }
 
 // log(x) for a positive, finite x: 2 atanh((m - 1) / (m + 1)) + e log 2 with m in [sqrt(1/2), sqrt(2)).

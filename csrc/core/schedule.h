@@ -24,7 +24,7 @@ enum class Mode : int32_t { constant, halved, power_of_step, power_of_cycle, lin
 struct Policy {
   uint64_t up, down;     // steps of the rising and of the falling half, 1 to 2^53 - 1
   uint64_t decay_steps;  // Mode::linear: steps until the amplitude is zero
-  double base_lr, base_momentum;
+  double base_lr, base_momentum, max_momentum;
   DoubleDouble lr_amplitude, momentum_amplitude;  // max - base, exactly
   DoubleDouble log_gamma;                         // Mode::power_of_*
   Window window;
@@ -45,8 +45,11 @@ struct Phase {
   DoubleDouble rise, fall;  // s and 1 - s
 };
 
+// a = mantissa * power and 1 - a. The power is applied last, so that nothing is lost on the way to tiny values.
 struct Scale {
-  DoubleDouble scale, rest;  // a and 1 - a
+  DoubleDouble mantissa;
+  PowerOfTwo power;
+  DoubleDouble rest;
 };
 
 CLR_INLINE Position position_of(const Policy& policy, uint64_t step) {
@@ -82,39 +85,45 @@ CLR_INLINE Phase windowed(Window window, Phase phase) {
   return phase;
 }
 
+// Products of a tiny scale would lose bits below the smallest double: the power keeps them for last.
 CLR_INLINE Scale custom_scale(double scale) {
-  const DoubleDouble rest = two_sum(1.0, -scale);
-  return {{scale, 0.0}, rest};
+  const bool tiny = scale < 0x1p-500 && scale > -0x1p-500;
+  return {{tiny ? scale * 0x1p500 : scale, 0.0}, {tiny ? 0x1p-500 : 1.0, 1.0}, two_sum(1.0, -scale)};
 }
 
-CLR_INLINE Scale unscaled() { return {{1.0, 0.0}, {0.0, 0.0}}; }
+// 2^-cycle.
+CLR_INLINE Scale halved_scale(uint64_t cycle) {
+  const PowerOfTwo power = power_of_two(cycle < 2040 ? -static_cast<int64_t>(cycle) : -2040);
+  return {{1.0, 0.0}, power, two_sum(1.0, -(power.first * power.second))};
+}
 
-// gamma^n. Beyond the range of a double: 0, or not finite.
+// gamma^n. Beyond 2^2019 either way the value says so: it is zero, or not finite.
 CLR_INLINE Scale power_scale(const Policy& policy, uint64_t n) {
   DoubleDouble x = times(policy.log_gamma, from_count(n));
-  const bool too_small = x.hi < -1000.0;
-  const bool too_large = x.hi > 1000.0;
-  x.hi = too_small ? -1000.0 : (too_large ? 1000.0 : x.hi);
+  const bool too_small = x.hi < -1400.0;
+  const bool too_large = x.hi > 1400.0;
+  x.hi = too_small ? -1400.0 : (too_large ? 1400.0 : x.hi);
   x.lo = too_small || too_large ? 0.0 : x.lo;
   const Exponential e = exponential(x);
-  const double power = power_of_two(e.exponent);
-  const DoubleDouble mantissa = add(e.minus_one, 1.0);
-  const DoubleDouble scale = {mantissa.hi * power, mantissa.lo * power};
-  const DoubleDouble rest = add(negated(scale), 1.0);
+  // The mantissa lies in [1/2, 1], so that no product with it can overflow.
+  const bool above_one = e.minus_one.hi > 0.0;
+  const PowerOfTwo power = power_of_two(e.exponent + (above_one ? 1 : 0));
+  const DoubleDouble mantissa = times(add(e.minus_one, 1.0), above_one ? 0.5 : 1.0);
+  const DoubleDouble rest = add(negated(scaled(mantissa, power)), 1.0);
   const bool near_one = e.exponent == 0;
-  return {scale, {near_one ? -e.minus_one.hi : rest.hi, near_one ? -e.minus_one.lo : rest.lo}};
+  return {mantissa, power, {near_one ? -e.minus_one.hi : rest.hi, near_one ? -e.minus_one.lo : rest.lo}};
 }
 
 CLR_INLINE Scale linear_scale(const Policy& policy, uint64_t step) {
   const uint64_t done = step < policy.decay_steps ? step : policy.decay_steps;
   const Phase phase = falling_phase(static_cast<double>(done), static_cast<double>(policy.decay_steps));
-  return {phase.rise, phase.fall};
+  return {phase.rise, {1.0, 1.0}, phase.fall};
 }
 
 CLR_INLINE Scale scale_of(const Policy& policy, uint64_t step, uint64_t cycle, double custom) {
   switch (policy.mode) {
     case Mode::halved:
-      return custom_scale(power_of_two(cycle < 1100 ? -static_cast<int64_t>(cycle) : -1100));
+      return halved_scale(cycle);
     case Mode::power_of_step:
       return power_scale(policy, step);
     case Mode::power_of_cycle:
@@ -126,7 +135,7 @@ CLR_INLINE Scale scale_of(const Policy& policy, uint64_t step, uint64_t cycle, d
     case Mode::constant:
       break;
   }
-  return unscaled();
+  return custom_scale(1.0);
 }
 
 // Is the scale the same for all steps of a cycle?
@@ -136,14 +145,18 @@ CLR_INLINE bool scale_is_per_cycle(Mode mode) {
 
 CLR_INLINE Value value_at(const Policy& policy, Window window, Phase phase, Scale scale) {
   const Phase w = windowed(window, phase);
-  const DoubleDouble swing = times(w.rise, scale.scale);
-  // 1 or the scale, exactly; a select on a flag would keep compilers from vectorising.
-  const DoubleDouble base = {fused(policy.base_decay, scale.scale.hi, 1.0 - policy.base_decay),
-                             policy.base_decay * scale.scale.lo};
-  const DoubleDouble lr = add(times(policy.lr_amplitude, swing), times(base, policy.base_lr));
-  const DoubleDouble rest = add(scale.rest, times(scale.scale, w.fall));  // 1 - swing
-  const DoubleDouble momentum = add(times(policy.momentum_amplitude, rest), policy.base_momentum);
-  return {lr.hi, momentum.hi};
+  const DoubleDouble weight = times(w.rise, scale.mantissa);
+  const DoubleDouble decayed = scaled(times(scale.mantissa, policy.base_lr), scale.power);
+  const bool base_decays = policy.base_decay != 0.0;
+  const DoubleDouble base = {base_decays ? decayed.hi : policy.base_lr, base_decays ? decayed.lo : 0.0};
+  const DoubleDouble lr = add(scaled(times(policy.lr_amplitude, weight), scale.power), base);
+  // While a <= 1: from the base up, by the amplitude times 1 - w a as a sum without cancellation. Else: from the top.
+  const DoubleDouble a = scaled(scale.mantissa, scale.power);
+  const DoubleDouble rest = add(scale.rest, times(a, w.fall));
+  const DoubleDouble up = add(times(policy.momentum_amplitude, rest), policy.base_momentum);
+  const DoubleDouble swing = scaled(times(policy.momentum_amplitude, weight), scale.power);
+  const DoubleDouble down = add(negated(swing), policy.max_momentum);
+  return {lr.hi, a.hi <= 1.0 ? up.hi : down.hi};
 }
 
 // The value of update number `step`, 0 to 2^63 - 1. `custom` is read in Mode::custom only.

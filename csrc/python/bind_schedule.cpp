@@ -44,7 +44,8 @@ BoundPolicy make_policy(std::uint64_t up, std::uint64_t down, double base_lr, do
   p.base_lr = base_lr;
   p.lr_amplitude = two_sum(max_lr, -base_lr);
   p.base_momentum = low;
-  p.momentum_amplitude = two_sum(max_momentum.value_or(low), -low);
+  p.max_momentum = max_momentum.value_or(low);
+  p.momentum_amplitude = two_sum(p.max_momentum, -low);
   p.window = named<Window>(kWindows, window, "window");
   p.mode = named<Mode>(kModes, mode, "mode");
   if (p.mode == Mode::power_of_step || p.mode == Mode::power_of_cycle) p.log_gamma = logarithm(gamma);

@@ -23,7 +23,7 @@ def run(data: str, *, epochs: int, seed: int, threads: int | None, compare: bool
     digits = load(data)
     steps = epochs * steps_per_epoch(digits)
     summary = f"{data}: {len(digits.train_labels)} training and {len(digits.test_labels)} test images"
-    settings = f"{epochs} epochs, {steps} steps, seed {seed}, threads {torch.get_num_threads()}"
+    settings = f"epochs {epochs}, steps {steps}, seed {seed}, threads {torch.get_num_threads()}"
     console.print(f"{summary}; {settings}\n")
 
     runs = []
