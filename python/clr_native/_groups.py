@@ -26,11 +26,7 @@ class ScheduleArguments:
     def of(
         cls, arguments: dict[str, Any], schedule: CyclicSchedule | None, momentum: float | None
     ) -> ScheduleArguments:
-        flat = {
-            name: value
-            for name, value in arguments.items()
-            if (value is not None if name in _BOUNDS else value is not SCHEDULE_FIELDS[name])
-        }
+        flat = {name: value for name, value in arguments.items() if not _is_default(name, value)}
         schedule = _made_schedule(schedule, flat, "")
         if momentum is not None and (schedule.cycle_momentum if schedule else arguments["cycle_momentum"]):
             raise ValueError(_idle_momentum("", momentum))
@@ -56,6 +52,11 @@ class ScheduleArguments:
         if momentum is None:
             momentum = self.momentum
         return schedule, 0.9 if momentum is None else momentum
+
+
+def _is_default(name: str, value: object) -> bool:
+    default = None if name in _BOUNDS else SCHEDULE_FIELDS[name]
+    return type(value) is type(default) and value == default
 
 
 def _idle_momentum(where: str, momentum: object) -> str:
