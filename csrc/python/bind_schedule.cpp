@@ -85,8 +85,17 @@ Invalid fill_steps(const std::vector<BoundPolicy>& policies, const Steps& steps,
 }  // namespace
 
 Value BoundPolicy::value(uint64_t step, py::handle scale_fn) const {
-  const bool custom = policy.mode == Mode::custom;
-  const double scale = custom ? scale_fn(scale_argument(step)).cast<double>() : 1.0;
+  double scale = 1.0;
+  if (policy.mode == Mode::custom) {
+    const uint64_t argument = scale_argument(step);
+    const py::object result = scale_fn(argument);
+    scale = PyFloat_AsDouble(result.ptr());
+    if (PyErr_Occurred()) {
+      PyErr_Clear();
+      throw py::type_error("scale_fn(" + std::to_string(argument) + ")=" + py::repr(result).cast<std::string>() +
+                           " must be a number");
+    }
+  }
   return selected_isa().kernels->evaluate(policy, step, scale);
 }
 

@@ -196,7 +196,9 @@ class Step {
   }
 
   void write(const py::dict& state) {
-    for (ParameterBinding& parameter : parameters_) parameter.write(state);
+    for (ParameterBinding& parameter : parameters_) {
+      if (parameter.write(state)) state_is_known_ = false;
+    }
     for (const auto& [parameter, dense] : held_.copies_back) TorchReader::get().copy(parameter, dense);
     for (auto& group : groups_) group->write();
   }

@@ -190,6 +190,7 @@ const GroupValues& GroupBinding::read() {
     if (policy_.has_momentum()) values_.momentum = current_.momentum;
     by_hand_ = false;
   } else {
+    entries_.clear();  // should this step be refused, what is read here is not what the dict held when it was remembered
     read_position();
     const bool lr_by_hand = read_scheduled(lr_, current_.lr, values_.lr);
     const bool momentum_by_hand =

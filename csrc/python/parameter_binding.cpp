@@ -40,6 +40,18 @@ void require_alike(const Layout& layout, const DLTensor& view, py::handle tensor
 
 }  // namespace
 
+bool SeenTensors::Tensor::is(PyObject* object, void* at) const {
+  if (at != data || !reference) return false;
+#if PY_VERSION_HEX >= 0x030d0000
+  PyObject* seen = nullptr;
+  if (PyWeakref_GetRef(reference.ptr(), &seen) < 0) throw py::error_already_set();
+  Py_XDECREF(seen);
+  return seen == object;
+#else
+  return PyWeakref_GetObject(reference.ptr()) == object;
+#endif
+}
+
 void Held::clear() {
   tensors.clear();
   copies_back.clear();
@@ -157,12 +169,13 @@ bool ParameterBinding::read(bool group_keeps_buffers, Slot& slot, Held& held) {
   return true;
 }
 
-void ParameterBinding::write(py::handle optimizer_state) {
-  if (!new_buffer_) return;
+bool ParameterBinding::write(py::handle optimizer_state) {
+  if (!new_buffer_) return false;
   py::object state = optimizer_state[parameter_];  // a defaultdict: made if it is not there
   state[py::handle(buffer_key())] = new_buffer_;
   state_ = std::move(state);
   buffer_ = std::move(new_buffer_);
+  return true;
 }
 
 int ParameterBinding::traverse(visitproc visit, void* arg) const {

@@ -12,21 +12,21 @@
 
 namespace clr {
 
-// The tensor objects seen last in one place. Two, since a training loop may use two sets of gradients in turn.
+// The tensor objects seen last in one place. Two, since a training loop may use two sets of gradients in turn. Known by
+// weak references: an address alone could be another tensor's by now.
 class SeenTensors {
  public:
-  bool has(PyObject* object, void* data) const {
-    return (object == seen_[0].object && data == seen_[0].data) || (object == seen_[1].object && data == seen_[1].data);
-  }
+  bool has(PyObject* object, void* data) const { return seen_[0].is(object, data) || seen_[1].is(object, data); }
   void add(PyObject* object, void* data) {
-    seen_[1] = seen_[0];
-    seen_[0] = {object, data};
+    seen_[1] = std::move(seen_[0]);
+    seen_[0] = {py::weakref(object), data};
   }
 
  private:
   struct Tensor {
-    PyObject* object = nullptr;  // compared, never followed
+    py::object reference;
     void* data = nullptr;
+    bool is(PyObject* object, void* at) const;
   };
   Tensor seen_[2];
 };
@@ -56,8 +56,8 @@ class ParameterBinding {
   // Has the memory that the last read() pointed to moved since the read() before?
   bool moved() const { return moved_; }
 
-  // Puts a buffer that read() made into optimizer.state.
-  void write(py::handle optimizer_state);
+  // Puts a buffer that read() made into optimizer.state. Returns whether there was one.
+  bool write(py::handle optimizer_state);
 
   int traverse(visitproc visit, void* arg) const;
 

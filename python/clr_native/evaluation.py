@@ -84,6 +84,7 @@ def evaluate(
         TypeError, ValueError: an argument is not as described, or some value is one that no optimizer can use: a
             learning rate that is negative or not finite, a momentum outside [0, 1].
 
+    >>> from clr_native import CyclicSchedule
     >>> lr, momentum = evaluate([CyclicSchedule(0.1, 0.5, step_size_up=2), CyclicSchedule(0, 1, step_size_up=1)], 5)
     >>> lr.tolist()
     [[0.1, 0.3, 0.5, 0.3, 0.1], [0.0, 1.0, 0.0, 1.0, 0.0]]

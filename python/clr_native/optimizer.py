@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, overload
 
 import torch
@@ -94,7 +94,7 @@ class FusedCyclicSGD(Optimizer):
     ) -> None:
         given = locals()
         self._arguments = ScheduleArguments.of({name: given[name] for name in SCHEDULE_FIELDS}, schedule, momentum)
-        self._schedules: list[tuple[Group, CyclicSchedule]] = []  # of the bound groups, with their scale_fn
+        self._schedules: list[tuple[Group, object, CyclicSchedule]] = []  # a bound group, its "schedule", the schedule
         self._plan = _core.Step()
         defaults = {
             "dampening": dampening,
@@ -130,19 +130,24 @@ class FusedCyclicSGD(Optimizer):
         except BaseException:
             self.param_groups.pop()
             raise
-        self._schedules.append((group, schedule))
+        self._schedules.append((group, group["schedule"], schedule))
+
+    def _schedule_of(self, group: Group) -> CyclicSchedule:
+        """The schedule that stands in a group, with the scale_fn of the one that was bound."""
+        for known, written, schedule in self._schedules:
+            if known is group:
+                return schedule if group["schedule"] is written else _read_schedule(group, schedule)
+        return _read_schedule(group, None)
 
     def _bind(self) -> None:
         """Binds the groups whose dict or schedule is not the one that was bound."""
-        known = {id(group): schedule for group, schedule in self._schedules}
         bound = []
         for index, group in enumerate(self.param_groups):
-            schedule = known.get(id(group))
-            if schedule is None or not self._plan.is_bound(index, group):
-                schedule = _read(group, schedule)
+            schedule = self._schedule_of(group)
+            if not self._plan.is_bound(index, group):
                 group["schedule"] = schedule._to_dict()
                 self._plan.bind(index, group, schedule._policy, schedule.scale_fn)
-            bound.append((group, schedule))
+            bound.append((group, group["schedule"], schedule))
         self._schedules = bound
 
     # --- the step -------------------------------------------------------------------------------------------------
@@ -194,13 +199,17 @@ class FusedCyclicSGD(Optimizer):
     @property
     def cycle(self) -> int:
         """The cycle, from 0, that the next update of the first group belongs to: how many are complete."""
-        return self.applied_steps // self._schedules[0][1].cycle_length
+        return self.applied_steps // self._schedule_of(self.param_groups[0]).cycle_length
 
     @property
     def at_cycle_end(self) -> bool:
         """Was the update just applied the last of a cycle of the first group: the place to snapshot or stop?"""
         done = self.applied_steps
-        return done > 0 and done % self._schedules[0][1].cycle_length == 0 and self._plan.followed_schedule
+        return (
+            done > 0
+            and done % self._schedule_of(self.param_groups[0]).cycle_length == 0
+            and self._plan.followed_schedule
+        )
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of each group's next update, as a torch scheduler gives it after its ``step()``."""
@@ -217,7 +226,7 @@ class FusedCyclicSGD(Optimizer):
         for group in self.param_groups:
             group["applied_steps"] = step
         try:
-            self._rebind([schedule for _, schedule in self._schedules])
+            self._rebind([self._schedule_of(group) for group in self.param_groups])
         except BaseException:
             for group, position in zip(self.param_groups, before, strict=True):
                 group["applied_steps"] = position
@@ -229,7 +238,9 @@ class FusedCyclicSGD(Optimizer):
         for index, (group, schedule) in enumerate(zip(self.param_groups, schedules, strict=True)):
             plan.bind(index, group, schedule._policy, schedule.scale_fn)
         self._plan = plan
-        self._schedules = list(zip(self.param_groups, schedules, strict=True))
+        self._schedules = [
+            (g, g["schedule"], schedule) for g, schedule in zip(self.param_groups, schedules, strict=True)
+        ]
 
     # --- saving and loading ---------------------------------------------------------------------------------------
 
@@ -249,7 +260,7 @@ class FusedCyclicSGD(Optimizer):
         or a schedule that needs a ``scale_fn`` where there is none.
         """
         before = (self.state, self.param_groups)
-        present = [schedule for _, schedule in self._schedules]
+        present = [self._schedule_of(group) for group in self.param_groups]
         try:
             super().load_state_dict(state_dict)
             for group, old in zip(self.param_groups, before[1], strict=True):
@@ -260,7 +271,7 @@ class FusedCyclicSGD(Optimizer):
             for index, group in enumerate(self.param_groups):
                 for i, parameter in enumerate(group["params"]):
                     self._own_buffer(parameter, f"parameter {i} of group {index}")
-            self._rebind([_read(group, own) for group, own in zip(self.param_groups, present, strict=True)])
+            self._rebind([_read_schedule(group, own) for group, own in zip(self.param_groups, present, strict=True)])
         except BaseException:
             self.state, self.param_groups = before
             raise
@@ -279,7 +290,7 @@ class FusedCyclicSGD(Optimizer):
         return {
             **super().__getstate__(),
             "_arguments": self._arguments,
-            "_schedules": [schedule for _, schedule in self._schedules],
+            "_schedules": [self._schedule_of(group) for group in self.param_groups],
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -289,11 +300,13 @@ class FusedCyclicSGD(Optimizer):
             self._rebind(state["_schedules"])
 
 
-def _read(group: Group, known: CyclicSchedule | None) -> CyclicSchedule:
+def _read_schedule(group: Group, known: CyclicSchedule | None) -> CyclicSchedule:
     """The schedule that stands in a group, with the known one's scale_fn if it needs one."""
     written = group["schedule"]
     if isinstance(written, CyclicSchedule):
         return written
+    if not isinstance(written, Mapping):
+        raise TypeError(f"schedule={written!r} in a parameter group must be a schedule or its to_dict()")
     return CyclicSchedule.from_dict(written, known.scale_fn if known and written.get("scale_fn") else None)
 
 

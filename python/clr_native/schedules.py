@@ -253,5 +253,13 @@ class CyclicSchedule:
         else:
             arguments = np.asarray(steps, dtype=np.int64) // self.cycle_length + 1
         distinct, place = np.unique(arguments, return_inverse=True)
-        scales = np.array([self.scale_fn(int(argument)) for argument in distinct], dtype=np.float64)
+        scales = np.array([self._scale(int(argument)) for argument in distinct], dtype=np.float64)
         return np.ascontiguousarray(scales[place])
+
+    def _scale(self, argument: int) -> float:
+        assert self.scale_fn is not None
+        scale = self.scale_fn(argument)
+        try:
+            return float(scale)
+        except TypeError:
+            raise TypeError(f"scale_fn({argument})={scale!r} must be a number") from None
