@@ -43,20 +43,15 @@ void StepPlan::cut(int parts, std::vector<Cut>& cuts) const {
 }
 
 bool StepPlan::has_overlap() const {
-  struct Range {
-    const char *begin, *end;
-  };
-  std::vector<Range> ranges;
-  ranges.reserve(2 * slots.size());
+  std::vector<Range> ranges = copied;
+  ranges.reserve(copied.size() + 2 * slots.size());
   for (const Slot& slot : slots) {
     if (slot.size == 0) continue;
     for (const void* array : {static_cast<const void*>(slot.parameter), static_cast<const void*>(slot.buffer)}) {
-      if (array == nullptr) continue;
-      const auto* begin = static_cast<const char*>(array);
-      ranges.push_back({begin, begin + bytes_of(slot)});
+      if (array != nullptr) ranges.push_back({array, static_cast<const char*>(array) + bytes_of(slot)});
     }
   }
-  const std::less<const char*> before;
+  const std::less<const void*> before;
   std::sort(ranges.begin(), ranges.end(), [&](const Range& a, const Range& b) { return before(a.begin, b.begin); });
   for (std::size_t i = 1; i < ranges.size(); ++i) {
     if (before(ranges[i].begin, ranges[i - 1].end)) return true;

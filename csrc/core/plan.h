@@ -15,10 +15,16 @@ struct Cut {
   std::int64_t element;
 };
 
+// Memory from begin up to end.
+struct Range {
+  const void *begin, *end;
+};
+
 class StepPlan {
  public:
   std::vector<GroupValues> groups;
   std::vector<Slot> slots;
+  std::vector<Range> copied;  // memory that slots are copies of, written after them
   bool in_order = false;  // some slots share memory: their updates must follow each other as listed
 
   // Bytes of all parameters of the work list.
@@ -28,7 +34,7 @@ class StepPlan {
   // of its parameter. Reuses the memory of `cuts`.
   void cut(int parts, std::vector<Cut>& cuts) const;
 
-  // Do any two of the written arrays overlap?
+  // Do any two of the written arrays, or of what they are copies of, overlap?
   bool has_overlap() const;
 };
 

@@ -1,6 +1,7 @@
 // One optimizer step: read and check everything, then write.
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -32,7 +33,10 @@ class Step {
   // Applies one update to everything that has a gradient. False, with nothing done, if some group is not bound.
   bool apply(const py::list& groups, const py::dict& state) {
     const Busy busy(*this);
-    if (!all_bound(groups)) return false;
+    if (!all_bound(groups)) {
+      reorder(groups);
+      if (!all_bound(groups)) return false;
+    }
     refresh_parameters(groups);
     refresh_state(state);
     read();
@@ -87,13 +91,25 @@ class Step {
   };
 
   bool all_bound(const py::list& groups) {
-    const std::size_t count = groups.size();
-    if (count < groups_.size()) groups_.resize(count);
-    for (std::size_t i = 0; i < count; ++i) {
-      PyObject* const group = PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i));
-      if (i >= groups_.size() || !groups_[i] || !groups_[i]->is_bound_to(group)) return false;
+    bool bound = groups.size() == groups_.size();
+    for (std::size_t i = 0; bound && i < groups_.size(); ++i) {
+      bound = groups_[i] && groups_[i]->is_bound_to(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)));
     }
-    return true;
+    return bound;
+  }
+
+  // Brings the bound groups into the order of the list: a group keeps what is known of it wherever it stands.
+  void reorder(const py::list& groups) {
+    std::vector<std::unique_ptr<GroupBinding>> ordered(groups.size());
+    for (std::size_t i = 0; i < ordered.size(); ++i) {
+      PyObject* const group = PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i));
+      const auto found = std::find_if(groups_.begin(), groups_.end(),
+                                      [&](const auto& bound) { return bound && bound->group() == group; });
+      if (found == groups_.end()) continue;
+      ordered[i] = std::move(*found);
+      ordered[i]->set_index(i);
+    }
+    groups_ = std::move(ordered);
   }
 
   template <class Visit>
@@ -141,6 +157,7 @@ class Step {
       ++i;
     }
     if (same && i == known_state_.size()) return;
+    state_is_known_ = false;  // until all of it is
     known_state_.clear();
     place = 0;
     while (PyDict_Next(state.ptr(), &place, &key, &value)) known_state_.emplace_back(key, value);
@@ -157,12 +174,11 @@ class Step {
   void read() {
     plan_.slots.clear();
     plan_.groups.clear();
+    plan_.copied.clear();
     for (auto& group : groups_) plan_.groups.push_back(group->read());
     Py_ssize_t active = 0;
     for (ParameterBinding& parameter : parameters_) {
-      Slot slot;
-      if (!parameter.read(groups_[parameter.group()]->keeps_buffers(), slot, held_)) continue;
-      plan_.slots.push_back(slot);
+      if (!parameter.read(groups_[parameter.group()]->keeps_buffers(), plan_, held_)) continue;
       moved_ = moved_ || parameter.moved();
       list_active(active++, parameter.parameter());
     }
@@ -187,19 +203,32 @@ class Step {
 
   void run() {
     const CpuKernels& kernels = *selected_isa().kernels;
+    if (plan_.in_order && !held_.copies.empty()) return run_one_by_one(kernels);
     bool complete = false;
     {
       const py::gil_scoped_release release;
       complete = run_step(plan_, kernels, cuts_);
     }
     if (!complete) throw std::runtime_error("torch's thread pool failed in the middle of a step: weights are undefined");
+    for (const DenseCopy& copy : held_.copies) TorchReader::get().copy(copy.parameter, copy.dense);
+  }
+
+  // A parameter that is not dense shares memory with another one: each copy is made when its turn has come.
+  void run_one_by_one(const CpuKernels& kernels) {
+    auto copy = held_.copies.begin();
+    for (std::size_t i = 0; i < plan_.slots.size(); ++i) {
+      const bool copied = copy != held_.copies.end() && copy->slot == i;
+      if (copied) TorchReader::get().copy(copy->dense, copy->parameter);
+      run_between(plan_, kernels, {i, 0}, {i + 1, 0});
+      if (copied) TorchReader::get().copy(copy->parameter, copy->dense);
+      if (copied) ++copy;
+    }
   }
 
   void write(const py::dict& state) {
     for (ParameterBinding& parameter : parameters_) {
       if (parameter.write(state)) state_is_known_ = false;
     }
-    for (const auto& [parameter, dense] : held_.copies_back) TorchReader::get().copy(parameter, dense);
     for (auto& group : groups_) group->write();
   }
 

@@ -18,6 +18,9 @@ class GroupBinding {
   // schedule's value that cannot be used is not an error until it is to be used.
   GroupBinding(py::dict group, std::size_t index, BoundPolicy policy, py::object scale_fn);
 
+  PyObject* group() const { return group_.ptr(); }
+  void set_index(std::size_t index) { index_ = index; }
+
   // Is this still the dict, with the schedule, that was bound? Also finds out, for read(), if anything in it changed.
   bool is_bound_to(PyObject* group);
 

@@ -54,7 +54,7 @@ bool SeenTensors::Tensor::is(PyObject* object, void* at) const {
 
 void Held::clear() {
   tensors.clear();
-  copies_back.clear();
+  copies.clear();
 }
 
 ParameterBinding::ParameterBinding(py::object parameter, std::uint32_t group, std::size_t index)
@@ -144,7 +144,7 @@ bool ParameterBinding::read_buffer(bool wanted) {
   return found == nullptr;
 }
 
-bool ParameterBinding::read(bool group_keeps_buffers, Slot& slot, Held& held) {
+bool ParameterBinding::read(bool group_keeps_buffers, StepPlan& plan, Held& held) {
   const TorchReader& torch = TorchReader::get();
   new_buffer_ = py::object();
   py::object grad = torch.grad(parameter_.ptr());
@@ -159,13 +159,15 @@ bool ParameterBinding::read(bool group_keeps_buffers, Slot& slot, Held& held) {
 
   DLTensor gradient;
   held.tensors.push_back(readable_gradient(std::move(grad), gradient));
-  slot = {data_, data_of(gradient), buffer_data_, size_, group_, dtype_, first};
+  Slot slot = {data_, data_of(gradient), buffer_data_, size_, group_, dtype_, first};
   if (density_ == Density::gapped) {
     py::object dense = torch.empty_like(parameter_);
     torch.copy(dense, parameter_);
     slot.parameter = data_of(must_read(dense, name()));
-    held.copies_back.emplace_back(parameter_, std::move(dense));
+    plan.copied.push_back({data_, static_cast<const char*>(data_) + layout_.span_bytes()});
+    held.copies.push_back({plan.slots.size(), parameter_, std::move(dense)});
   }
+  plan.slots.push_back(slot);
   return true;
 }
 

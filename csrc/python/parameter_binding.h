@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/slot.h"
+#include "core/plan.h"
 #include "python/tensor_view.h"
 
 namespace clr {
@@ -31,10 +31,16 @@ class SeenTensors {
   Tensor seen_[2];
 };
 
-// What must stay alive, or be copied back, while and after a kernel runs. Keeps its memory from step to step.
+// A parameter that is not dense, and the dense copy that slot number `slot` updates in its place.
+struct DenseCopy {
+  std::size_t slot;
+  py::object parameter, dense;
+};
+
+// What must stay alive while a kernel runs. Keeps its memory from step to step.
 struct Held {
   std::vector<py::object> tensors;
-  std::vector<std::pair<py::object, py::object>> copies_back;  // parameter, its dense copy
+  std::vector<DenseCopy> copies;
 
   void clear();
 };
@@ -49,9 +55,9 @@ class ParameterBinding {
   // `state`: the dict in optimizer.state for this parameter, or null.
   void bind_state(PyObject* state) { state_ = py::reinterpret_borrow<py::object>(state); }
 
-  // Reads and checks everything and fills `slot`; false if there is no gradient. Throws TypeError or ValueError, with
-  // nothing changed, for what cannot be updated. Memory that `slot` points to is kept alive by `held` and this object.
-  bool read(bool group_keeps_buffers, Slot& slot, Held& held);
+  // Reads and checks everything and adds a slot to the plan, if there is a gradient: returns whether there is. Throws TypeError or ValueError, with
+  // nothing changed, for what cannot be updated. Memory that the slot points to is kept alive by `held` and this object.
+  bool read(bool group_keeps_buffers, StepPlan& plan, Held& held);
 
   // Has the memory that the last read() pointed to moved since the read() before?
   bool moved() const { return moved_; }

@@ -37,6 +37,13 @@ std::int64_t Layout::size() const {
   return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
 }
 
+std::int64_t Layout::span_bytes() const {
+  if (size() == 0) return 0;
+  std::int64_t last = 0;
+  for (std::size_t i = 0; i < shape.size(); ++i) last += (shape[i] - 1) * strides[i];
+  return (last + 1) * dtype.bits / 8;
+}
+
 Layout layout_of(const DLTensor& tensor) {
   const auto n = static_cast<std::size_t>(tensor.ndim);
   Layout layout;

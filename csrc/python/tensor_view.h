@@ -20,6 +20,7 @@ struct Layout {
   DLDevice device{};
 
   std::int64_t size() const;
+  std::int64_t span_bytes() const;  // from the first element to the end of the last
 };
 
 Layout layout_of(const DLTensor& tensor);

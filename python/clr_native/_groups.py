@@ -27,7 +27,10 @@ class ScheduleArguments:
         cls, arguments: dict[str, Any], schedule: CyclicSchedule | None, momentum: float | None
     ) -> ScheduleArguments:
         flat = {name: value for name, value in arguments.items() if not _is_default(name, value)}
-        schedule = _made_schedule(schedule, flat, "")
+        if schedule is not None:
+            _check_schedule(schedule, flat, "")
+        elif all(name in flat for name in _BOUNDS):
+            schedule = CyclicSchedule(**flat)
         if momentum is not None and (schedule.cycle_momentum if schedule else arguments["cycle_momentum"]):
             raise ValueError(_idle_momentum("", momentum))
         return cls(flat, schedule, momentum)
@@ -37,14 +40,13 @@ class ScheduleArguments:
         flat = {name: group.pop(name) for name in SCHEDULE_FIELDS if name in group}
         own = group.pop("schedule", None)
         momentum = group.pop("momentum", None)
-        if own is None and not flat:
+        if own is not None:
+            _check_schedule(own, flat, where)
+            schedule = own
+        elif self.schedule is not None and not flat:
             schedule = self.schedule
         else:
-            schedule = _made_schedule(own, flat if own is not None else {**self.flat, **flat}, where)
-        if schedule is None:
-            raise ValueError(
-                f"{where}base_lr=None and max_lr=None: give both to the constructor, to every group, or a schedule="
-            )
+            schedule = _flat_schedule({**self.flat, **flat}, where)
         if schedule.cycle_momentum:
             if momentum is not None:
                 raise ValueError(_idle_momentum(where, momentum))
@@ -66,20 +68,20 @@ def _idle_momentum(where: str, momentum: object) -> str:
     )
 
 
-def _made_schedule(schedule: CyclicSchedule | None, flat: dict[str, Any], where: str) -> CyclicSchedule | None:
-    """The schedule, or the one that the flat arguments say; None if neither says one."""
-    if schedule is not None:
-        if not isinstance(schedule, CyclicSchedule):
-            raise TypeError(f"{where}schedule={schedule!r} must be a schedule such as CyclicSchedule(...)")
-        if flat:
-            name = min(flat)
-            raise ValueError(f"{where}{name}={flat[name]!r} cannot be combined with schedule=: set it in the schedule")
-        return schedule
-    missing = [name for name in _BOUNDS if flat.get(name) is None]
-    if len(missing) == len(_BOUNDS):
-        return None
+def _check_schedule(schedule: CyclicSchedule, flat: dict[str, Any], where: str) -> None:
+    if not isinstance(schedule, CyclicSchedule):
+        raise TypeError(f"{where}schedule={schedule!r} must be a schedule such as CyclicSchedule(...)")
+    if flat:
+        name = min(flat)
+        raise ValueError(f"{where}{name}={flat[name]!r} cannot be combined with schedule=: set it in the schedule")
+
+
+def _flat_schedule(flat: dict[str, Any], where: str) -> CyclicSchedule:
+    missing = " and ".join(f"{name}=None" for name in _BOUNDS if flat.get(name) is None)
     if missing:
-        raise ValueError(f"{where}{missing[0]}=None must be given with the other bound of the learning rate")
+        raise ValueError(
+            f"{where}{missing}: give both bounds to the constructor, both to every group, or say schedule="
+        )
     return CyclicSchedule(**flat)
 
 

@@ -222,14 +222,15 @@ class FusedCyclicSGD(Optimizer):
     def seek(self, step: int) -> None:
         """Move the schedules of all groups to update number ``step``, from 0 to 2**63 - 2. Changes no weight."""
         step = checked_step(step)
-        before = [group["applied_steps"] for group in self.param_groups]
-        for group in self.param_groups:
-            group["applied_steps"] = step
+        written = ("applied_steps", "lr", "momentum")
+        before = [{name: group[name] for name in written} for group in self.param_groups]
         try:
+            for group in self.param_groups:
+                group["applied_steps"] = step
             self._rebind([self._schedule_of(group) for group in self.param_groups])
         except BaseException:
-            for group, position in zip(self.param_groups, before, strict=True):
-                group["applied_steps"] = position
+            for group, values in zip(self.param_groups, before, strict=True):
+                group.update(values)
             raise
 
     def _rebind(self, schedules: list[CyclicSchedule]) -> None:

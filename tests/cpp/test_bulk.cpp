@@ -1,0 +1,194 @@
+// Arrays of schedule values: whoever fills them, the bits are those of evaluate().
+#include <doctest/doctest.h>
+
+#include <utility>
+#include <vector>
+
+#include "cpu/bulk.h"
+#include "support/bits.h"
+#include "support/isas.h"
+#include "support/policies.h"
+
+using clr_test::first_difference;
+using clr_test::kNoDifference;
+using clr_test::Random;
+using clr_test::Schedule;
+
+namespace {
+
+struct Values {
+  std::vector<double> lr, momentum;
+  explicit Values(std::size_t count) : lr(count, -1.0), momentum(count, -1.0) {}
+};
+
+// The baseline's evaluate(), which is the formula compiled for any processor.
+Values expected(const clr::Policy& policy, const std::vector<std::int64_t>& steps, const std::vector<double>& scales) {
+  Values v(steps.size());
+  for (std::size_t i = 0; i < steps.size(); ++i) {
+    const clr::Value value =
+        clr::baseline_kernels.evaluate(policy, static_cast<std::uint64_t>(steps[i]), scales[i]);
+    v.lr[i] = value.lr;
+    v.momentum[i] = value.momentum;
+  }
+  return v;
+}
+
+void check_same(const Values& got, const Values& want, const char* how) {
+  INFO(std::string(how));
+  CHECK(first_difference(got.lr, want.lr) == kNoDifference);
+  CHECK(first_difference(got.momentum, want.momentum) == kNoDifference);
+}
+
+std::vector<double> random_scales(std::size_t count, Random& random) {
+  std::vector<double> scales(count);
+  for (double& x : scales) x = random.unit();
+  return scales;
+}
+
+std::vector<std::int64_t> counted(std::uint64_t first, std::size_t count) {
+  std::vector<std::int64_t> steps(count);
+  for (std::size_t i = 0; i < count; ++i) steps[i] = static_cast<std::int64_t>(first + i);
+  return steps;
+}
+
+}  // namespace
+
+TEST_CASE("bulk: fill_range fill_steps and evaluate agree bit for bit on every instruction set") {
+  Random random(1);
+  for (const clr::Isa& isa : clr_test::testable_isas()) {
+    for (const Schedule& s : clr_test::schedules()) {
+      const clr::Policy policy = s.policy();
+      const std::size_t count = random.below(70);
+      const std::uint64_t length = s.up + s.down;
+      // Starts such that some ranges run over a peak or a bottom.
+      const std::uint64_t near = random.below(2) == 0 ? s.up : length;
+      const std::uint64_t first = random.below(std::uint64_t{1} << (1 + random.below(60))) / length * length + near -
+                                  std::min(near, random.below(20));
+      const std::vector<std::int64_t> steps = counted(first, count);
+      const std::vector<double> scales = random_scales(count, random);
+      INFO(std::string(isa.name), ", ", described(s), ", first=", first, ", count=", count);
+      const Values want = expected(policy, steps, scales);
+      Values range(count), any(count), one(count);
+      isa.kernels->fill_range(policy, first, static_cast<std::int64_t>(count), scales.data(), range.lr.data(),
+                              range.momentum.data());
+      isa.kernels->fill_steps(policy, steps.data(), static_cast<std::int64_t>(count), scales.data(), any.lr.data(),
+                              any.momentum.data());
+      for (std::size_t i = 0; i < count; ++i) {
+        const clr::Value v = isa.kernels->evaluate(policy, static_cast<std::uint64_t>(steps[i]), scales[i]);
+        one.lr[i] = v.lr;
+        one.momentum[i] = v.momentum;
+      }
+      check_same(range, want, "fill_range");
+      check_same(any, want, "fill_steps");
+      check_same(one, want, "evaluate");
+    }
+  }
+}
+
+TEST_CASE("bulk: many cycles in one range") {
+  Random random(2);
+  for (const clr::Isa& isa : clr_test::testable_isas()) {
+    for (const clr::Window window : clr_test::kWindows) {
+      for (const clr::Mode mode : clr_test::kModes) {
+        Schedule s;
+        s.up = 37;
+        s.down = 5;
+        s.window = window;
+        s.mode = mode;
+        s.gamma = 0.9994;
+        s.decay_steps = 3001;
+        const std::size_t count = 5000;
+        const std::vector<double> scales = random_scales(count, random);
+        INFO(std::string(isa.name), ", ", described(s));
+        Values got(count);
+        isa.kernels->fill_range(s.policy(), 11, count, scales.data(), got.lr.data(), got.momentum.data());
+        check_same(got, expected(s.policy(), counted(11, count), scales), "fill_range");
+      }
+    }
+  }
+}
+
+TEST_CASE("bulk: nothing is written beside a range") {
+  Schedule s;
+  s.up = 7;
+  s.down = 4;
+  for (const clr::Isa& isa : clr_test::testable_isas()) {
+    for (std::size_t count = 0; count < 40; ++count) {
+      Values v(count + 2);
+      isa.kernels->fill_range(s.policy(), 3, static_cast<std::int64_t>(count), nullptr, v.lr.data() + 1,
+                              v.momentum.data() + 1);
+      INFO(std::string(isa.name), ", count=", count);
+      CHECK(v.lr.front() == -1.0);
+      CHECK(v.lr.back() == -1.0);
+      CHECK(v.momentum.front() == -1.0);
+      CHECK(v.momentum.back() == -1.0);
+    }
+  }
+}
+
+TEST_CASE("bulk: a constant amplitude repeats itself exactly for any lengths of cycle and range") {
+  for (const clr::Isa& isa : clr_test::testable_isas()) {
+    for (const std::uint64_t up : {1, 2, 700, 1024, 1500, 5000}) {
+      for (const std::size_t count : {1, 3, 2047, 2048, 2049, 6001}) {
+        Schedule s;
+        s.up = up;
+        s.down = up / 2 + 1;
+        INFO(std::string(isa.name), ", ", described(s), ", count=", count);
+        Values got(count);
+        isa.kernels->fill_range(s.policy(), 17, static_cast<std::int64_t>(count), nullptr, got.lr.data(),
+                                got.momentum.data());
+        check_same(got, expected(s.policy(), counted(17, count), std::vector<double>(count, 1.0)), "fill_range");
+      }
+    }
+  }
+}
+
+TEST_CASE("bulk: fill gives each row what a kernel gives it") {
+  Random random(3);
+  const std::vector<Schedule> some = clr_test::schedules();
+  for (const clr::Isa& isa : clr_test::testable_isas()) {
+    for (const std::size_t count : {0, 1, 100}) {
+      const std::vector<std::int64_t> steps = counted(12, count);
+      const std::vector<double> scales = random_scales(count, random);
+      std::vector<Values> got(some.size(), Values(count));
+      std::vector<clr::BulkRow> rows;
+      for (std::size_t g = 0; g < some.size(); ++g) {
+        rows.push_back({some[g].policy(), scales.data(), got[g].lr.data(), got[g].momentum.data()});
+      }
+      for (const bool as_array : {false, true}) {
+        const clr::BulkSteps at = {12, as_array ? steps.data() : nullptr, static_cast<std::int64_t>(count)};
+        CHECK(clr::fill(rows, at, *isa.kernels));
+        for (std::size_t g = 0; g < some.size(); ++g) {
+          INFO(std::string(isa.name), ", ", described(some[g]), ", count=", count);
+          check_same(got[g], expected(some[g].policy(), steps, scales), as_array ? "array" : "range");
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("bulk: first_invalid finds the first value that no optimizer may be given") {
+  Schedule s, without;
+  s.mode = without.mode = clr::Mode::custom;
+  without.base_momentum = without.max_momentum = std::nan("");
+  std::vector<double> good = {0.1, 0.2, 0.3}, negative = {0.1, 0.2, -0.1}, infinite = {0.1, HUGE_VAL, 0.1};
+  std::vector<double> momentum = {0.9, 0.8, 1.0}, wild = {0.9, 0.9, 1.5}, none(3, std::nan(""));
+  const auto place = [](std::vector<clr::BulkRow> rows, std::int64_t count) {
+    const clr::BulkPlace found = clr::first_invalid(rows, count);
+    return std::pair<std::int64_t, std::int64_t>(found.row, found.column);
+  };
+  const auto nowhere = std::pair<std::int64_t, std::int64_t>(-1, -1);
+  const auto at = [](std::int64_t row, std::int64_t column) { return std::pair(row, column); };
+  const clr::BulkRow valid = {s.policy(), nullptr, good.data(), momentum.data()};
+  const clr::BulkRow bad_lr = {s.policy(), nullptr, negative.data(), momentum.data()};
+  CHECK(place({}, 3) == nowhere);
+  CHECK(place({valid, valid}, 3) == nowhere);
+  CHECK(place({valid, bad_lr}, 3) == at(1, 2));
+  CHECK(place({valid, bad_lr}, 2) == nowhere);
+  CHECK(place({{s.policy(), nullptr, infinite.data(), momentum.data()}, bad_lr}, 3) == at(0, 1));
+  CHECK(place({{s.policy(), nullptr, good.data(), wild.data()}}, 3) == at(0, 2));
+  CHECK(place({{s.policy(), nullptr, good.data(), none.data()}}, 3) == at(0, 0));
+  CHECK(place({{without.policy(), nullptr, good.data(), none.data()}}, 3) == nowhere);
+  // Schedules that cannot leave their boundaries are not looked at.
+  CHECK(place({{Schedule().policy(), nullptr, negative.data(), momentum.data()}}, 3) == nowhere);
+}

@@ -1,0 +1,167 @@
+"""What the tests of the optimizer share: tensors, torch's SGD beside ours, pictures of a whole state."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+import clr_native
+from clr_native import FusedCyclicSGD
+
+Shape = int | tuple[int, ...]
+GradientSets = Sequence[Sequence[Tensor]]
+
+# Settings that ours and torch's groups share.
+SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
+# On both sides of a vector and of a block of vectors, and past two blocks.
+LENGTHS = (1, 15, 17, 65, 129)
+# Of these, threads get their share: more than any size below which a step stays serial.
+LONG = 20_011
+
+
+def parameters(
+    shapes: Sequence[Shape], dtype: torch.dtype = torch.float32, *, seed: int = 0, scale: float = 1.0
+) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    made = [torch.randn(shape, generator=generator, dtype=torch.float64) * scale for shape in shapes]
+    return [tensor.to(dtype).requires_grad_() for tensor in made]
+
+
+def gradient_sets(like: Sequence[Tensor], count: int = 7, *, seed: int = 1) -> list[list[Tensor]]:
+    """Gradients for several steps, each in its parameter's layout, of magnitude 0.1."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def one(parameter: Tensor) -> Tensor:
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.1
+        return torch.empty_like(parameter.detach()).copy_(noise)
+
+    return [[one(parameter) for parameter in like] for _ in range(count)]
+
+
+def give(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+
+
+def clones(parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Copies with the same layout, without gradients."""
+    return [p.detach().clone().requires_grad_(p.requires_grad) for p in parameters]
+
+
+def sgd_beside(ours: FusedCyclicSGD, *, foreach: bool = False) -> tuple[SGD, list[Tensor]]:
+    """torch's SGD with ours' groups, settings and state over copies of its parameters, and these."""
+    twins = {id(p): p.detach().clone().requires_grad_(p.requires_grad) for p in every_parameter(ours)}
+    groups = [
+        {name: group[name] for name in SETTINGS} | {"params": [twins[id(p)] for p in group["params"]]}
+        for group in ours.param_groups
+    ]
+    theirs = SGD(groups, foreach=foreach)
+    for parameter in every_parameter(ours):
+        buffer = buffer_of(ours, parameter)
+        if buffer is not None:
+            theirs.state[twins[id(parameter)]]["momentum_buffer"] = buffer.clone()
+    return theirs, list(twins.values())
+
+
+def hand_over(ours: Optimizer, theirs: Optimizer) -> None:
+    """Give torch's groups the lr and momentum that stand in ours."""
+    for own, group in zip(ours.param_groups, theirs.param_groups, strict=True):
+        group["lr"], group["momentum"] = own["lr"], own["momentum"]
+
+
+def every_parameter(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def buffer_of(optimizer: Optimizer, parameter: Tensor) -> Tensor | None:
+    state = optimizer.state.get(parameter, {})
+    buffer: Tensor | None = state.get("momentum_buffer")
+    return buffer
+
+
+def assert_same_training(ours: Optimizer, theirs: Optimizer) -> None:
+    """Weights and momentum buffers, parameter by parameter."""
+    for i, (p, q) in enumerate(zip(every_parameter(ours), every_parameter(theirs), strict=True)):
+        assert torch.equal(p, q), f"parameter {i} of shape {tuple(p.shape)}"
+        own, other = buffer_of(ours, p), buffer_of(theirs, q)
+        assert (own is None) == (other is None), f"momentum buffer {i}"
+        if own is not None and other is not None:
+            assert torch.equal(own, other), f"momentum buffer {i} of shape {tuple(p.shape)}"
+
+
+def bits(tensor: Tensor) -> bytes:
+    """The elements in logical order, to the bit: tells -0 from 0 and one NaN from another."""
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _described(value: object) -> object:
+    """To be compared later: a tensor by identity and content, anything else as a copy; NaN equals itself."""
+    if not isinstance(value, Tensor):
+        return type(value), repr(value) if isinstance(value, float) else copy.deepcopy(value)
+    if value.device.type != "cpu" or value.layout is not torch.strided or value.untyped_storage().size() == 0:
+        return id(value)
+    return id(value), value.dtype, value.shape, value.stride(), bits(value.resolve_neg().resolve_conj())
+
+
+def picture(optimizer: Optimizer) -> dict[str, Any]:
+    """Everything that a rejected step must leave alone."""
+    everything = every_parameter(optimizer)
+    return {
+        "weights": [_described(p) for p in everything],
+        "versions": [p._version for p in everything],
+        "gradients": [_described(p.grad) for p in everything],
+        "gradient versions": [None if p.grad is None else p.grad._version for p in everything],
+        "groups": [
+            {name: _described(value) for name, value in group.items() if name != "params"}
+            for group in optimizer.param_groups
+        ],
+        "members": [[id(p) for p in group["params"]] for group in optimizer.param_groups],
+        "state": {
+            id(key): {name: _described(value) for name, value in entry.items()}
+            if isinstance(entry, dict)
+            else _described(entry)
+            for key, entry in optimizer.state.items()
+        },
+    }
+
+
+def train(optimizer: Optimizer, over: Sequence[Tensor], sets: GradientSets, steps: int, start: int = 0) -> None:
+    for step in range(start, start + steps):
+        give(over, sets[step % len(sets)])
+        optimizer.step()
+
+
+def raised(call: Callable[[], object]) -> Exception | None:
+    try:
+        call()
+    except Exception as error:
+        return error
+    return None
+
+
+def python_process(code: str, **environment: str) -> subprocess.Popen[str]:
+    """Runs code in a new interpreter that finds the tests and the package under test."""
+    package = Path(clr_native.__file__).parent.parent
+    path = [str(Path(__file__).parent), str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def output_of(process: subprocess.Popen[str]) -> str:
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return output

@@ -1,0 +1,192 @@
+"""Parameter groups: settings and schedules of their own, late groups, unknown keys, edits by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from clr_native import CyclicSchedule, FusedCyclicSGD
+from helpers import (
+    assert_same_training,
+    every_parameter,
+    give,
+    gradient_sets,
+    hand_over,
+    parameters,
+    sgd_beside,
+    train,
+)
+
+Groups = list[dict[str, Any]]
+
+# One value other than the default for every argument that a group may set.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "base_lr": {"base_lr": 0.2},
+    "max_lr": {"max_lr": 0.7},
+    "step_size_up": {"step_size_up": 2},
+    "step_size_down": {"step_size_down": 5},
+    "mode": {"mode": "triangular2"},
+    "gamma": {"mode": "exp_range", "gamma": 0.9},
+    "decay_steps": {"mode": "linear_range", "decay_steps": 4},
+    "decay_base": {"mode": "exp_range", "gamma": 0.9, "decay_base": True},
+    "scale_fn": {"scale_fn": lambda cycle: 1 / cycle},
+    "scale_mode": {"scale_fn": lambda step: 1 / (1 + step), "scale_mode": "iterations"},
+    "window": {"window": "welch"},
+    "cycle_momentum": {"cycle_momentum": False},
+    "base_momentum": {"base_momentum": 0.3},
+    "max_momentum": {"max_momentum": 0.99},
+    "momentum": {"cycle_momentum": False, "momentum": 0.35},
+    "schedule": {"schedule": CyclicSchedule(0.3, 0.4, step_size_up=1, window="hann")},
+    "dampening": {"dampening": 0.25},
+    "weight_decay": {"weight_decay": 0.125},
+    "nesterov": {"nesterov": True},
+    "maximize": {"maximize": True},
+}
+
+
+def follow(ours: FusedCyclicSGD, steps: int) -> None:
+    """Trains beside torch's SGD, which is given each group's lr and momentum."""
+    theirs, twins = sgd_beside(ours)
+    own = every_parameter(ours)
+    for gradients in gradient_sets(own, steps):
+        give(own, gradients)
+        give(twins, gradients)
+        hand_over(ours, theirs)
+        ours.step()
+        theirs.step()
+    assert_same_training(ours, theirs)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_is_a_groups_own(name: str) -> None:
+    """A group's values are those of an optimizer of its own; the group beside it is not concerned."""
+    first, second = parameters([40]), parameters([40])
+    both = FusedCyclicSGD([{"params": first}, {"params": second, **SETTINGS[name]}], 0.1, 0.5, step_size_up=3)
+    plain = FusedCyclicSGD(parameters([40]), 0.1, 0.5, step_size_up=3)
+    arguments = {} if name == "schedule" else {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 3}
+    own = FusedCyclicSGD(parameters([40]), **{**arguments, **SETTINGS[name]})
+    sets = gradient_sets(first, 12)
+    for gradients in sets:
+        for optimizer in (both, plain, own):
+            give(every_parameter(optimizer), gradients * len(optimizer.param_groups))
+            optimizer.step()
+        assert both.get_last_lr() == plain.get_last_lr() + own.get_last_lr()
+        assert both.get_last_momentum() == plain.get_last_momentum() + own.get_last_momentum()
+    assert torch.equal(first[0], every_parameter(plain)[0])
+    assert torch.equal(second[0], every_parameter(own)[0])
+    assert not torch.equal(first[0], second[0])
+    follow(both, 5)
+
+
+def test_a_groups_schedule_replaces_the_constructors() -> None:
+    long = CyclicSchedule(0.25, 1.0, step_size_up=4)
+    groups: Groups = [
+        {"params": parameters([2])},
+        {"params": parameters([2]), "max_lr": 0.75},
+        {"params": parameters([2]), "schedule": long},
+    ]
+    optimizer = FusedCyclicSGD(groups, 0.5, 0.625, step_size_up=1)
+    optimizer.seek(1)
+    assert optimizer.get_last_lr() == [0.625, 0.75, 0.4375]
+    own: dict[str, Any] = {"params": parameters([2]), "base_lr": 0.0, "max_lr": 2.0, "step_size_up": 2}
+    of_schedule = FusedCyclicSGD([groups[0], own], schedule=long)
+    of_schedule.seek(1)
+    assert of_schedule.get_last_lr() == [0.4375, 1.0]
+
+
+def test_schedule_arguments_do_not_stay_in_the_group() -> None:
+    """The schedule is the one place that says them; the caller's dict is not touched."""
+    group = {
+        "params": parameters([2]),
+        "base_lr": 0.1,
+        "max_lr": 0.5,
+        "window": "hann",
+        "initial_lr": 3,
+        "mine": [1],
+    }
+    before = dict(group)
+    optimizer = FusedCyclicSGD([group], step_size_up=3)
+    assert not {"base_lr", "max_lr", "window"} & optimizer.param_groups[0].keys()
+    late = {"params": parameters([2]), "base_lr": 0.1, "max_lr": 0.5}
+    late_before = dict(late)
+    optimizer.add_param_group(late)
+    assert (group, late) == (before, late_before)
+
+
+def test_unknown_keys_are_kept() -> None:
+    mine = object()
+    optimizer = FusedCyclicSGD([{"params": parameters([2]), "mine": mine, "initial_lr": 3.0}], 0.1, 0.5)
+    (group,) = optimizer.param_groups
+    train(optimizer, every_parameter(optimizer), gradient_sets(every_parameter(optimizer), 1), 3)
+    assert group["mine"] is mine
+    assert group["initial_lr"] == 3.0
+    group["later"] = mine
+    train(optimizer, every_parameter(optimizer), gradient_sets(every_parameter(optimizer), 1), 1)
+    assert group["later"] is mine
+    assert optimizer.applied_steps == 4
+
+
+def test_named_parameters() -> None:
+    model = torch.nn.Linear(3, 2)
+    optimizer = FusedCyclicSGD(model.named_parameters(), 0.1, 0.5)
+    assert optimizer.param_groups[0]["param_names"] == ["weight", "bias"]
+    follow(optimizer, 3)
+
+
+def test_a_late_group_joins_at_the_first_groups_position() -> None:
+    early = parameters([20])
+    optimizer = FusedCyclicSGD(early, 0.1, 0.5, step_size_up=3, weight_decay=0.01)
+    train(optimizer, early, gradient_sets(early), 4)
+    late = parameters([30], seed=5)
+    optimizer.add_param_group({"params": late, "base_lr": 0.2, "max_lr": 0.3, "nesterov": True})
+    group = optimizer.param_groups[1]
+    assert (group["applied_steps"], group["weight_decay"]) == (4, 0.01)
+    expected = CyclicSchedule(0.2, 0.3, step_size_up=3)(4)
+    assert (group["lr"], group["momentum"]) == tuple(expected)
+    follow(optimizer, 9)
+    assert [g["applied_steps"] for g in optimizer.param_groups] == [13, 13]
+
+
+def test_a_refused_late_group_leaves_no_trace() -> None:
+    early = parameters([20])
+    optimizer = FusedCyclicSGD(early, 0.1, 0.5)
+    bad: list[dict[str, Any]] = [
+        {"params": early},
+        {"params": [early[0] * 2]},
+        {"params": [torch.zeros(2, dtype=torch.int32)]},
+        {"params": parameters([2]), "weight_decay": -1.0},
+        {"params": parameters([2]), "scale_fn": [].__getitem__},
+    ]
+    for group in bad:
+        with pytest.raises((ValueError, TypeError, IndexError)):
+            optimizer.add_param_group(group)
+        assert len(optimizer.param_groups) == 1
+    follow(optimizer, 3)
+
+
+def test_groups_edited_by_hand() -> None:
+    """Deleted, reordered, emptied and refilled groups and parameter lists are followed."""
+    one, two, three = parameters([20]), parameters([30]), parameters([40])
+    groups: Groups = [{"params": one}, {"params": two, "max_lr": 0.7, "step_size_up": 2}]
+    optimizer = FusedCyclicSGD(groups, 0.1, 0.5, step_size_up=3)
+    follow(optimizer, 2)
+    optimizer.param_groups.reverse()
+    lr = optimizer.get_last_lr()
+    optimizer.step()
+    assert optimizer.get_last_lr() != lr
+    assert optimizer.cycle == 0
+    optimizer.step()
+    assert optimizer.cycle == 1  # of the group that is the first now, of 4 steps
+    del optimizer.param_groups[0]
+    assert optimizer.cycle == 0  # of 6 steps
+    optimizer.param_groups[0]["params"] = three
+    optimizer.state.clear()
+    follow(optimizer, 2)
+    optimizer.param_groups.clear()
+    optimizer.add_param_group({"params": two, "step_size_up": 1})
+    optimizer.state.clear()
+    follow(optimizer, 3)
+    assert optimizer.cycle == 1  # 3 of 2 steps each
+    assert not optimizer.at_cycle_end

@@ -1,0 +1,150 @@
+"""Shared memory: the same parameter twice, several parameters over one memory; the result is that of torch's loop."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+from clr_native import FusedCyclicSGD
+from helpers import LONG, assert_same_training, every_parameter, give, parameters
+
+# Long enough for threads.
+SIZE = 3 * LONG
+
+
+def halves(memory: Tensor) -> list[Tensor]:
+    return [memory[: 2 * LONG], memory[LONG:]]
+
+
+Views = Callable[[Tensor], list[Tensor]]
+VIEWS: dict[str, Views] = {
+    "twice": lambda memory: [memory, memory.view(-1)],
+    "overlapping": halves,
+    "overlapping, later first": lambda memory: halves(memory)[::-1],
+    "three": lambda memory: [*halves(memory), memory],
+    "overlapping by one": lambda memory: [memory[: LONG + 1], memory[LONG:]],
+    "apart": lambda memory: [memory[:LONG], memory[LONG:]],
+    "other shapes": lambda memory: [memory.view(3, LONG), memory.view(LONG, 3), memory],
+    "rows and all": lambda memory: [*memory.view(3, LONG).unbind(), memory.view(3, LONG)],
+    "turned": lambda memory: [memory.view(3, LONG), memory.view(3, LONG).t()],
+    "columns": lambda memory: [memory.view(LONG, 3)[:, :2], memory.view(LONG, 3)[:, 1:]],
+    "columns and all": lambda memory: [memory.view(LONG, 3)[:, 1], memory],
+    "columns apart": lambda memory: [memory.view(LONG, 3)[:, 0], memory.view(LONG, 3)[:, 2]],
+}
+
+
+def run(make: Callable[[list[Tensor]], Optimizer], views: Views) -> tuple[Tensor, Optimizer]:
+    (start,) = parameters([SIZE])
+    memory = start.detach().clone()
+    over = [view.detach().requires_grad_() for view in views(memory)]
+    optimizer = make(over)
+    for step in range(3):
+        generator = torch.Generator().manual_seed(step)
+        give(over, [torch.randn(p.shape, generator=generator) for p in over])
+        optimizer.step()
+    return memory, optimizer
+
+
+def ours(over: list[Tensor]) -> Optimizer:
+    return FusedCyclicSGD(over, 0.1, 0.1, cycle_momentum=False, momentum=0.9, weight_decay=0.1)
+
+
+def theirs(over: list[Tensor]) -> Optimizer:
+    return SGD(over, lr=0.1, momentum=0.9, weight_decay=0.1, foreach=False)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("views", VIEWS)
+def test_parameters_over_one_memory(views: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    memory, optimizer = run(ours, VIEWS[views])
+    expected, reference = run(theirs, VIEWS[views])
+    assert torch.equal(memory, expected)
+    assert_same_training(optimizer, reference)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_memory_that_becomes_shared_and_apart_again(threads: int) -> None:
+    torch.set_num_threads(threads)
+
+    def live(make: Callable[[list[Tensor]], Optimizer]) -> Optimizer:
+        over = parameters([SIZE, SIZE])
+        optimizer = make(over)
+        for step in range(6):
+            if step == 2:
+                over[1].data = over[0].detach()
+            if step == 4:
+                over[1].data = over[0].detach().clone()
+            generator = torch.Generator().manual_seed(step)
+            give(over, [torch.randn(SIZE, generator=generator) for _ in over])
+            optimizer.step()
+        return optimizer
+
+    assert_same_training(live(ours), live(theirs))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_buffer_for_two_parameters(threads: int) -> None:
+    torch.set_num_threads(threads)
+
+    def live(make: Callable[[list[Tensor]], Optimizer]) -> Optimizer:
+        over = parameters([SIZE, SIZE])
+        optimizer = make(over)
+        buffer = torch.zeros(SIZE)
+        for p in over:
+            optimizer.state[p]["momentum_buffer"] = buffer
+        for step in range(3):
+            generator = torch.Generator().manual_seed(step)
+            give(over, [torch.randn(SIZE, generator=generator) for _ in over])
+            optimizer.step()
+        return optimizer
+
+    assert_same_training(live(ours), live(theirs))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_parameter_twice_in_one_group(threads: int) -> None:
+    """torch warns and updates it twice a step."""
+    torch.set_num_threads(threads)
+
+    def live(make: Callable[[list[Tensor]], Optimizer]) -> Optimizer:
+        first, second = parameters([SIZE, 3])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            optimizer = make([first, second, first])
+        assert any("duplicate" in str(warning.message) for warning in caught)
+        for step in range(4):
+            generator = torch.Generator().manual_seed(step)
+            first.grad = torch.randn(SIZE, generator=generator)
+            second.grad = torch.randn(3, generator=generator)
+            optimizer.step()
+        return optimizer
+
+    assert_same_training(live(ours), live(theirs))
+
+
+def test_the_same_parameter_in_two_groups_is_refused_as_in_torch() -> None:
+    (weight,) = parameters([3])
+    groups: list[dict[str, Any]] = [{"params": [weight]}, {"params": [weight]}]
+    with pytest.raises(ValueError, match="more than one parameter group"):
+        FusedCyclicSGD(groups, 0.1, 0.5)
+
+
+def test_a_tied_weight_of_a_model_is_updated_once() -> None:
+    torch.manual_seed(0)
+    first, second = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
+    second.weight = first.weight
+    model = torch.nn.Sequential(first, second)
+    optimizer = FusedCyclicSGD(model.parameters(), 0.1, 0.1, cycle_momentum=False, momentum=0.0)
+    assert len(every_parameter(optimizer)) == 3
+    before = first.weight.detach().clone()
+    model(torch.ones(2, 6)).square().sum().backward()
+    optimizer.step()
+    assert first.weight.grad is not None
+    assert torch.equal(second.weight, before.add(first.weight.grad, alpha=-0.1))

@@ -1,0 +1,171 @@
+"""bfloat16 and float16: the whole update in float32, one rounding at the store, and no element left behind.
+
+The criterion, for a stored parameter or buffer y and the value x that float64 arithmetic gives for the same
+inputs: y is x rounded to nearest, except where float32 arithmetic (a relative error of a few 2**-24 of the largest
+term) falls on the other side of the middle between two neighbours:
+
+    |y - x| <= ulp(x) / 2 + 8 * 2**-24 * largest term
+
+Also, exactly: y is what torch's SGD gives in float32, rounded once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clr_native import FusedCyclicSGD
+from helpers import (
+    assert_same_training,
+    bits,
+    buffer_of,
+    clones,
+    every_parameter,
+    give,
+    gradient_sets,
+    hand_over,
+    parameters,
+    sgd_beside,
+)
+
+DTYPES = [torch.bfloat16, torch.float16]
+# Twice the widest block, 64 elements, and a tail.
+LENGTHS = range(150)
+OPTIONS: list[dict[str, Any]] = [
+    {"nesterov": nesterov, "dampening": dampening, "weight_decay": weight_decay, "maximize": maximize}
+    for nesterov, dampening, weight_decay, maximize in itertools.product(
+        (False, True), (0.0, 0.3), (0.0, 0.01), (False, True)
+    )
+    if not (nesterov and dampening)
+]
+
+
+def ours(over: Sequence[Tensor], **options: Any) -> FusedCyclicSGD:
+    return FusedCyclicSGD(over, 0.5, 0.75, step_size_up=4, **options)
+
+
+def half_ulp(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Half the distance of neighbours in `dtype` around each element of a float64 tensor."""
+    info = torch.finfo(dtype)
+    exponent = torch.frexp(x.abs().clamp_min(info.smallest_normal)).exponent - 1
+    return torch.ldexp(torch.full_like(x, info.eps / 2), exponent)
+
+
+def stepped_reference(optimizer: FusedCyclicSGD, parameter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Parameter, buffer and the largest term of their sums after the next update, in float64."""
+    group = optimizer.param_groups[0]
+    assert parameter.grad is not None
+    p, g = parameter.detach().double(), parameter.grad.double()
+    if group["maximize"]:
+        g = -g
+    g = g + group["weight_decay"] * p
+    before = buffer_of(optimizer, parameter)
+    m = g
+    if before is not None:
+        m = group["momentum"] * before.double() + (1 - group["dampening"]) * g
+    d = g + group["momentum"] * m if group["nesterov"] else m
+    terms = [p, g, m, d, torch.zeros_like(p) if before is None else before.double()]
+    return p - group["lr"] * d, m, torch.stack([term.abs() for term in terms]).amax(0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_each_step_is_within_one_rounding_of_float64(options: dict[str, Any], dtype: torch.dtype) -> None:
+    optimizer = ours(parameters(LENGTHS, dtype), **options)
+    over = every_parameter(optimizer)
+    for gradients in gradient_sets(over, 3):
+        give(over, gradients)
+        expected = [stepped_reference(optimizer, parameter) for parameter in over]
+        optimizer.step()
+        for parameter, (p, m, largest) in zip(over, expected, strict=True):
+            buffer = buffer_of(optimizer, parameter)
+            assert buffer is not None
+            for stored, x in ((parameter, p), (buffer, m)):
+                allowed = half_ulp(x, dtype) + 8 * 2.0**-24 * largest
+                error = (stored.detach().double() - x).abs()
+                assert torch.all(error <= allowed), f"{parameter.numel()} elements, element {error.argmax()}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_each_step_is_float32s_rounded_once(options: dict[str, Any], dtype: torch.dtype) -> None:
+    optimizer = ours(parameters(LENGTHS, dtype), **options)
+    over = every_parameter(optimizer)
+    for gradients in gradient_sets(over, 3):
+        theirs, wide = sgd_beside(ours([p.detach().float() for p in over], **options))
+        hand_over(optimizer, theirs)
+        for parameter, twin, gradient in zip(over, wide, gradients, strict=True):
+            parameter.grad, twin.grad = gradient, gradient.float()
+            before = buffer_of(optimizer, parameter)
+            if before is not None:
+                theirs.state[twin]["momentum_buffer"] = before.float()
+        theirs.step()
+        optimizer.step()
+        for parameter, twin in zip(over, wide, strict=True):
+            expected = buffer_of(theirs, twin)
+            buffer = buffer_of(optimizer, parameter)
+            assert expected is not None
+            assert buffer is not None
+            assert bits(parameter) == bits(twin.to(dtype)), f"{parameter.numel()} elements"
+            assert bits(buffer) == bits(expected.to(dtype)), f"buffer of {parameter.numel()} elements"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("offset", range(9))
+def test_no_element_is_left_behind(offset: int, dtype: torch.dtype) -> None:
+    """Every element of every length moves, at every step, aligned or not; what lies around does not."""
+    around = [torch.full((n + offset + 3,), 2.0, dtype=dtype) for n in LENGTHS]
+    over = [memory[offset : offset + n].requires_grad_() for n, memory in zip(LENGTHS, around, strict=True)]
+    optimizer = ours(over)
+    for _ in range(3):
+        before = clones(over)
+        give(over, [torch.full_like(p, 0.25) for p in over])
+        optimizer.step()
+        for old, new in zip(before, over, strict=True):
+            assert torch.all(new < old), f"{new.numel()} elements"
+    for n, memory in zip(LENGTHS, around, strict=True):
+        assert torch.all(memory[:offset] == 2.0)
+        assert torch.all(memory[offset + n :] == 2.0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_extremes_round_as_torch_rounds_them(dtype: torch.dtype) -> None:
+    """Every 16-bit pattern as parameter and, shuffled, as gradient: subnormals, overflow, infinities, NaN."""
+    patterns = torch.arange(-(2**15), 2**15).to(torch.int16)
+    shuffled = patterns[torch.randperm(2**16, generator=torch.Generator().manual_seed(0))]
+    parameter = patterns.view(dtype).clone().requires_grad_()
+    optimizer = FusedCyclicSGD([parameter], 0.3, 0.3, cycle_momentum=False)
+    theirs = torch.optim.SGD([parameter.detach().float().requires_grad_()], lr=0.3, momentum=0.9)
+    (wide,) = every_parameter(theirs)
+    parameter.grad = shuffled.view(dtype)
+    wide.grad = parameter.grad.float()
+    optimizer.step()
+    theirs.step()
+    expected = wide.detach().to(dtype)
+    assert torch.isinf(expected).any()
+    assert torch.allclose(parameter.detach(), expected, rtol=0, atol=0, equal_nan=True)
+    number = ~expected.isnan()
+    assert bits(parameter.detach()[number]) == bits(expected[number])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_element_at_a_time_gives_the_same_bits(dtype: torch.dtype) -> None:
+    (whole,) = parameters([150], dtype)
+    sets = gradient_sets([whole], 3)
+    single = [p.clone().detach().requires_grad_() for p in whole]
+    together, apart = ours([whole], **OPTIONS[-1]), ours(single, **OPTIONS[-1])
+    for (gradient,) in sets:
+        whole.grad = gradient
+        give(single, list(gradient))
+        together.step()
+        apart.step()
+    joined = ours([torch.stack([p.detach() for p in single]).requires_grad_()])
+    joined.state[every_parameter(joined)[0]]["momentum_buffer"] = torch.stack(
+        [apart.state[p]["momentum_buffer"] for p in single]
+    )
+    assert_same_training(together, joined)
