@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -29,6 +29,16 @@ def checked_step(step: int) -> int:
     return int(step)
 
 
+def _checked_schedules(schedules: Iterable[CyclicSchedule]) -> list[CyclicSchedule]:
+    if not isinstance(schedules, Iterable):
+        raise TypeError(f"schedules={schedules!r} must be a sequence of schedules")
+    schedules = list(schedules)
+    for schedule in schedules:
+        if not hasattr(schedule, "_policy"):
+            raise TypeError(f"schedules: {schedule!r} must be a schedule such as CyclicSchedule(...)")
+    return schedules
+
+
 def _checked_steps(steps: Steps) -> range | npt.NDArray[np.int64]:
     """A range with step 1, or an int64 array."""
     if isinstance(steps, numbers.Integral) and not isinstance(steps, bool):
@@ -36,13 +46,16 @@ def _checked_steps(steps: Steps) -> range | npt.NDArray[np.int64]:
             raise ValueError(f"steps={steps!r} must be a count of steps, 0 or more")
         steps = range(int(steps))
     if isinstance(steps, range):
-        if steps:
-            checked_step(min(steps[0], steps[-1]))
-            checked_step(max(steps[0], steps[-1]))
-        if steps.step == 1 or not steps:
-            return steps
-        return np.arange(steps.start, steps.stop, steps.step, dtype=np.int64)
-    array = np.asarray(steps)
+        if not steps:
+            return range(0)
+        first, last = checked_step(steps[0]), checked_step(steps[-1])
+        if steps.step == 1 or first == last:
+            return range(first, last + 1)
+        return first + steps.step * np.arange(len(steps), dtype=np.int64)
+    try:
+        array = np.asarray(steps)
+    except ValueError:
+        raise TypeError(f"steps={steps!r} must be a count, a range or a one-dimensional integer array") from None
     if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
         raise TypeError(
             f"steps with shape={array.shape} and dtype={array.dtype} must be a count, a range "
@@ -89,7 +102,7 @@ def evaluate(
     >>> lr.tolist()
     [[0.1, 0.3, 0.5, 0.3, 0.1], [0.0, 1.0, 0.0, 1.0, 0.0]]
     """
-    schedules = list(schedules)
+    schedules = _checked_schedules(schedules)
     checked = _checked_steps(steps)
     shape = (len(schedules), len(checked))
     lr, momentum = (np.empty(shape), np.empty(shape)) if out is None else _checked_out(out, shape)

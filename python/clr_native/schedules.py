@@ -32,7 +32,10 @@ class ScheduleValue(NamedTuple):
 def _number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}={value!r} must be a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}={value!r} must be within the range of a float") from None
 
 
 def _size(name: str, value: object) -> int:
@@ -44,7 +47,7 @@ def _size(name: str, value: object) -> int:
 
 
 def _choice(name: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
 
 
@@ -260,6 +263,8 @@ class CyclicSchedule:
         assert self.scale_fn is not None
         scale = self.scale_fn(argument)
         try:
-            return float(scale)
-        except TypeError:
-            raise TypeError(f"scale_fn({argument})={scale!r} must be a number") from None
+            if not isinstance(scale, str):
+                return float(scale)
+        except (TypeError, ValueError):
+            pass
+        raise TypeError(f"scale_fn({argument})={scale!r} must be a number")
