@@ -117,6 +117,4 @@ def verify(name: str, workload: Workload, gradients: Gradients | None = None) ->
         (contender.momentum_buffers(), reference.momentum_buffers()),
     ):
         for at, (result, wanted) in enumerate(zip(results, references, strict=True)):
-            assert torch.equal(result, wanted), (
-                f"{name}, {workload.name}: tensor {at} differs from torch's loop"
-            )
+            assert torch.equal(result, wanted), f"{name}, {workload.name}: tensor {at} differs from torch's loop"

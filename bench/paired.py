@@ -28,12 +28,12 @@ IMPORT_ROUNDS = 10
 REPLAY_SHARE = 10
 
 
-def step_visits(workload: Workload, threads: int) -> dict[str, Visit]:
+def step_visits(workload: Workload, threads: int, backward: bool) -> dict[str, Visit]:
     """Every contender over the very same parameters and gradients, each with its own momentum.
 
     The floor runs over our buffers as well: same addresses, same traffic.
     """
-    tensors = Tensors(workload)
+    tensors = Tensors(workload, backward=backward)
     built = {name: contenders.build(name, tensors) for name in CONTENDERS}
     visits = {name: visit(contender.step, tensors.turn) for name, contender in built.items()}
     if floor.available():
@@ -44,7 +44,7 @@ def step_visits(workload: Workload, threads: int) -> dict[str, Visit]:
     return visits
 
 
-def step_row(workload: Workload, threads: int, rounds: int) -> Row:
+def step_row(workload: Workload, threads: int, rounds: int, backward: bool) -> Row:
     torch.set_num_threads(threads)
     contenders.verify(OURS, workload)
     if floor.available():
@@ -52,12 +52,13 @@ def step_row(workload: Workload, threads: int, rounds: int) -> Row:
     samples: Samples = {}
     builds = min(BUILDS, rounds)
     for build in range(builds):
-        visits = step_visits(workload, threads)
+        visits = step_visits(workload, threads, backward)
         for name, values in alternate(visits, -(-rounds // builds), seed=build).items():
             samples.setdefault(name, []).extend(values)
         del visits
         gc.collect()  # optimizer and scheduler refer to each other, and GPT-2's buffers are large
-    return Row.of("step", workload.title, threads, samples)
+    title = workload.title + ", new gradients" * backward
+    return Row.of("step", title, threads, samples)
 
 
 def schedule_row(mode: Mode, memory: Memory, threads: int, rounds: int) -> Row:
@@ -96,16 +97,19 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--workload", nargs="+", choices=choices, default=choices, metavar="NAME", help=f"of {choices}")
     add("--threads", nargs="+", type=int, default=sorted({1, most}), help=f"default: 1 and {most}")
     add("--rounds", type=int, help=f"default: {ROUNDS}, of imports {IMPORT_ROUNDS}")
+    add("--backward", action="store_true", help="new gradient tensors before each step, as autograd makes them")
     add("--json", type=Path, metavar="FILE", help="write machine, times and ratios")
     return parser.parse_args(argv)
 
 
-def measure(name: str, threads: Sequence[int], rounds: int | None) -> list[Row]:
+def measure(name: str, options: argparse.Namespace) -> list[Row]:
+    """All rows of one workload."""
+    threads, rounds = options.threads, options.rounds
     if name == "schedule":
         return schedule_rows(threads, rounds or ROUNDS)
     if name == "import":
         return [import_row(rounds or IMPORT_ROUNDS)]
-    return [step_row(WORKLOADS[name], count, rounds or ROUNDS) for count in threads]
+    return [step_row(WORKLOADS[name], count, rounds or ROUNDS, options.backward) for count in threads]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -114,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows: list[Row] = []
     for name in options.workload:
         print(f"measuring {name} ...", file=sys.stderr, flush=True)
-        rows += measure(name, options.threads, options.rounds)
+        rows += measure(name, options)
     print(f"{tables.markdown(rows)}\n\n{machine.caption(found)}")
     if options.json:
         save(options.json, found, rows)

@@ -12,12 +12,13 @@ from bench.rows import load
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
-    parser.add_argument("json", type=Path)
+    parser.add_argument("json", type=Path, nargs="+", help="the rows of several files stand in one table")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="default: standard output")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="a PNG of the steps")
     options = parser.parse_args(argv)
-    found, rows = load(options.json)
-    caption = machine.caption(found)
+    loaded = [load(path) for path in options.json]
+    rows = [row for _, found in loaded for row in found]
+    caption = "\n".join(dict.fromkeys(machine.caption(found) for found, _ in loaded))
     text = f"{tables.markdown(rows)}\n\n{caption}\n"
     if options.markdown:
         options.markdown.write_text(text, encoding="utf-8")

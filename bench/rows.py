@@ -74,9 +74,7 @@ def load(path: Path) -> tuple[dict[str, str], list[Row]]:
 
 
 def from_dict(row: dict[str, Any]) -> Row:
-    spreads = {
-        key: {name: Spread(**value) for name, value in row[key].items()} for key in ("seconds", "ratios")
-    }
+    spreads = {key: {name: Spread(**value) for name, value in row[key].items()} for key in ("seconds", "ratios")}
     return Row(**(row | spreads))
 
 

@@ -25,9 +25,7 @@ def gradients(request: pytest.FixtureRequest) -> tuple[Workload, Gradients]:
 
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("contender", CONTENDERS)
-def test_step(
-    benchmark: BenchmarkFixture, gradients: tuple[Workload, Gradients], contender: str, threads: int
-) -> None:
+def test_step(benchmark: BenchmarkFixture, gradients: tuple[Workload, Gradients], contender: str, threads: int) -> None:
     workload, sets = gradients
     torch.set_num_threads(threads)
     verify(contender, workload, sets)

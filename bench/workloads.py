@@ -110,8 +110,9 @@ def gradient_sets(workload: Workload) -> Gradients:
 class Tensors:
     """Fresh parameters of a workload, the same values every time, and two gradient sets used in turn."""
 
-    def __init__(self, workload: Workload, gradients: Gradients | None = None) -> None:
+    def __init__(self, workload: Workload, gradients: Gradients | None = None, *, backward: bool = False) -> None:
         self.workload = workload
+        self.backward = backward
         self.parameters = normal_tensors(workload.shapes, PARAMETER_SEED, 1.0)
         for parameter in self.parameters:
             parameter.requires_grad_()
@@ -119,10 +120,17 @@ class Tensors:
         self.current = 0
 
     def turn(self) -> None:
-        """Hand out the other gradient set, as a backward pass would: outside the time measured."""
+        """Hand out the other gradient set, outside the time measured.
+
+        With ``backward`` autograd makes new gradient tensors of it, as after ``zero_grad(set_to_none=True)``: no
+        Python object stands for them yet, and an optimizer has never seen them.
+        """
         self.current = 1 - self.current
-        for parameter, gradient in zip(self.parameters, self.gradients[self.current], strict=True):
-            parameter.grad = gradient
+        gradients = self.gradients[self.current]
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = None if self.backward else gradient
+        if self.backward:
+            torch.autograd.backward(self.parameters, gradients)
 
     def groups(self) -> list[list[Tensor]]:
         size = len(self.parameters) // self.workload.groups

@@ -25,7 +25,7 @@ class StepPlan {
   std::vector<GroupValues> groups;
   std::vector<Slot> slots;
   std::vector<Range> copied;  // memory that slots are copies of, written after them
-  bool in_order = false;  // some slots share memory: their updates must follow each other as listed
+  bool in_order = false;      // some slots share memory: their updates must follow each other as listed
 
   // Bytes of all parameters of the work list.
   std::int64_t parameter_bytes() const;

@@ -75,8 +75,7 @@ CLR_INLINE Phase windowed(Window window, Phase phase) {
   }
   if (window == Window::hann) {
     const bool rise_is_less = phase.rise.hi <= phase.fall.hi;
-    const DoubleDouble t = {rise_is_less ? phase.rise.hi : phase.fall.hi,
-                            rise_is_less ? phase.rise.lo : phase.fall.lo};
+    const DoubleDouble t = {rise_is_less ? phase.rise.hi : phase.fall.hi, rise_is_less ? phase.rise.lo : phase.fall.lo};
     const DoubleDouble less = sin_squared_half_pi(t);
     const DoubleDouble more = add(negated(less), 1.0);
     return {{rise_is_less ? less.hi : more.hi, rise_is_less ? less.lo : more.lo},
@@ -162,8 +161,7 @@ CLR_INLINE Value value_at(const Policy& policy, Window window, Phase phase, Scal
 // The value of update number `step`, 0 to 2^63 - 1. `custom` is read in Mode::custom only.
 CLR_INLINE Value evaluate(const Policy& policy, uint64_t step, double custom) {
   const Position at = position_of(policy, step);
-  return value_at(policy, policy.window, phase_of(policy, at.step_in_cycle),
-                  scale_of(policy, step, at.cycle, custom));
+  return value_at(policy, policy.window, phase_of(policy, at.step_in_cycle), scale_of(policy, step, at.cycle, custom));
 }
 
 // Can a value of this policy be one that no optimizer may be given?

@@ -84,8 +84,8 @@ void fill_segments(const Policy& policy, uint64_t first, int64_t count, double* 
     int64_t n = count - i < at_most ? count - i : at_most;
     if (steps - done < static_cast<uint64_t>(n)) n = static_cast<int64_t>(steps - done);
     const Scale scale = scale_is_per_cycle(policy.mode) ? scale_of(policy, step, at.cycle, 1.0) : custom_scale(1.0);
-    fill(policy, {rising, static_cast<double>(done), static_cast<double>(steps), step, scale},
-         static_cast<int32_t>(n), lr + i, momentum + i);
+    fill(policy, {rising, static_cast<double>(done), static_cast<double>(steps), step, scale}, static_cast<int32_t>(n),
+         lr + i, momentum + i);
     i += n;
   }
 }

@@ -32,8 +32,8 @@ CLR_INLINE float widened(Float16 x) {
   const uint32_t magnitude = static_cast<uint32_t>(x) & 0x7fffu;
   if (magnitude >= 0x7c00u) return float_of_bits(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
   // Below 2^-14 the value is an integer multiple of 2^-24; above, the exponent moves from bias 15 to 127.
-  const float value = magnitude < 0x400u ? static_cast<float>(magnitude) * 0x1p-24f
-                                         : float_of_bits((magnitude << 13) + (112u << 23));
+  const float value =
+      magnitude < 0x400u ? static_cast<float>(magnitude) * 0x1p-24f : float_of_bits((magnitude << 13) + (112u << 23));
   return float_of_bits(sign | bits_of_float(value));
 }
 

@@ -76,7 +76,8 @@ const Isa& choose_isa(const char* wanted) {
   }
   if (chosen == nullptr) {
     throw std::invalid_argument("CLR_NATIVE_ISA=" + std::string(wanted) +
-                                " is not available in this build on this processor: unset it or choose one of " + usable);
+                                " is not available in this build on this processor: unset it or choose one of " +
+                                usable);
   }
   return *chosen;
 }

@@ -75,16 +75,12 @@ CLR_INLINE __m256i first_lanes_64(int n) {
 }
 
 CLR_INLINE void load_first(const float* from, int n, F32& to) { to.x = _mm256_maskload_ps(from, first_lanes(n)); }
-CLR_INLINE void load_first(const double* from, int n, F64& to) {
-  to.x = _mm256_maskload_pd(from, first_lanes_64(n));
-}
+CLR_INLINE void load_first(const double* from, int n, F64& to) { to.x = _mm256_maskload_pd(from, first_lanes_64(n)); }
 CLR_INLINE void load_first(const Bfloat16* from, int n, F32& to) { load_first_by_copy(from, n, to); }
 CLR_INLINE void load_first(const Float16* from, int n, F32& to) { load_first_by_copy(from, n, to); }
 
 CLR_INLINE void store_first(const F32& from, int n, float* to) { _mm256_maskstore_ps(to, first_lanes(n), from.x); }
-CLR_INLINE void store_first(const F64& from, int n, double* to) {
-  _mm256_maskstore_pd(to, first_lanes_64(n), from.x);
-}
+CLR_INLINE void store_first(const F64& from, int n, double* to) { _mm256_maskstore_pd(to, first_lanes_64(n), from.x); }
 CLR_INLINE void store_first(const F32& from, int n, Bfloat16* to) { store_first_by_copy(from, n, to); }
 CLR_INLINE void store_first(const F32& from, int n, Float16* to) { store_first_by_copy(from, n, to); }
 

@@ -81,9 +81,7 @@ CLR_INLINE void load_first(const Float16* from, int n, F32& to) {
   to.x = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_lanes(n), from));
 }
 
-CLR_INLINE void store_first(const F32& from, int n, float* to) {
-  _mm512_mask_storeu_ps(to, first_lanes(n), from.x);
-}
+CLR_INLINE void store_first(const F32& from, int n, float* to) { _mm512_mask_storeu_ps(to, first_lanes(n), from.x); }
 CLR_INLINE void store_first(const F64& from, int n, double* to) {
   _mm512_mask_storeu_pd(to, static_cast<__mmask8>(first_lanes(n)), from.x);
 }

@@ -101,9 +101,9 @@ Value BoundPolicy::value(uint64_t step, py::handle scale_fn) const {
 
 void bind_schedule(py::module_& m) {
   py::class_<BoundPolicy>(m, "Policy", "A schedule's numbers, checked and ready for evaluation.")
-      .def(py::init(&make_policy), py::kw_only(), py::arg("up"), py::arg("down"), py::arg("base_lr"),
-           py::arg("max_lr"), py::arg("base_momentum"), py::arg("max_momentum"), py::arg("window"), py::arg("mode"),
-           py::arg("gamma"), py::arg("decay_steps"), py::arg("decay_base"), py::arg("scale_by_cycle"))
+      .def(py::init(&make_policy), py::kw_only(), py::arg("up"), py::arg("down"), py::arg("base_lr"), py::arg("max_lr"),
+           py::arg("base_momentum"), py::arg("max_momentum"), py::arg("window"), py::arg("mode"), py::arg("gamma"),
+           py::arg("decay_steps"), py::arg("decay_base"), py::arg("scale_by_cycle"))
       .def(
           "value",
           [](const BoundPolicy& self, std::uint64_t step, const py::object& scale_fn) {
@@ -111,13 +111,12 @@ void bind_schedule(py::module_& m) {
             return py::make_tuple(value.lr, value.momentum);
           },
           py::arg("step"), py::arg("scale_fn") = py::none(), "(lr, momentum) of update number `step`.")
-      .def("scale_argument", &BoundPolicy::scale_argument, py::arg("step"),
-           "What scale_fn is called with at `step`.");
+      .def("scale_argument", &BoundPolicy::scale_argument, py::arg("step"), "What scale_fn is called with at `step`.");
   m.def("fill_range", &fill_range, py::arg("policies"), py::arg("first"), py::arg("scales"), py::arg("lr").noconvert(),
         py::arg("momentum").noconvert(),
         "Fill lr[G, S] and momentum[G, S] for S steps from `first` on; (row, column) of the first invalid value.");
-  m.def("fill_steps", &fill_steps, py::arg("policies"), py::arg("steps"), py::arg("scales"),
-        py::arg("lr").noconvert(), py::arg("momentum").noconvert(), "The same for an int64 array of steps.");
+  m.def("fill_steps", &fill_steps, py::arg("policies"), py::arg("steps"), py::arg("scales"), py::arg("lr").noconvert(),
+        py::arg("momentum").noconvert(), "The same for an int64 array of steps.");
 }
 
 }  // namespace clr

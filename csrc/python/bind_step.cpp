@@ -209,7 +209,8 @@ class Step {
       const py::gil_scoped_release release;
       complete = run_step(plan_, kernels, cuts_);
     }
-    if (!complete) throw std::runtime_error("torch's thread pool failed in the middle of a step: weights are undefined");
+    if (!complete)
+      throw std::runtime_error("torch's thread pool failed in the middle of a step: weights are undefined");
     for (const DenseCopy& copy : held_.copies) TorchReader::get().copy(copy.parameter, copy.dense);
   }
 

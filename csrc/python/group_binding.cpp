@@ -29,9 +29,7 @@ void set_item(PyObject* dict, PyObject* key, const py::object& value) {
 }
 
 // Interned or not: keys that come out of a checkpoint need not be.
-bool same_key(PyObject* a, PyObject* b) {
-  return a == b || (PyUnicode_Check(a) && PyUnicode_Compare(a, b) == 0);
-}
+bool same_key(PyObject* a, PyObject* b) { return a == b || (PyUnicode_Check(a) && PyUnicode_Compare(a, b) == 0); }
 
 bool same_bits(double a, double b) { return double_to_bits(a) == double_to_bits(b); }
 
@@ -139,8 +137,8 @@ void GroupBinding::read_position() {
   step_object_ = py::reinterpret_borrow<py::object>(object);
 }
 
-// lr and momentum: obeys what stands in the group. Returns whether that was set by hand. A zero that we did not write is
-// by hand even where the schedule says zero too: it is how torch.distributed asks for a step that moves no weight.
+// lr and momentum: obeys what stands in the group. Returns whether that was set by hand. A zero that we did not write
+// is by hand even where the schedule says zero too: it is how torch.distributed asks for a step that moves no weight.
 bool GroupBinding::read_scheduled(const Setting& written, double scheduled, double& value) const {
   PyObject* const object = item(written.key);
   value = scheduled;
@@ -180,8 +178,8 @@ void GroupBinding::read_settings() {
 void GroupBinding::require(bool ok, const char* name, double value, const char* must) const {
   if (ok) return;
   throw py::value_error("parameter group " + std::to_string(index_) + ": " + name + "=" +
-                        py::repr(py::float_(value)).cast<std::string>() +
-                        " at applied_steps=" + std::to_string(step_) + " must be " + must);
+                        py::repr(py::float_(value)).cast<std::string>() + " at applied_steps=" + std::to_string(step_) +
+                        " must be " + must);
 }
 
 const GroupValues& GroupBinding::read() {
@@ -190,7 +188,8 @@ const GroupValues& GroupBinding::read() {
     if (policy_.has_momentum()) values_.momentum = current_.momentum;
     by_hand_ = false;
   } else {
-    entries_.clear();  // should this step be refused, what is read here is not what the dict held when it was remembered
+    entries_
+        .clear();  // should this step be refused, what is read here is not what the dict held when it was remembered
     read_position();
     const bool lr_by_hand = read_scheduled(lr_, current_.lr, values_.lr);
     const bool momentum_by_hand =
@@ -206,7 +205,8 @@ const GroupValues& GroupBinding::read() {
 void GroupBinding::prepare_next() {
   next_step_ = by_hand_ ? step_ : step_ + 1;
   next_ = by_hand_ ? current_ : policy_.value(next_step_, scale_fn_);
-  next_step_object_ = by_hand_ ? step_object_ : py::reinterpret_steal<py::object>(PyLong_FromUnsignedLongLong(next_step_));
+  next_step_object_ =
+      by_hand_ ? step_object_ : py::reinterpret_steal<py::object>(PyLong_FromUnsignedLongLong(next_step_));
   next_lr_ = float_object(next_.lr, lr_.object, lr_.value);
   if (policy_.has_momentum()) next_momentum_ = float_object(next_.momentum, momentum_.object, momentum_.value);
 }

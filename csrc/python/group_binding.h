@@ -77,8 +77,8 @@ class GroupBinding {
   GroupValues values_{};
   bool by_hand_ = false;
 
-  // The dict's entries after the last write(), in their order; empty if they say nothing (a tensor can change in place).
-  // Walking over them is far cheaper than looking every key up.
+  // The dict's entries after the last write(), in their order; empty if they say nothing (a tensor can change in
+  // place). Walking over them is far cheaper than looking every key up.
   std::vector<std::pair<PyObject*, PyObject*>> entries_;
   bool unchanged_ = false;
 

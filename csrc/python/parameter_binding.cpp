@@ -73,8 +73,8 @@ void ParameterBinding::relayout(const DLTensor& view) {
   const DType dtype = dtype_of(layout, parameter_, name());
   const Density density = density_of(layout);
   if (density == Density::overlapping) {
-    throw py::value_error(name() + ": stride=" + py::str(parameter_.attr("stride")()).cast<std::string>() +
-                          " with " + described(parameter_, "shape") +
+    throw py::value_error(name() + ": stride=" + py::str(parameter_.attr("stride")()).cast<std::string>() + " with " +
+                          described(parameter_, "shape") +
                           " uses one memory place for several elements: make it dense with .contiguous()");
   }
   layout_ = layout;

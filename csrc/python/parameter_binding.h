@@ -55,8 +55,9 @@ class ParameterBinding {
   // `state`: the dict in optimizer.state for this parameter, or null.
   void bind_state(PyObject* state) { state_ = py::reinterpret_borrow<py::object>(state); }
 
-  // Reads and checks everything and adds a slot to the plan, if there is a gradient: returns whether there is. Throws TypeError or ValueError, with
-  // nothing changed, for what cannot be updated. Memory that the slot points to is kept alive by `held` and this object.
+  // Reads and checks everything and adds a slot to the plan, if there is a gradient: returns whether there is. Throws
+  // TypeError or ValueError, with nothing changed, for what cannot be updated. Memory that the slot points to is kept
+  // alive by `held` and this object.
   bool read(bool group_keeps_buffers, StepPlan& plan, Held& held);
 
   // Has the memory that the last read() pointed to moved since the read() before?
@@ -80,14 +81,14 @@ class ParameterBinding {
   std::size_t index_;
 
   bool seen_ = false;
-  Layout layout_;          // of the parameter, as last seen
+  Layout layout_;  // of the parameter, as last seen
   Density density_{};
   DType dtype_{};
   std::int64_t size_ = 0;
   void* data_ = nullptr;
 
   SeenTensors seen_parameters_, seen_gradients_;
-  py::object buffer_;      // the object in state, if buffer_data_ points into it
+  py::object buffer_;  // the object in state, if buffer_data_ points into it
   void* buffer_data_ = nullptr;
   py::object new_buffer_;  // made by read(), not yet in state
   bool moved_ = true;

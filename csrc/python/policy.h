@@ -13,9 +13,7 @@ struct BoundPolicy {
   Policy policy;
   bool scale_by_cycle;  // Mode::custom: the scale is a function of the cycle (from 1), else of the step (from 0)
 
-  uint64_t scale_argument(uint64_t step) const {
-    return scale_by_cycle ? position_of(policy, step).cycle + 1 : step;
-  }
+  uint64_t scale_argument(uint64_t step) const { return scale_by_cycle ? position_of(policy, step).cycle + 1 : step; }
 
   bool has_momentum() const { return policy.base_momentum == policy.base_momentum; }
 

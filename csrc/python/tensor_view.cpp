@@ -128,8 +128,7 @@ bool TorchReader::read(PyObject* tensor, DLTensor& view) const {
     return false;
   }
   // A null pointer is legal for empty tensors only.
-  return view.data != nullptr ||
-         std::any_of(view.shape, view.shape + view.ndim, [](std::int64_t n) { return n == 0; });
+  return view.data != nullptr || std::any_of(view.shape, view.shape + view.ndim, [](std::int64_t n) { return n == 0; });
 }
 
 bool TorchReader::is_negative(PyObject* tensor) const {

@@ -25,8 +25,7 @@ struct Values {
 Values expected(const clr::Policy& policy, const std::vector<std::int64_t>& steps, const std::vector<double>& scales) {
   Values v(steps.size());
   for (std::size_t i = 0; i < steps.size(); ++i) {
-    const clr::Value value =
-        clr::baseline_kernels.evaluate(policy, static_cast<std::uint64_t>(steps[i]), scales[i]);
+    const clr::Value value = clr::baseline_kernels.evaluate(policy, static_cast<std::uint64_t>(steps[i]), scales[i]);
     v.lr[i] = value.lr;
     v.momentum[i] = value.momentum;
   }
@@ -128,8 +127,8 @@ TEST_CASE("bulk: nothing is written beside a range") {
 
 TEST_CASE("bulk: a constant amplitude repeats itself exactly for any lengths of cycle and range") {
   for (const clr::Isa& isa : clr_test::testable_isas()) {
-    for (const std::uint64_t up : {1, 2, 700, 1024, 1500, 5000}) {
-      for (const std::size_t count : {1, 3, 2047, 2048, 2049, 6001}) {
+    for (const std::uint64_t up : {1u, 2u, 700u, 1024u, 1500u, 5000u}) {
+      for (const std::size_t count : {1u, 3u, 2047u, 2048u, 2049u, 6001u}) {
         Schedule s;
         s.up = up;
         s.down = up / 2 + 1;
@@ -147,7 +146,7 @@ TEST_CASE("bulk: fill gives each row what a kernel gives it") {
   Random random(3);
   const std::vector<Schedule> some = clr_test::schedules();
   for (const clr::Isa& isa : clr_test::testable_isas()) {
-    for (const std::size_t count : {0, 1, 100}) {
+    for (const std::size_t count : {0u, 1u, 100u}) {
       const std::vector<std::int64_t> steps = counted(12, count);
       const std::vector<double> scales = random_scales(count, random);
       std::vector<Values> got(some.size(), Values(count));

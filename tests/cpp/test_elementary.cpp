@@ -88,8 +88,8 @@ TEST_CASE("elementary: exp(n log 2 + r) splits off n") {
     const Quad rest = quad(x) - log2 * quad(static_cast<double>(e.exponent));
     REQUIRE(static_cast<double>(clr_test::magnitude(rest)) < 0.3466);
     // exp(rest), not exp(rest) - 1: log 2 itself is known to 2^-107 only, times n.
-    worst = std::max(worst, relative_error_log2(clr::add(e.minus_one, 1.0),
-                                                quad(1.0) + clr_test::quad_exp_minus_one(rest)));
+    worst = std::max(worst,
+                     relative_error_log2(clr::add(e.minus_one, 1.0), quad(1.0) + clr_test::quad_exp_minus_one(rest)));
   }
   CHECK(worst <= kPromise);
 }

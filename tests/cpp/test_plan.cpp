@@ -52,8 +52,8 @@ std::vector<std::vector<int>> coverage(const StepPlan& plan, const std::vector<C
 }
 
 bool is_cache_line_start(const Slot& slot, std::int64_t element) {
-  const auto address =
-      reinterpret_cast<std::uintptr_t>(slot.parameter) + static_cast<std::uintptr_t>(element * clr::size_of(slot.dtype));
+  const auto address = reinterpret_cast<std::uintptr_t>(slot.parameter) +
+                       static_cast<std::uintptr_t>(element * clr::size_of(slot.dtype));
   return address % 64 == 0;
 }
 

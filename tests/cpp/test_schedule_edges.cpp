@@ -54,8 +54,8 @@ TEST_CASE("schedule: no value leaves its boundaries while the scale is in 0 to 1
     for (int i = 0; i < 200; ++i) {
       const std::uint64_t step = std::min(random.bits() >> random.below(64), kLastStep);
       const Value v = value_of(policy, step, i == 0 ? 0.0 : i == 1 ? 1.0 : random.unit());
-      const bool inside = v.lr >= least && v.lr <= s.max_lr && v.momentum >= s.base_momentum &&
-                          v.momentum <= s.max_momentum;
+      const bool inside =
+          v.lr >= least && v.lr <= s.max_lr && v.momentum >= s.base_momentum && v.momentum <= s.max_momentum;
       if (!inside) FAIL_CHECK(described(s), ", step=", step, ": lr=", v.lr, ", momentum=", v.momentum);
     }
   }

@@ -41,7 +41,8 @@ Pair exact_window(const Schedule& s, std::uint64_t step) {
 Pair exact_scale(const Schedule& s, std::uint64_t step, double custom) {
   const std::uint64_t cycle = step / (s.up + s.down);
   Quad scale = quad(1.0);
-  if (s.mode == clr::Mode::halved) scale = quad(std::ldexp(1.0, -static_cast<int>(std::min<std::uint64_t>(cycle, 2000))));
+  if (s.mode == clr::Mode::halved)
+    scale = quad(std::ldexp(1.0, -static_cast<int>(std::min<std::uint64_t>(cycle, 2000))));
   if (s.mode == clr::Mode::power_of_step) scale = clr_test::quad_power(s.gamma, step);
   if (s.mode == clr::Mode::power_of_cycle) scale = clr_test::quad_power(s.gamma, cycle);
   if (s.mode == clr::Mode::custom) scale = quad(custom);
@@ -65,11 +66,10 @@ Errors errors(const Schedule& s, std::uint64_t step, double custom) {
   const Quad base = quad(s.base_lr) * (s.decay_base ? scale.value : quad(1.0));
   const Quad lr = base + (quad(s.max_lr) - quad(s.base_lr)) * window.value * scale.value;
   // 1 - window * scale, on the way that does not cancel.
-  const Quad still = scale.value <= quad(1.0) ? scale.rest + scale.value * window.rest
-                                              : quad(1.0) - window.value * scale.value;
+  const Quad still =
+      scale.value <= quad(1.0) ? scale.rest + scale.value * window.rest : quad(1.0) - window.value * scale.value;
   const Quad momentum = quad(s.base_momentum) + (quad(s.max_momentum) - quad(s.base_momentum)) * still;
-  return {clr_test::error_in_ulp(value.lr, lr), clr_test::error_in_ulp(value.momentum, momentum),
-          value.lr < 0x1p-1000};
+  return {clr_test::error_in_ulp(value.lr, lr), clr_test::error_in_ulp(value.momentum, momentum), value.lr < 0x1p-1000};
 }
 
 // Steps where something happens, and any. Powers are known exactly enough below 2^40 only.

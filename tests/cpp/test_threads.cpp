@@ -58,15 +58,14 @@ TEST_CASE("threads: torch's are found and their number is torch's") {
 TEST_CASE("threads: every part runs once") {
   const Pool pool(4);
   std::vector<int> count(4);
-  CHECK(clr::run_parts(
-      4, [](int part, void* context) { ++static_cast<int*>(context)[part]; }, count.data()));
+  CHECK(clr::run_parts(4, [](int part, void* context) { ++static_cast<int*>(context)[part]; }, count.data()));
   CHECK(count == std::vector<int>(4, 1));
   CHECK(pool.calls() == 1);
 }
 
 TEST_CASE("threads: a step gives the bits of one thread") {
   for (const clr::Isa& isa : clr_test::testable_isas()) {
-    for (const std::uint32_t threads : {2, 3, 8}) {
+    for (const std::uint32_t threads : {2u, 3u, 8u}) {
       const Pool pool(threads);
       Model serial(200), threaded(200);
       std::vector<clr::Cut> cuts;
@@ -112,8 +111,8 @@ TEST_CASE("threads: bulk values are those of one thread") {
   schedule.gamma = 0.9999;
   std::vector<std::int64_t> steps(Bulk::count);
   for (std::size_t i = 0; i < steps.size(); ++i) steps[i] = static_cast<std::int64_t>(i * 7919 % 100000);
-  for (const std::int64_t* const array : {static_cast<const std::int64_t*>(nullptr), steps.data()}) {
-    const clr::BulkSteps at = {3, array, Bulk::count};
+  for (const bool as_array : {false, true}) {
+    const clr::BulkSteps at = {3, as_array ? steps.data() : nullptr, Bulk::count};
     Bulk serial(schedule), threaded(schedule);
     REQUIRE(clr::fill(serial.rows, at, kernels()));
     const Pool pool(3);

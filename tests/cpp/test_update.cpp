@@ -24,8 +24,13 @@ struct Tensors {
         buffer(clr_test::numbers<T>(size, random, rarity)) {}
 
   clr::Slot slot(const Variant& v) {
-    return {parameter.data(), gradient.data(), v.has_buffer ? buffer.data() : nullptr,
-            static_cast<std::int64_t>(parameter.size()), 0, T::dtype, v.first};
+    return {parameter.data(),
+            gradient.data(),
+            v.has_buffer ? buffer.data() : nullptr,
+            static_cast<std::int64_t>(parameter.size()),
+            0,
+            T::dtype,
+            v.first};
   }
 
   void update_by_reference(bool fused, const clr::GroupValues& group, const Variant& v) {
@@ -71,12 +76,12 @@ void check_variants(std::size_t size, unsigned rarity) {
 
 TEST_CASE_TEMPLATE("update: ordinary numbers", T, clr_test::Float32, clr_test::Float64, clr_test::Bfloat16,
                    clr_test::Float16) {
-  for (const std::size_t size : {1, 5, 64, 1003}) check_variants<T>(size, 0);
+  for (const std::size_t size : {1u, 5u, 64u, 1003u}) check_variants<T>(size, 0);
 }
 
 TEST_CASE_TEMPLATE("update: zeros denormals infinities and NaN among them", T, clr_test::Float32, clr_test::Float64,
                    clr_test::Bfloat16, clr_test::Float16) {
-  for (const std::size_t size : {63, 2000}) check_variants<T>(size, 3);
+  for (const std::size_t size : {63u, 2000u}) check_variants<T>(size, 3);
 }
 
 TEST_CASE("update: rates of zero and beyond float and momenta of 0 and 1") {

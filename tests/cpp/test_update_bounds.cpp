@@ -38,8 +38,13 @@ class Bench {
     gradient_.put(g, gaps[1]);
     buffer_.put(m, gaps[2]);
     const clr::GroupValues group = clr_test::group_of(v);
-    const clr::Slot slot = {parameter_.data(), gradient_.data(), v.has_buffer ? buffer_.data() : nullptr,
-                            static_cast<std::int64_t>(size), 0, T::dtype, v.first};
+    const clr::Slot slot = {parameter_.data(),
+                            gradient_.data(),
+                            v.has_buffer ? buffer_.data() : nullptr,
+                            static_cast<std::int64_t>(size),
+                            0,
+                            T::dtype,
+                            v.first};
     isa_.kernels->update(group, slot, static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end));
     for (std::size_t i = begin; i < end; ++i) {
       clr_test::reference_update<T>(clr_test::has_fma(isa_), group, v, p[i], g[i], m[i]);
@@ -75,7 +80,7 @@ TEST_CASE_TEMPLATE("update bounds: every misalignment of parameter gradient and 
   for (const clr::Isa& isa : clr_test::testable_isas()) {
     Bench<T> bench(isa);
     for (std::size_t gap = 0; gap <= GuardedArray<float>::kMostGap; ++gap) {
-      for (const std::size_t size : {1, 7, 33, 100, 150}) {
+      for (const std::size_t size : {1u, 7u, 33u, 100u, 150u}) {
         bench.check(size, 0, size, {gap, 0, 0}, kPlain);
         bench.check(size, 0, size, {0, gap, 1}, kPlain);
         bench.check(size, 0, size, {1, 2, gap}, kPlain);

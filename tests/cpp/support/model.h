@@ -34,9 +34,7 @@ class Model {
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 
-  void run_serially(const clr::CpuKernels& kernels) {
-    clr::run_between(plan, kernels, {0, 0}, {plan.slots.size(), 0});
-  }
+  void run_serially(const clr::CpuKernels& kernels) { clr::run_between(plan, kernels, {0, 0}, {plan.slots.size(), 0}); }
 
   bool has_the_bits_of(const Model& other) const {
     for (std::size_t i = 0; i < memory_.size(); ++i) {

@@ -113,8 +113,8 @@ template <class T>
 std::vector<typename T::Element> numbers(std::size_t count, Random& random, unsigned rarity) {
   using Real = typename T::Real;
   const double tiny = sizeof(Real) == 8 ? 0x1p-1060 : 0x1p-140;
-  const double specials[] = {0.0,     -0.0,     tiny,      -3 * tiny, 0x1p-24, 0x1.8p-25,
-                             65504.0, -65520.0, 0x1p127,   HUGE_VAL,  -HUGE_VAL, std::nan("")};
+  const double specials[] = {0.0,     -0.0,     tiny,    -3 * tiny, 0x1p-24,   0x1.8p-25,
+                             65504.0, -65520.0, 0x1p127, HUGE_VAL,  -HUGE_VAL, std::nan("")};
   std::vector<typename T::Element> result(count);
   for (auto& x : result) {
     const bool special = rarity != 0 && random.below(rarity) == 0;

@@ -1,5 +1,5 @@
-// A library with libtorch_cpu's name and the two functions that csrc/cpu/parallel.cpp looks for in it: one thread a part,
-// so that the sanitizers see the threads that a step runs on.
+// A library with libtorch_cpu's name and the two functions that csrc/cpu/parallel.cpp looks for in it: one thread a
+// part, so that the sanitizers see the threads that a step runs on.
 #include "torch_stand_in/pool.h"
 
 #include <atomic>
