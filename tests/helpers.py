@@ -22,8 +22,8 @@ GradientSets = Sequence[Sequence[Tensor]]
 
 # Settings that ours and torch's groups share.
 SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
-# On both sides of a vector and of a block of vectors, and past two blocks.
-LENGTHS = (1, 15, 17, 65, 129)
+# Around a vector and a block of vectors.
+LENGTHS = (1, 17, 65)
 # Of these, threads get their share: more than any size below which a step stays serial.
 LONG = 20_011
 

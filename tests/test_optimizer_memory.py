@@ -6,6 +6,7 @@ import gc
 import sys
 import tracemalloc
 import weakref
+from typing import Any
 
 import pytest
 import torch
@@ -78,9 +79,12 @@ def test_no_tensor_memory_beyond_the_momentum_buffers(tensors: int) -> None:
     assert sum(buffer.nbytes for p in over if (buffer := buffer_of(optimizer, p)) is not None) == 32 * tensors
 
 
-def test_without_momentum_no_buffers() -> None:
+@pytest.mark.parametrize(
+    "settings", [{"cycle_momentum": False, "momentum": 0.0}, {"base_momentum": 0.0, "max_momentum": 0.0}], ids=str
+)
+def test_without_momentum_no_buffers(settings: dict[str, Any]) -> None:
     over = parameters([8] * 10)
-    optimizer = FusedCyclicSGD(over, 0.1, 0.5, cycle_momentum=False, momentum=0.0)
+    optimizer = FusedCyclicSGD(over, 0.1, 0.5, **settings)
     give(over, gradient_sets(over, 1)[0])
     assert tensor_bytes_of_a_step(optimizer) == 0
     assert all(buffer_of(optimizer, p) is None for p in over)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ LRS: dict[str, Callable[[], Any]] = {
     "float": lambda: 0.07,
     "zero": lambda: 0.0,
     "int": lambda: 1,
+    "numpy": lambda: np.float64(0.07),
+    "numpy fp32": lambda: np.float32(0.0625),
     "tensor": lambda: torch.tensor(0.0625),
     "tensor of one": lambda: torch.tensor([0.0625]),
     "fp64 tensor": lambda: torch.tensor(0.07, dtype=torch.float64),

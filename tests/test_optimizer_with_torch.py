@@ -132,6 +132,34 @@ def test_a_step_under_no_grad_and_autocast() -> None:
     assert not optimizer.state[every_parameter(optimizer)[0]]["momentum_buffer"].requires_grad
 
 
+def test_an_update_within_backward() -> None:
+    """One optimizer a parameter, stepped as soon as its gradient is there."""
+    over = parameters([5, 7])
+    optimizers = {p: FusedCyclicSGD([p], 0.1, 0.5) for p in over}
+    expected = [p.detach().add(2 * p.detach(), alpha=-0.1) for p in over]
+
+    def hook(parameter: Tensor) -> None:
+        optimizers[parameter].step()
+        optimizers[parameter].zero_grad()
+
+    for p in over:
+        p.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
+    torch.stack([(p**2).sum() for p in over]).sum().backward()  # type: ignore[no-untyped-call]
+    assert all(torch.equal(p, q) and p.grad is None for p, q in zip(over, expected, strict=True))
+
+
+def test_lazy_modules() -> None:
+    """Parameters without a shape until the first forward pass."""
+    model = nn.LazyLinear(3)
+    optimizer = FusedCyclicSGD(model.parameters(), 0.1, 0.5)
+    optimizer.step()
+    model(torch.ones(2, 4)).sum().backward()
+    before, (lr,) = model.weight.detach().clone(), optimizer.get_last_lr()
+    optimizer.step()
+    assert model.weight.grad is not None
+    assert torch.equal(model.weight, before.add(model.weight.grad, alpha=-lr))
+
+
 def test_gradients_that_carry_a_graph() -> None:
     (weight,) = parameters([20])
     optimizer = FusedCyclicSGD([weight], 0.1, 0.5)

@@ -23,10 +23,8 @@ from helpers import (
     every_parameter,
     give,
     gradient_sets,
-    hand_over,
     parameters,
     raised,
-    sgd_beside,
     train,
 )
 
@@ -303,32 +301,6 @@ def test_a_buffer_is_kept_up_while_momentum_touches_zero() -> None:
         assert torch.equal(after, expected)
         found.append(momentum)
     assert 0.0 in found
-
-
-def test_a_buffer_is_kept_up_when_a_groups_momentum_becomes_zero() -> None:
-    (weight,) = parameters([9])
-    optimizer = FusedCyclicSGD([weight], 0.25, 0.5, cycle_momentum=False, momentum=0.5)
-    sets = gradient_sets([weight], 4)
-    for momentum, gradients in zip((0.5, 0.0, 0.0, 0.5), sets, strict=True):
-        optimizer.param_groups[0]["momentum"] = momentum
-        train(optimizer, [weight], [gradients], 1)
-    buffer = buffer_of(optimizer, weight)
-    assert buffer is not None
-    assert torch.equal(buffer, 0.5 * sets[2][0] + sets[3][0])
-
-
-def test_a_group_that_starts_without_momentum_starts_it_later() -> None:
-    (weight,) = parameters([9])
-    optimizer = FusedCyclicSGD([weight], 0.25, 0.5, cycle_momentum=False, momentum=0.0)
-    theirs, (twin,) = sgd_beside(optimizer)
-    for momentum, (gradient,) in zip((0.0, 0.0, 0.5, 0.5), gradient_sets([weight], 4), strict=True):
-        optimizer.param_groups[0]["momentum"] = momentum
-        hand_over(optimizer, theirs)
-        weight.grad = twin.grad = gradient
-        optimizer.step()
-        theirs.step()
-        assert (buffer_of(optimizer, weight) is None) == (momentum == 0.0)
-    assert_same_training(optimizer, theirs)
 
 
 def test_torch_lets_it_go_stale() -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD
-from helpers import assert_same_training, every_parameter, give, gradient_sets, parameters, picture
+from helpers import assert_same_training, every_parameter, give, gradient_sets, parameters, picture, raised
 
 Undo = Callable[[], object]
 NAN, INF = float("nan"), float("inf")
@@ -260,44 +260,13 @@ def test_what_stood_in_a_group_at_a_refused_step_is_forgotten(steps: int) -> Non
         assert optimizer.applied_steps == untouched.applied_steps
 
 
-def test_a_parameter_on_another_device_is_refused() -> None:
-    """At the step, since a model may yet be moved."""
-    meta = torch.zeros(3, device="meta", requires_grad=True)
-    over = [*parameters([3]), meta]
-    optimizer = FusedCyclicSGD(over, 0.1, 0.5)
-    give(over, [torch.ones(3), torch.ones(3, device="meta")])
+def test_a_state_that_makes_no_entries_of_its_own() -> None:
+    """A plain dict in place of torch's defaultdict: taken, or refused with nothing changed."""
+    optimizer = made(0)
+    optimizer.state = {}  # type: ignore[assignment]
     before = picture(optimizer)
-    with pytest.raises(TypeError, match="device=meta"):
-        optimizer.step()
-    assert picture(optimizer) == before
-
-
-def test_a_parameter_that_is_a_lazy_negative_is_refused() -> None:
-    over = [*parameters([3]), torch._neg_view(torch.ones(4)).requires_grad_()]
-    optimizer = FusedCyclicSGD(over, 0.1, 0.5)
-    give(over, [torch.ones(3), torch.ones(4)])
-    before = picture(optimizer)
-    with pytest.raises(TypeError, match="is_neg=True"):
-        optimizer.step()
-    assert picture(optimizer) == before
-
-
-def test_a_lazy_negative_at_the_place_of_a_known_gradient_is_refused() -> None:
-    """Tensor objects and memory come back at the same addresses all the time."""
-    (weight,) = parameters([40])
-    optimizer = FusedCyclicSGD([weight], 0.1, 0.5)
-    memory = torch.ones(40)
-    came_back = False
-    for _ in range(20):
-        weight.grad = memory.detach()
-        address = id(weight.grad)
-        optimizer.step()
-        before = picture(optimizer)["weights"]
-        weight.grad = None
-        weight.grad = torch._neg_view(memory)
-        came_back |= id(weight.grad) == address
-        with pytest.raises(TypeError, match="is_neg=True"):
-            optimizer.step()
-        assert picture(optimizer)["weights"] == before
-    if not came_back:
-        pytest.skip("no tensor object came back at a known address here")
+    error = raised(optimizer.step)
+    if error is not None:
+        assert picture(optimizer) == before
+    else:
+        assert len(optimizer.state) == 8

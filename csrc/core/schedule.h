@@ -96,7 +96,7 @@ CLR_INLINE Scale halved_scale(uint64_t cycle) {
   return {{1.0, 0.0}, power, two_sum(1.0, -(power.first * power.second))};
 }
 
-// gamma^n. Beyond 2^2019 either way the value says so: it is zero, or not finite.
+// gamma^n. Beyond 2^2019 either way the value says so: it is the base, or not finite.
 CLR_INLINE Scale power_scale(const Policy& policy, uint64_t n) {
   DoubleDouble x = times(policy.log_gamma, from_count(n));
   const bool too_small = x.hi < -1400.0;
@@ -107,7 +107,7 @@ CLR_INLINE Scale power_scale(const Policy& policy, uint64_t n) {
   // The mantissa lies in [1/2, 1], so that no product with it can overflow.
   const bool above_one = e.minus_one.hi > 0.0;
   const PowerOfTwo power = power_of_two(e.exponent + (above_one ? 1 : 0));
-  const DoubleDouble mantissa = times(add(e.minus_one, 1.0), above_one ? 0.5 : 1.0);
+  const DoubleDouble mantissa = times(add(e.minus_one, 1.0), too_small ? 0.0 : (above_one ? 0.5 : 1.0));
   const DoubleDouble rest = add(negated(scaled(mantissa, power)), 1.0);
   const bool near_one = e.exponent == 0;
   return {mantissa, power, {near_one ? -e.minus_one.hi : rest.hi, near_one ? -e.minus_one.lo : rest.lo}};
@@ -145,17 +145,19 @@ CLR_INLINE bool scale_is_per_cycle(Mode mode) {
 CLR_INLINE Value value_at(const Policy& policy, Window window, Phase phase, Scale scale) {
   const Phase w = windowed(window, phase);
   const DoubleDouble weight = times(w.rise, scale.mantissa);
-  const DoubleDouble decayed = scaled(times(scale.mantissa, policy.base_lr), scale.power);
-  const bool base_decays = policy.base_decay != 0.0;
-  const DoubleDouble base = {base_decays ? decayed.hi : policy.base_lr, base_decays ? decayed.lo : 0.0};
-  const DoubleDouble lr = add(scaled(times(policy.lr_amplitude, weight), scale.power), base);
+  const DoubleDouble swing = times(policy.lr_amplitude, weight);
+  const DoubleDouble decaying = scaled(add(swing, times(scale.mantissa, policy.base_lr)), scale.power);
+  const DoubleDouble staying = add(scaled(swing, scale.power), policy.base_lr);
+  const double lr = policy.base_decay != 0.0 ? decaying.hi : staying.hi;
   // While a <= 1: from the base up, by the amplitude times 1 - w a as a sum without cancellation. Else: from the top.
   const DoubleDouble a = scaled(scale.mantissa, scale.power);
   const DoubleDouble rest = add(scale.rest, times(a, w.fall));
   const DoubleDouble up = add(times(policy.momentum_amplitude, rest), policy.base_momentum);
-  const DoubleDouble swing = scaled(times(policy.momentum_amplitude, weight), scale.power);
-  const DoubleDouble down = add(negated(swing), policy.max_momentum);
-  return {lr.hi, a.hi <= 1.0 ? up.hi : down.hi};
+  const DoubleDouble fall = scaled(times(policy.momentum_amplitude, weight), scale.power);
+  const double down = add(negated(fall), policy.max_momentum).hi;
+  // What is left of a difference that is zero.
+  const double nothing = 0x1p-96 * policy.max_momentum;
+  return {lr, a.hi <= 1.0 ? up.hi : (down <= nothing && down >= -nothing ? 0.0 : down)};
 }
 
 // The value of update number `step`, 0 to 2^63 - 1. `custom` is read in Mode::custom only.

@@ -39,8 +39,12 @@ class Step {
     }
     refresh_parameters(groups);
     refresh_state(state);
+    // A scale_fn is called before any tensor is looked at: it may do anything.
+    for (auto& group : groups_) {
+      group->read();
+      group->prepare_next();
+    }
     read();
-    for (auto& group : groups_) group->prepare_next();
     // From here on nothing is refused. The version counters go first: they alone can still fail.
     TorchReader::get().increment_version(active_);
     run();
@@ -137,6 +141,10 @@ class Step {
     std::vector<ParameterBinding> fresh;
     fresh.reserve(position);
     for_each_parameter(groups, [&](Py_ssize_t g, Py_ssize_t i, PyObject* parameter) {
+      if (!TorchReader::get().is_tensor(parameter)) {
+        throw py::type_error("parameter " + std::to_string(i) + " of group " + std::to_string(g) +
+                             ": type=" + Py_TYPE(parameter)->tp_name + " must be a torch.Tensor");
+      }
       fresh.emplace_back(py::reinterpret_borrow<py::object>(parameter), static_cast<std::uint32_t>(g),
                          static_cast<std::size_t>(i));
     });
@@ -175,7 +183,7 @@ class Step {
     plan_.slots.clear();
     plan_.groups.clear();
     plan_.copied.clear();
-    for (auto& group : groups_) plan_.groups.push_back(group->read());
+    for (auto& group : groups_) plan_.groups.push_back(group->values());
     Py_ssize_t active = 0;
     for (ParameterBinding& parameter : parameters_) {
       if (!parameter.read(groups_[parameter.group()]->keeps_buffers(), plan_, held_)) continue;

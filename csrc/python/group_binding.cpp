@@ -182,7 +182,7 @@ void GroupBinding::require(bool ok, const char* name, double value, const char* 
                         " must be " + must);
 }
 
-const GroupValues& GroupBinding::read() {
+void GroupBinding::read() {
   if (unchanged_) {
     values_.lr = current_.lr;
     if (policy_.has_momentum()) values_.momentum = current_.momentum;
@@ -199,7 +199,6 @@ const GroupValues& GroupBinding::read() {
   }
   require(is_valid_lr(values_.lr), "lr", values_.lr, "finite and not negative");
   require(is_valid_momentum(values_.momentum), "momentum", values_.momentum, "between 0 and 1");
-  return values_;
 }
 
 void GroupBinding::prepare_next() {

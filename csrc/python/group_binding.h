@@ -26,7 +26,8 @@ class GroupBinding {
 
   // The numbers of this update. Reads every setting, and the schedule's position if somebody moved it. Throws
   // ValueError or TypeError, with nothing changed, for what no update can use.
-  const GroupValues& read();
+  void read();
+  const GroupValues& values() const { return values_; }
 
   // Can momentum ever play a part in this group, going by the last read()?
   bool keeps_buffers() const { return policy_.may_have_momentum() || values_.momentum != 0.0; }

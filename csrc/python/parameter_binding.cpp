@@ -13,9 +13,8 @@ bool is_cpu(const DLDevice& device) { return device.device_type == kDLCPU || dev
 
 DLTensor must_read(py::handle tensor, const std::string& what) {
   DLTensor view;
-  if (!py::isinstance(tensor, py::module_::import("torch").attr("Tensor"))) {
-    throw py::type_error(what + ": type=" + py::str(py::type::handle_of(tensor).attr("__name__")).cast<std::string>() +
-                         " must be a torch.Tensor");
+  if (!TorchReader::get().is_tensor(tensor.ptr())) {
+    throw py::type_error(what + ": type=" + Py_TYPE(tensor.ptr())->tp_name + " must be a torch.Tensor");
   }
   const TorchReader& torch = TorchReader::get();
   if (!torch.read(tensor.ptr(), view) || torch.is_negative(tensor.ptr())) {
@@ -171,10 +170,11 @@ bool ParameterBinding::read(bool group_keeps_buffers, StepPlan& plan, Held& held
   return true;
 }
 
-bool ParameterBinding::write(py::handle optimizer_state) {
+bool ParameterBinding::write(const py::dict& optimizer_state) {
   if (!new_buffer_) return false;
-  py::object state = optimizer_state[parameter_];  // a defaultdict: made if it is not there
+  py::object state = state_ ? state_ : py::dict();
   state[py::handle(buffer_key())] = new_buffer_;
+  optimizer_state[parameter_] = state;
   state_ = std::move(state);
   buffer_ = std::move(new_buffer_);
   return true;

@@ -64,7 +64,7 @@ class ParameterBinding {
   bool moved() const { return moved_; }
 
   // Puts a buffer that read() made into optimizer.state. Returns whether there was one.
-  bool write(py::handle optimizer_state);
+  bool write(const py::dict& optimizer_state);
 
   int traverse(visitproc visit, void* arg) const;
 

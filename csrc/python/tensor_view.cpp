@@ -103,6 +103,7 @@ TorchReader::TorchReader() {
   if (!py::hasattr(tensor, "__dlpack_c_exchange_api__")) {
     throw py::import_error("torch.Tensor has no __dlpack_c_exchange_api__: clr-native needs torch >= 2.10");
   }
+  tensor_type_ = reinterpret_cast<PyTypeObject*>(tensor.inc_ref().ptr());
   const py::object capsule = tensor.attr("__dlpack_c_exchange_api__");
   api_ = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
   if (api_ == nullptr) throw py::error_already_set();

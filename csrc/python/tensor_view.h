@@ -46,6 +46,9 @@ class TorchReader {
  public:
   static const TorchReader& get();
 
+  // The other functions may be called with tensors only.
+  bool is_tensor(PyObject* object) const { return PyObject_TypeCheck(object, tensor_type_) != 0; }
+
   // Fills `view`, which is valid until the tensor changes. Returns false, with no Python exception set, if the tensor
   // has no readable memory of its own.
   bool read(PyObject* tensor, DLTensor& view) const;
@@ -69,6 +72,7 @@ class TorchReader {
  private:
   TorchReader();
   const DLPackExchangeAPI* api_;
+  PyTypeObject* tensor_type_;
   getter grad_getter_;
   void* grad_closure_;
   PyCFunction is_neg_;

@@ -14,14 +14,12 @@ from torch.optim.optimizer import (
 )
 
 from clr_native import _core
+from clr_native._checkpoint import complete_groups, own_tensors
 from clr_native._groups import SCHEDULE_FIELDS, ScheduleArguments, check_parameter
 from clr_native.evaluation import checked_step
 from clr_native.schedules import CyclicSchedule
 
 Group = dict[str, Any]
-
-# What a checkpoint of torch.optim.SGD carries that only steers torch's own implementations.
-_TORCH_ONLY = ("foreach", "fused", "capturable", "differentiable")
 
 
 class FusedCyclicSGD(Optimizer):
@@ -51,6 +49,9 @@ class FusedCyclicSGD(Optimizer):
         momentum: the momentum with ``cycle_momentum=False``; None means 0.9.
         schedule: a schedule in place of the flat arguments.
         dampening, weight_decay, nesterov, maximize: as in ``torch.optim.SGD``.
+
+    ``state[p]["momentum_buffer"]`` may be replaced by another tensor at any time. Giving the same tensor other memory
+    (``buffer.data = ...``) is not seen: it costs too much to look at every step.
 
     Raises:
         TypeError: an argument, parameter, gradient or buffer is not of a kind that can be used.
@@ -262,30 +263,18 @@ class FusedCyclicSGD(Optimizer):
         """
         before = (self.state, self.param_groups)
         present = [self._schedule_of(group) for group in self.param_groups]
+        loaded: dict[str, Any] = {}  # the last hook sees what the others made of the checkpoint
+        hook = self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final))
         try:
             super().load_state_dict(state_dict)
-            for group, old in zip(self.param_groups, before[1], strict=True):
-                for name in _TORCH_ONLY:
-                    group.pop(name, None)
-                for name in ("schedule", "lr", "momentum", "applied_steps", "skipped_steps", *self.defaults):
-                    group.setdefault(name, old[name])
-            for index, group in enumerate(self.param_groups):
-                for i, parameter in enumerate(group["params"]):
-                    self._own_buffer(parameter, f"parameter {i} of group {index}")
+            complete_groups(self.param_groups, before[1], self.defaults)
+            own_tensors(self.state, self.param_groups, loaded)
             self._rebind([_read_schedule(group, own) for group, own in zip(self.param_groups, present, strict=True)])
         except BaseException:
             self.state, self.param_groups = before
             raise
-
-    def _own_buffer(self, parameter: torch.Tensor, name: str) -> None:
-        """Replaces a loaded buffer by a copy in the parameter's layout: torch may have kept the caller's tensor."""
-        state = self.state.get(parameter)
-        loaded = state.get("momentum_buffer") if state is not None else None
-        if state is None or loaded is None:
-            return
-        if loaded.shape != parameter.shape:
-            raise ValueError(f"{name}, momentum_buffer: shape={loaded.shape} must be {parameter.shape}")
-        state["momentum_buffer"] = torch.empty_like(parameter.detach()).copy_(loaded)
+        finally:
+            hook.remove()
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -298,7 +287,11 @@ class FusedCyclicSGD(Optimizer):
         super().__setstate__(state)
         self.defaults.pop("differentiable", None)  # put there by torch
         if "_schedules" in state:  # unpickled or copied, not load_state_dict
+            written = [(group["lr"], group["momentum"]) for group in self.param_groups]
             self._rebind(state["_schedules"])
+            for group, (lr, momentum) in zip(self.param_groups, written, strict=True):
+                if (lr, momentum) != (group["lr"], group["momentum"]):  # by hand, and not yet used
+                    group["lr"], group["momentum"] = lr, momentum
 
 
 def _read_schedule(group: Group, known: CyclicSchedule | None) -> CyclicSchedule:

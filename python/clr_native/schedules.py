@@ -87,7 +87,8 @@ class CyclicSchedule:
 
     Values are float64, carried in double-double and rounded once: the triangular window is correctly rounded for every
     step from 0 to 2**63 - 2, the others are within 1 ulp (exp modes 2). ``base_lr`` at bottoms and ``max_lr`` at peaks
-    are met exactly, and no value leaves its boundaries while ``0 <= a <= 1``.
+    are met exactly, and no value leaves its boundaries while ``0 <= a <= 1``. These bounds
+    are for normal doubles and ``a`` up to 1.
 
     Args:
         base_lr, max_lr: the boundaries of the learning rate; finite, ``0 <= base_lr <= max_lr``. Equal: constant.

@@ -12,14 +12,9 @@ namespace {
 
 constexpr int kTries = 20000;
 
-// A number of any magnitude where nothing underflows, and one whose low half is as large as it can be.
+// A number of any magnitude where nothing underflows.
 double any_double(Random& random) {
   return random.signed_unit() * std::ldexp(1.0, static_cast<int>(random.below(400)) - 200);
-}
-
-DoubleDouble any_double_double(Random& random) {
-  const double hi = any_double(random);
-  return clr::fast_two_sum(hi, hi * 0x1p-53 * random.signed_unit());
 }
 
 }  // namespace
@@ -56,6 +51,16 @@ TEST_CASE("double_double: sums and products of two doubles are exact") {
 }
 
 #if CLR_TEST_QUAD
+
+namespace {
+
+// The low half as large as it can be, or smaller.
+DoubleDouble any_double_double(Random& random) {
+  const double hi = any_double(random);
+  return clr::fast_two_sum(hi, hi * 0x1p-53 * random.signed_unit());
+}
+
+}  // namespace
 
 TEST_CASE("double_double: error bounds of add, times and ratio") {
   using clr_test::quad;

@@ -1,0 +1,143 @@
+"""No step reads or writes memory that is not there: cases that crash where it does, each in its own process."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from clr_native import FusedCyclicSGD
+from helpers import output_of, parameters, picture, python_process, raised
+
+
+def made(scale_fn: Callable[[int], float] | None = None) -> tuple[FusedCyclicSGD, Tensor]:
+    (weight,) = parameters([300_000])
+    optimizer = FusedCyclicSGD([weight], 0.1, 0.5, step_size_up=3, scale_fn=scale_fn, scale_mode="iterations")
+    weight.grad = torch.ones(300_000)
+    return optimizer, weight
+
+
+def not_a_tensor(what: object) -> Callable[[], str]:
+    """In the list of parameters, where torch would raise AttributeError."""
+
+    def case() -> str:
+        optimizer, _ = made()
+        optimizer.step()
+        optimizer.param_groups[0]["params"].append(what)
+        error = raised(optimizer.step)
+        optimizer.param_groups[0]["params"].pop()
+        optimizer.step()
+        return f"{type(error).__name__}, then {optimizer.applied_steps}"
+
+    return case
+
+
+def scale_fn_that(acts: Callable[[FusedCyclicSGD, Tensor], object]) -> Callable[[], str]:
+    """Called in the middle of a step, it changes what the step has looked at."""
+
+    def case() -> str:
+        def scale_fn(step: int) -> float:
+            if step == 2:
+                acts(optimizer, weight)
+                gc.collect()
+            return 1.0
+
+        optimizer, weight = made(scale_fn)
+        for _ in range(3):
+            raised(optimizer.step)
+        return "alive"
+
+    return case
+
+
+def moved(optimizer: FusedCyclicSGD, weight: Tensor) -> None:
+    weight.grad = None
+    weight.data = torch.zeros(5_000_000)
+
+
+def freed(optimizer: FusedCyclicSGD, weight: Tensor) -> None:
+    weight.untyped_storage().resize_(0)
+
+
+def gradient_freed(optimizer: FusedCyclicSGD, weight: Tensor) -> None:
+    assert weight.grad is not None
+    weight.grad.untyped_storage().resize_(0)
+
+
+def state_cleared(optimizer: FusedCyclicSGD, weight: Tensor) -> None:
+    optimizer.state.clear()
+
+
+def wrapped() -> str:
+    """A tensor without memory of its own."""
+    from torch.testing._internal.two_tensor import TwoTensor
+
+    weight = torch.nn.Parameter(TwoTensor(torch.zeros(3), torch.zeros(3)))  # type: ignore[no-untyped-call]
+    optimizer = FusedCyclicSGD([weight], 0.1, 0.5)
+    weight.grad = TwoTensor(torch.ones(3), torch.ones(3))  # type: ignore[no-untyped-call]
+    error = raised(optimizer.step)
+    return f"{type(error).__name__}, {'TwoTensor' in str(error)}"
+
+
+def short_storage() -> str:
+    """A gradient whose storage was cut below its shape."""
+    optimizer, weight = made()
+    assert weight.grad is not None
+    weight.grad.untyped_storage().resize_(0)
+    before = picture(optimizer)["weights"]
+    error = raised(optimizer.step)
+    return f"{type(error).__name__}, {picture(optimizer)['weights'] == before}"
+
+
+CASES: dict[str, tuple[Callable[[], str], str]] = {
+    "a string among the parameters": (not_a_tensor("weight"), "TypeError, then 2"),
+    "None among the parameters": (not_a_tensor(None), "TypeError, then 2"),
+    "an object among the parameters": (not_a_tensor(object()), "TypeError, then 2"),
+    "scale_fn gives the weight other memory": (scale_fn_that(moved), "alive"),
+    "scale_fn frees the weight": (scale_fn_that(freed), "alive"),
+    "scale_fn frees the gradient": (scale_fn_that(gradient_freed), "alive"),
+    "scale_fn clears the state": (scale_fn_that(state_cleared), "alive"),
+    "scale_fn removes the groups": (scale_fn_that(lambda o, w: o.param_groups.clear()), "alive"),
+    "scale_fn empties the group": (scale_fn_that(lambda o, w: o.param_groups[0].clear()), "alive"),
+    "scale_fn removes the parameters": (scale_fn_that(lambda o, w: o.param_groups[0]["params"].clear()), "alive"),
+    "scale_fn adds a group": (scale_fn_that(lambda o, w: o.add_param_group({"params": parameters([3])})), "alive"),
+    "scale_fn seeks": (scale_fn_that(lambda o, w: o.seek(1)), "alive"),
+    "scale_fn loads": (scale_fn_that(lambda o, w: o.load_state_dict(o.state_dict())), "alive"),
+    "a wrapper subclass": (wrapped, "TypeError, True"),
+    "a gradient without storage": (short_storage, "TypeError, True"),
+}
+
+
+def report() -> None:
+    """Each case in a process of its own, forked before torch has started any thread. No core files."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    optimizer = FusedCyclicSGD(parameters([1]), 0.1, 0.5)
+    optimizer.load_state_dict(optimizer.state_dict())  # torch imports much of itself at the first call
+    for name, (case, _) in CASES.items():
+        child = os.fork()
+        if child == 0:
+            print(json.dumps([name, case()]), flush=True)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        if status:
+            print(json.dumps([name, f"ended with status {status}"]), flush=True)
+
+
+@pytest.fixture(scope="module")
+def happened() -> dict[str, str]:
+    """Large blocks are given back to the system when freed, so that touching one is a crash."""
+    process = python_process("import test_tensors_unsafe as t; t.report()", MALLOC_MMAP_THRESHOLD_="65536")
+    return dict(json.loads(line) for line in output_of(process).splitlines())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_crashes(name: str, happened: dict[str, str]) -> None:
+    assert happened[name] == CASES[name][1]
