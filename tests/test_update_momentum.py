@@ -61,3 +61,13 @@ def test_other_state_of_a_parameter_is_left_alone() -> None:
     train(optimizer, [weight], gradient_sets([weight]), 3)
     assert optimizer.state[weight].keys() == {"mine", "momentum_buffer"}
     assert optimizer.state[weight]["mine"] is mine
+
+
+def test_a_cycle_that_starts_at_zero_keeps_a_buffer_from_the_start() -> None:
+    (weight,) = parameters([9])
+    optimizer = FusedCyclicSGD([weight], 0.25, 0.5, step_size_up=1, base_momentum=0.0, max_momentum=0.5)
+    optimizer.seek(1)
+    assert optimizer.get_last_momentum() == [0.0]
+    sets = gradient_sets([weight], 2)
+    train(optimizer, [weight], sets, 2)
+    assert torch.equal(optimizer.state[weight]["momentum_buffer"], 0.5 * sets[0][0] + sets[1][0])

@@ -19,9 +19,9 @@ namespace {
 class Step {
  public:
   // Binds group number `index`; writes the schedule's lr and momentum into it.
-  void bind(std::size_t index, py::dict group, const BoundPolicy& policy, py::object scale_fn) {
+  void bind(std::size_t index, py::dict group, py::object policy, py::object scale_fn) {
     const Busy busy(*this);
-    auto bound = std::make_unique<GroupBinding>(std::move(group), index, policy, std::move(scale_fn));
+    auto bound = std::make_unique<GroupBinding>(std::move(group), index, std::move(policy), std::move(scale_fn));
     if (index >= groups_.size()) groups_.resize(index + 1);
     groups_[index] = std::move(bound);
   }
@@ -40,9 +40,12 @@ class Step {
     refresh_parameters(groups);
     refresh_state(state);
     // A scale_fn is called before any tensor is looked at: it may do anything.
+    const NextValues none;
+    const NextValues* before = &none;
     for (auto& group : groups_) {
       group->read();
-      group->prepare_next();
+      group->prepare_next(*before);
+      before = &group->next();
     }
     read();
     // From here on nothing is refused. The version counters go first: they alone can still fail.

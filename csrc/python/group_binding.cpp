@@ -33,15 +33,14 @@ bool same_key(PyObject* a, PyObject* b) { return a == b || (PyUnicode_Check(a) &
 
 bool same_bits(double a, double b) { return double_to_bits(a) == double_to_bits(b); }
 
-// The object that already stands for this value, or a new one.
-py::object float_object(double value, const py::object& object, double object_value) {
-  return object && same_bits(value, object_value) ? object : py::float_(value);
-}
-
 }  // namespace
 
-GroupBinding::GroupBinding(py::dict group, std::size_t index, BoundPolicy policy, py::object scale_fn)
-    : group_(std::move(group)), index_(index), policy_(policy), scale_fn_(std::move(scale_fn)) {
+GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object policy, py::object scale_fn)
+    : group_(std::move(group)),
+      index_(index),
+      policy_object_(std::move(policy)),
+      policy_(&policy_object_.cast<const BoundPolicy&>()),
+      scale_fn_(std::move(scale_fn)) {
   schedule_ = py::reinterpret_borrow<py::object>(item(keys().schedule));
   lr_.key = keys().lr;
   momentum_.key = keys().momentum;
@@ -51,7 +50,7 @@ GroupBinding::GroupBinding(py::dict group, std::size_t index, BoundPolicy policy
   maximize_.key = keys().maximize;
   read_position();
   write_scheduled(lr_, current_.lr, py::float_(current_.lr));
-  if (policy_.has_momentum()) write_scheduled(momentum_, current_.momentum, py::float_(current_.momentum));
+  if (policy_->has_momentum()) write_scheduled(momentum_, current_.momentum, py::float_(current_.momentum));
   read_settings();
 }
 
@@ -76,7 +75,7 @@ void GroupBinding::remember() {
   if (unchanged_) {
     entries_[step_place_].second = step_object_.ptr();
     entries_[lr_.place].second = lr_.object.ptr();
-    if (policy_.has_momentum()) entries_[momentum_.place].second = momentum_.object.ptr();
+    if (policy_->has_momentum()) entries_[momentum_.place].second = momentum_.object.ptr();
     return;
   }
   entries_.clear();
@@ -132,7 +131,7 @@ void GroupBinding::read_position() {
     PyErr_Clear();
     throw py::value_error(name_value(keys().applied_steps, object) + " must be an int from 0 to 2**63 - 2");
   }
-  if (!step_object_ || step != step_) current_ = policy_.value(step, scale_fn_);
+  if (!step_object_ || step != step_) current_ = policy_->value(step, scale_fn_);
   step_ = step;
   step_object_ = py::reinterpret_borrow<py::object>(object);
 }
@@ -158,7 +157,7 @@ void GroupBinding::read_settings() {
     if (!PyBool_Check(object)) throw py::type_error(name_value(flag->key, object) + " must be True or False");
     refresh(*flag);
   }
-  if (!policy_.has_momentum()) {
+  if (!policy_->has_momentum()) {
     refresh(momentum_);
     values_.momentum = momentum_.value;
     require(is_valid_momentum(values_.momentum), "momentum", values_.momentum, "between 0 and 1");
@@ -185,7 +184,7 @@ void GroupBinding::require(bool ok, const char* name, double value, const char* 
 void GroupBinding::read() {
   if (unchanged_) {
     values_.lr = current_.lr;
-    if (policy_.has_momentum()) values_.momentum = current_.momentum;
+    if (policy_->has_momentum()) values_.momentum = current_.momentum;
     by_hand_ = false;
   } else {
     entries_
@@ -193,7 +192,7 @@ void GroupBinding::read() {
     read_position();
     const bool lr_by_hand = read_scheduled(lr_, current_.lr, values_.lr);
     const bool momentum_by_hand =
-        policy_.has_momentum() && read_scheduled(momentum_, current_.momentum, values_.momentum);
+        policy_->has_momentum() && read_scheduled(momentum_, current_.momentum, values_.momentum);
     by_hand_ = lr_by_hand || momentum_by_hand;
     read_settings();
   }
@@ -201,13 +200,18 @@ void GroupBinding::read() {
   require(is_valid_momentum(values_.momentum), "momentum", values_.momentum, "between 0 and 1");
 }
 
-void GroupBinding::prepare_next() {
-  next_step_ = by_hand_ ? step_ : step_ + 1;
-  next_ = by_hand_ ? current_ : policy_.value(next_step_, scale_fn_);
-  next_step_object_ =
-      by_hand_ ? step_object_ : py::reinterpret_steal<py::object>(PyLong_FromUnsignedLongLong(next_step_));
-  next_lr_ = float_object(next_.lr, lr_.object, lr_.value);
-  if (policy_.has_momentum()) next_momentum_ = float_object(next_.momentum, momentum_.object, momentum_.value);
+void GroupBinding::prepare_next(const NextValues& before) {
+  const std::uint64_t step = by_hand_ ? step_ : step_ + 1;
+  if (before.policy == policy_ && before.step == step && policy_->policy.mode != Mode::custom) {
+    next_ = before;
+    return;
+  }
+  next_.policy = policy_;
+  next_.step = step;
+  next_.value = by_hand_ ? current_ : policy_->value(step, scale_fn_);
+  next_.step_object = by_hand_ ? step_object_ : py::int_(step);
+  next_.lr = py::float_(next_.value.lr);
+  next_.momentum = py::float_(next_.value.momentum);
 }
 
 void GroupBinding::write_scheduled(Setting& setting, double value, py::object object) {
@@ -217,12 +221,12 @@ void GroupBinding::write_scheduled(Setting& setting, double value, py::object ob
 }
 
 void GroupBinding::write() {
-  set_item(group_.ptr(), keys().applied_steps, next_step_object_);
-  step_ = next_step_;
-  step_object_ = std::move(next_step_object_);
-  current_ = next_;
-  write_scheduled(lr_, next_.lr, std::move(next_lr_));
-  if (policy_.has_momentum()) write_scheduled(momentum_, next_.momentum, std::move(next_momentum_));
+  set_item(group_.ptr(), keys().applied_steps, next_.step_object);
+  step_ = next_.step;
+  step_object_ = next_.step_object;
+  current_ = next_.value;
+  write_scheduled(lr_, current_.lr, next_.lr);
+  if (policy_->has_momentum()) write_scheduled(momentum_, current_.momentum, next_.momentum);
   remember();
 }
 

@@ -12,11 +12,20 @@
 
 namespace clr {
 
+// The next values of one policy at one step, as numbers and as the objects to be written. Groups that share a schedule
+// and a position, as most do, share them.
+struct NextValues {
+  const BoundPolicy* policy = nullptr;
+  std::uint64_t step = 0;
+  Value value{};
+  py::object step_object, lr, momentum;
+};
+
 class GroupBinding {
  public:
   // Takes the position from the group, writes the schedule's lr and momentum of it there, and checks the settings. A
   // schedule's value that cannot be used is not an error until it is to be used.
-  GroupBinding(py::dict group, std::size_t index, BoundPolicy policy, py::object scale_fn);
+  GroupBinding(py::dict group, std::size_t index, py::object policy, py::object scale_fn);
 
   PyObject* group() const { return group_.ptr(); }
   void set_index(std::size_t index) { index_ = index; }
@@ -30,10 +39,12 @@ class GroupBinding {
   const GroupValues& values() const { return values_; }
 
   // Can momentum ever play a part in this group, going by the last read()?
-  bool keeps_buffers() const { return policy_.may_have_momentum() || values_.momentum != 0.0; }
+  bool keeps_buffers() const { return policy_->may_have_momentum() || values_.momentum != 0.0; }
 
-  // Computes what write() will write: the position and values of the next update. May call scale_fn and throw.
-  void prepare_next();
+  // Computes what write() will write: the position and values of the next update, or takes them from the group before.
+  // May call scale_fn and throw.
+  void prepare_next(const NextValues& before);
+  const NextValues& next() const { return next_; }
 
   // Writes them into the group.
   void write();
@@ -67,7 +78,8 @@ class GroupBinding {
   py::dict group_;
   std::size_t index_;
   py::object schedule_;
-  BoundPolicy policy_;
+  py::object policy_object_;
+  const BoundPolicy* policy_;  // in policy_object_
   py::object scale_fn_;
 
   std::uint64_t step_ = 0;
@@ -83,9 +95,7 @@ class GroupBinding {
   std::vector<std::pair<PyObject*, PyObject*>> entries_;
   bool unchanged_ = false;
 
-  std::uint64_t next_step_ = 0;
-  Value next_{};
-  py::object next_step_object_, next_lr_, next_momentum_;
+  NextValues next_;
 };
 
 }  // namespace clr

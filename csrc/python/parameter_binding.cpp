@@ -84,20 +84,19 @@ void ParameterBinding::relayout(const DLTensor& view) {
   seen_ = true;
 }
 
-void ParameterBinding::require_plain(PyObject* tensor, const DLTensor& view, SeenTensors& seen,
-                                     const char* role) const {
-  void* const data = data_of(view);
-  // A single element is always asked about: autograd itself hands out lazy negatives of that size.
-  if (size_ > 1 && seen.has(tensor, data)) return;
+void ParameterBinding::require_plain(PyObject* tensor, const char* role) const {
   if (TorchReader::get().is_negative(tensor)) throw py::type_error(name() + role + ": " + why_unreadable(tensor));
-  seen.add(tensor, data);
 }
 
 // The gradient in the parameter's layout: itself, or a copy.
 py::object ParameterBinding::readable_gradient(py::object grad, DLTensor& view) {
   const TorchReader& torch = TorchReader::get();
   if (!torch.read(grad.ptr(), view)) throw py::type_error(name() + ", gradient: " + why_unreadable(grad));
-  require_plain(grad.ptr(), view, seen_gradients_, ", gradient");
+  // A single element is always asked about: autograd itself hands out lazy negatives of that size.
+  if (size_ == 1 || !seen_gradients_.has(grad.ptr(), data_of(view))) {
+    require_plain(grad.ptr(), ", gradient");
+    seen_gradients_.add(grad.ptr(), data_of(view));
+  }
   if (is_exactly(layout_, view) && density_ == Density::dense) return grad;
   require_alike(layout_, view, grad, parameter_, name() + ", gradient");
   if (same_strides(layout_, view) && density_ == Density::dense) return grad;
@@ -151,8 +150,8 @@ bool ParameterBinding::read(bool group_keeps_buffers, StepPlan& plan, Held& held
   DLTensor view;
   if (!torch.read(parameter_.ptr(), view)) throw py::type_error(name() + ": " + why_unreadable(parameter_));
   if (!seen_ || !is_exactly(layout_, view)) relayout(view);
-  require_plain(parameter_.ptr(), view, seen_parameters_, "");
   moved_ = data_ != data_of(view);
+  if (moved_ || size_ == 1) require_plain(parameter_.ptr(), "");
   data_ = data_of(view);
   const bool first = read_buffer(group_keeps_buffers);
 

@@ -71,7 +71,7 @@ class ParameterBinding {
  private:
   std::string name() const;
   void relayout(const DLTensor& view);
-  void require_plain(PyObject* tensor, const DLTensor& view, SeenTensors& seen, const char* role) const;
+  void require_plain(PyObject* tensor, const char* role) const;
   py::object readable_gradient(py::object grad, DLTensor& view);
   bool read_buffer(bool wanted);
   void adopt_buffer(py::object buffer);
@@ -87,7 +87,7 @@ class ParameterBinding {
   std::int64_t size_ = 0;
   void* data_ = nullptr;
 
-  SeenTensors seen_parameters_, seen_gradients_;
+  SeenTensors seen_gradients_;
   py::object buffer_;  // the object in state, if buffer_data_ points into it
   void* buffer_data_ = nullptr;
   py::object new_buffer_;  // made by read(), not yet in state
