@@ -66,16 +66,16 @@ const std::vector<Isa>& compiled_isas() {
 
 const Isa& choose_isa(const char* wanted) {
   const std::vector<Isa>& isas = compiled_isas();
-  const bool any = wanted == nullptr || *wanted == '\0';
+  const std::string name = wanted == nullptr ? "" : wanted;
   std::string usable;
   const Isa* chosen = nullptr;
   for (const Isa& isa : isas) {
     if (!isa.detected) continue;
-    if (any || std::string(wanted) == isa.name) chosen = &isa;
+    if (name.empty() || name == isa.name) chosen = &isa;
     usable += (usable.empty() ? "" : ", ") + std::string(isa.name);
   }
   if (chosen == nullptr) {
-    throw std::invalid_argument("CLR_NATIVE_ISA=" + std::string(wanted) +
+    throw std::invalid_argument("CLR_NATIVE_ISA=" + name +
                                 " is not available in this build on this processor: unset it or choose one of " +
                                 usable);
   }
