@@ -200,9 +200,14 @@ void GroupBinding::read() {
   require(is_valid_momentum(values_.momentum), "momentum", values_.momentum, "between 0 and 1");
 }
 
+// The object that was written for this value, or a new one: who puts the old object back must find it recognised.
+py::object GroupBinding::float_object(double value, const Setting& written) {
+  return written.object && same_bits(value, written.value) ? written.object : py::float_(value);
+}
+
 void GroupBinding::prepare_next(const NextValues& before) {
   const std::uint64_t step = by_hand_ ? step_ : step_ + 1;
-  if (before.policy == policy_ && before.step == step && policy_->policy.mode != Mode::custom) {
+  if (!by_hand_ && before.policy == policy_ && before.step == step && policy_->policy.mode != Mode::custom) {
     next_ = before;
     return;
   }
@@ -210,8 +215,8 @@ void GroupBinding::prepare_next(const NextValues& before) {
   next_.step = step;
   next_.value = by_hand_ ? current_ : policy_->value(step, scale_fn_);
   next_.step_object = by_hand_ ? step_object_ : py::int_(step);
-  next_.lr = py::float_(next_.value.lr);
-  next_.momentum = py::float_(next_.value.momentum);
+  next_.lr = float_object(next_.value.lr, lr_);
+  next_.momentum = float_object(next_.value.momentum, momentum_);
 }
 
 void GroupBinding::write_scheduled(Setting& setting, double value, py::object object) {

@@ -73,6 +73,7 @@ class GroupBinding {
   bool read_scheduled(const Setting& written, double scheduled, double& value) const;
   void read_settings();
   void require(bool ok, const char* name, double value, const char* must) const;
+  static py::object float_object(double value, const Setting& written);
   void write_scheduled(Setting& setting, double value, py::object object);
 
   py::dict group_;
