@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from clr_native import CyclicSchedule, evaluate
+from clr_native import CyclicSchedule, _core, evaluate
 
 FIVE = [
     CyclicSchedule(0.001, 0.006, step_size_up=3, step_size_down=7),
@@ -248,3 +248,27 @@ def test_an_unusable_value_is_named_by_schedule_and_step() -> None:
     bad = CyclicSchedule(0.1, 0.6, step_size_up=5, mode="exp_range", gamma=1.1)
     with pytest.raises(ValueError, match=r"schedule 2 at step=25 gives lr=.* momentum=-"):
         evaluate([FIVE[0], FIVE[1], bad, bad], range(25, 31))
+
+
+@pytest.mark.parametrize(
+    "shapes", [((1, 5), (1, 2)), ((1, 4), (1, 5)), ((5,), (5,)), ((2, 5), (2, 5)), ((0, 5), (0, 5))]
+)
+def test_the_core_trusts_no_shape(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    """Public functions check before; a mistake there must not write past an array."""
+    policies, steps = [CyclicSchedule(0.1, 0.5)._policy], np.arange(5)
+    lr, momentum = map(np.zeros, shapes)
+    with pytest.raises(ValueError, match="shape"):
+        _core.fill_steps(policies, steps, [None], lr, momentum)
+    if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][0] != 1:
+        with pytest.raises(ValueError, match="shape"):
+            _core.fill_range(policies, 0, [None], lr, momentum)
+    assert not lr.any()
+    assert not momentum.any()
+
+
+def test_the_core_trusts_no_scales() -> None:
+    policies = [CyclicSchedule(0.1, 0.5, scale_fn=float)._policy]
+    wrong: list[list[Any]] = [[], [None], [np.ones(4)]]
+    for scales in wrong:
+        with pytest.raises(ValueError, match="scales"):
+            _core.fill_range(policies, 0, scales, np.zeros((1, 5)), np.zeros((1, 5)))

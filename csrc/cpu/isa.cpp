@@ -6,6 +6,8 @@
 #if defined(CLR_NATIVE_X86) && defined(_MSC_VER)
 #include <immintrin.h>
 #include <intrin.h>
+#elif defined(CLR_NATIVE_X86)
+#include <cpuid.h>
 #endif
 
 namespace clr {
@@ -38,9 +40,13 @@ bool has_avx512() {
   return has_avx2() && (f.saved & 0xe6u) == 0xe6u && (f.leaf7_ebx & needed) == needed;
 }
 #elif defined(CLR_NATIVE_X86)
-bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+// clang before 19 does not know "f16c" in __builtin_cpu_supports.
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
 }
+
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
 
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -59,6 +59,19 @@ using Scales = std::vector<std::optional<Values>>;
 
 Invalid fill_rows(const std::vector<BoundPolicy>& policies, const BulkSteps& steps, const Scales& scales, Values& lr,
                   Values& momentum) {
+  const auto rows_wanted = static_cast<py::ssize_t>(policies.size());
+  if (scales.size() != policies.size()) throw py::value_error("scales must be as many as policies");
+  for (const Values* array : {&lr, &momentum}) {
+    if (array->ndim() != 2 || array->shape(0) != rows_wanted || array->shape(1) != steps.count) {
+      throw py::value_error("lr and momentum must be of shape (" + std::to_string(rows_wanted) + ", " +
+                            std::to_string(steps.count) + ")");
+    }
+  }
+  for (std::size_t g = 0; g < policies.size(); ++g) {
+    if (policies[g].policy.mode == Mode::custom && (!scales[g] || scales[g]->size() != steps.count)) {
+      throw py::value_error("scales must hold " + std::to_string(steps.count) + " numbers for every scale_fn");
+    }
+  }
   if (lr.size() == 0) return {};
   std::vector<BulkRow> rows;
   for (std::size_t g = 0; g < policies.size(); ++g) {
@@ -74,12 +87,13 @@ Invalid fill_rows(const std::vector<BoundPolicy>& policies, const BulkSteps& ste
 
 Invalid fill_range(const std::vector<BoundPolicy>& policies, std::uint64_t first, const Scales& scales, Values lr,
                    Values momentum) {
-  return fill_rows(policies, {first, nullptr, lr.shape(1)}, scales, lr, momentum);
+  const std::int64_t count = lr.ndim() == 2 ? lr.shape(1) : 0;
+  return fill_rows(policies, {first, nullptr, count}, scales, lr, momentum);
 }
 
 Invalid fill_steps(const std::vector<BoundPolicy>& policies, const Steps& steps, const Scales& scales, Values lr,
                    Values momentum) {
-  return fill_rows(policies, {0, steps.data(), lr.shape(1)}, scales, lr, momentum);
+  return fill_rows(policies, {0, steps.data(), steps.size()}, scales, lr, momentum);
 }
 
 }  // namespace
