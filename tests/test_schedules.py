@@ -184,12 +184,10 @@ def test_numbers_of_any_kind_become_floats(number: Any) -> None:
 
 def test_the_least_and_the_most_that_is_accepted() -> None:
     most = 2**53 - 1
-    schedule = CyclicSchedule(
-        0, 1.7976931348623157e308, step_size_up=most, step_size_down=1, base_momentum=0, max_momentum=1
-    )
+    schedule = CyclicSchedule(0, 1e270, step_size_up=most, step_size_down=1, base_momentum=0, max_momentum=1)
     assert schedule.cycle_length == 2**53
     assert schedule(0) == (0.0, 1.0)
-    assert schedule(most) == (1.7976931348623157e308, 0.0)
+    assert schedule(most) == (1e270, 0.0)
     assert schedule_with(gamma=5e-324, mode="exp_range", step_size_up=1)(1) == (0.1, 0.9)
 
 
@@ -308,7 +306,7 @@ PLAIN: list[dict[str, Any]] = [
     {"mode": "exp_range", "gamma": 0.99994, "decay_base": True},
     {"mode": "linear_range", "decay_steps": 12345, "window": "welch"},
     {"cycle_momentum": False, "base_momentum": 0.1, "max_momentum": 1 / 3},
-    {"scale_mode": "iterations", "base_lr": 0.0, "max_lr": 5e-324},
+    {"scale_mode": "iterations", "base_lr": 0.0, "max_lr": 1e-270},
 ]
 
 
@@ -446,3 +444,9 @@ def test_without_cycled_momentum_there_is_none() -> None:
     schedule = schedule_with(cycle_momentum=False)
     assert schedule(7).momentum is None
     assert np.isnan(schedule.values(9)[1]).all()
+
+
+@pytest.mark.parametrize("d", [3, None, "cyclic", ["kind"]])
+def test_from_dict_refuses_what_is_no_dict(d: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"d={d!r} must be a dict")):
+        CyclicSchedule.from_dict(d)

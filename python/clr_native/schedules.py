@@ -21,6 +21,9 @@ SCALE_MODES = ("cycle", "iterations")
 
 _LARGEST_SIZE = 2**53 - 1
 
+# Between these no product on the way to a value leaves the range in which double-double arithmetic is exact.
+_SMALLEST_BOUNDARY, _LARGEST_LR = 1e-270, 1e270
+
 
 class ScheduleValue(NamedTuple):
     """Learning rate and momentum of one update; ``momentum`` is None where the schedule has none."""
@@ -56,10 +59,10 @@ def _flag(name: str, value: object) -> None:
         raise TypeError(f"{name}={value!r} must be True or False")
 
 
-def _boundaries(name: str, low: float, high: float, *, most: float, must: str) -> None:
+def _boundaries(name: str, low: float, high: float, most: float) -> None:
     for prefix, value in (("base", low), ("max", high)):
-        if not 0.0 <= value <= most or not math.isfinite(value):
-            raise ValueError(f"{prefix}_{name}={value!r} must be {must}")
+        if value != 0.0 and not _SMALLEST_BOUNDARY <= value <= most:
+            raise ValueError(f"{prefix}_{name}={value!r} must be 0 or from {_SMALLEST_BOUNDARY} to {most}")
     if low > high:
         raise ValueError(f"base_{name}={low!r} must not be above max_{name}={high!r}")
 
@@ -87,11 +90,13 @@ class CyclicSchedule:
 
     Values are float64, carried in double-double and rounded once: the triangular window is correctly rounded for every
     step from 0 to 2**63 - 2, the others are within 1 ulp (exp modes 2). ``base_lr`` at bottoms and ``max_lr`` at peaks
-    are met exactly, and no value leaves its boundaries while ``0 <= a <= 1``. These bounds
-    are for normal doubles and ``a`` up to 1.
+    are met exactly, and no value leaves its boundaries while ``0 <= a <= 1``. Two exceptions: triangular values below
+    2**-1020 are within 1 ulp, and where ``a`` is above 1, momentum may be off by another ``2**-96 * max_momentum``,
+    which shows where it comes out near 0.
 
     Args:
-        base_lr, max_lr: the boundaries of the learning rate; finite, ``0 <= base_lr <= max_lr``. Equal: constant.
+        base_lr, max_lr: the boundaries of the learning rate, ``base_lr <= max_lr``, each 0 or from 1e-270 to 1e270.
+            Equal: constant.
         step_size_up: steps of the rising half, an int or whole float from 1 to 2**53 - 1.
         step_size_down: steps of the falling half; None means ``step_size_up``.
         mode: how the amplitude shrinks, see above. ``"exp_range"`` counts steps from the start of training, as torch
@@ -105,7 +110,8 @@ class CyclicSchedule:
             Idle without ``scale_fn``.
         window: the curve within a cycle, in the paper's terms.
         cycle_momentum: let momentum swing the other way. False: the schedule has no momentum.
-        base_momentum, max_momentum: its boundaries, ``0 <= base_momentum <= max_momentum <= 1``; idle without.
+        base_momentum, max_momentum: its boundaries, ``base_momentum <= max_momentum``, each 0 or from 1e-270 to 1; idle
+            without.
 
     Raises:
         TypeError: an argument is not of its type.
@@ -151,8 +157,8 @@ class CyclicSchedule:
         for name in ("step_size_down", "decay_steps"):
             if getattr(self, name) is not None:
                 put(name, _size(name, getattr(self, name)))
-        _boundaries("lr", self.base_lr, self.max_lr, most=math.inf, must="finite and not negative")
-        _boundaries("momentum", self.base_momentum, self.max_momentum, most=1.0, must="between 0 and 1")
+        _boundaries("lr", self.base_lr, self.max_lr, _LARGEST_LR)
+        _boundaries("momentum", self.base_momentum, self.max_momentum, 1.0)
         _choice("mode", self.mode, MODES)
         _choice("window", self.window, WINDOWS)
         _choice("scale_mode", self.scale_mode, SCALE_MODES)
@@ -214,6 +220,8 @@ class CyclicSchedule:
         >>> CyclicSchedule.from_dict(schedule.to_dict()) == schedule
         True
         """
+        if not isinstance(d, Mapping):
+            raise TypeError(f"d={d!r} must be a dict that to_dict() gave")
         arguments = dict(d)
         kind = arguments.pop("kind", "cyclic")
         if kind != "cyclic":
