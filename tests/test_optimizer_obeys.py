@@ -166,6 +166,49 @@ def test_settings_are_read_at_each_step() -> None:
     assert optimizer.applied_steps == len(changes)
 
 
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_a_setting_changed_in_the_middle_of_a_step_counts_from_the_next_on(at: int) -> None:
+    """By a scale_fn here: another thread does the same while the kernel runs."""
+
+    def scale_fn(step: int) -> float:
+        if step == at:
+            optimizer.param_groups[0]["weight_decay"] = 0.25
+        return 1.0
+
+    over = parameters([20])
+    optimizer = FusedCyclicSGD(over, 0.125, 0.5, step_size_up=3, scale_fn=scale_fn, scale_mode="iterations")
+    theirs, twins = sgd_beside(optimizer)
+    for gradients in gradient_sets(over, 8):
+        hand_over(optimizer, theirs)
+        theirs.param_groups[0]["weight_decay"] = optimizer.param_groups[0]["weight_decay"]
+        train(optimizer, over, [gradients], 1)
+        train(theirs, twins, [gradients], 1)
+    assert_same_training(optimizer, theirs)
+    assert optimizer.param_groups[0]["weight_decay"] == 0.25
+
+
+@pytest.mark.parametrize("lr", [lambda: 0.07, lambda: torch.tensor(0.07, dtype=torch.float64)])
+def test_an_lr_by_hand_outlives_a_refused_step(lr: Callable[[], Any]) -> None:
+    over = parameters([20])
+    optimizer = ours(over)
+    sets = gradient_sets(over)
+    train(optimizer, over, sets, 2)
+    theirs, twins = sgd_beside(optimizer)
+    optimizer.param_groups[0]["lr"] = value = lr()
+    over[0].grad = torch.ones(20).to_sparse()
+    for _ in range(2):
+        with pytest.raises(TypeError, match="sparse"):
+            optimizer.step()
+    if isinstance(value, Tensor):
+        value.mul_(2)  # in place: the same object
+    hand_over(optimizer, theirs)
+    theirs.param_groups[0]["lr"] = float(value)
+    train(optimizer, over, sets, 1)
+    train(theirs, twins, sets, 1)
+    assert_same_training(optimizer, theirs)
+    assert stand(optimizer) == scheduled(2)
+
+
 def test_a_tensor_setting_changed_in_place_is_read_again() -> None:
     over = parameters([20])
     decay = torch.tensor(0.25)

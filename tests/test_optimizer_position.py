@@ -143,3 +143,17 @@ def test_the_last_position_is_reached() -> None:
     assert optimizer.applied_steps == LAST
     lr, momentum = CyclicSchedule(0.125, 0.5, step_size_up=2, step_size_down=3)(LAST)
     assert (optimizer.get_last_lr(), optimizer.get_last_momentum()) == ([lr], [momentum])
+
+
+def test_no_step_goes_beyond_the_last_position() -> None:
+    optimizer = ours()
+    optimizer.seek(LAST)
+    step(optimizer)
+    before = picture(optimizer)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"applied_steps={LAST + 1}"):
+            optimizer.step()
+        assert picture(optimizer) == before
+    optimizer.seek(5)
+    step(optimizer)
+    assert optimizer.applied_steps == 6

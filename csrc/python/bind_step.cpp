@@ -33,19 +33,14 @@ class Step {
   // Applies one update to everything that has a gradient. False, with nothing done, if some group is not bound.
   bool apply(const py::list& groups, const py::dict& state) {
     const Busy busy(*this);
-    if (!all_bound(groups)) {
+    if (!read_groups(groups)) {
       reorder(groups);
-      if (!all_bound(groups)) return false;
+      if (!read_groups(groups)) return false;
     }
-    refresh_parameters(groups);
     refresh_state(state);
     // A scale_fn is called before any tensor is looked at: it may do anything.
-    const NextValues none;
-    const NextValues* before = &none;
     for (auto& group : groups_) {
-      group->read();
-      group->prepare_next(*before);
-      before = &group->next();
+      if (group->calls_back()) group->prepare_next({});
     }
     read();
     // From here on nothing is refused. The version counters go first: they alone can still fail.
@@ -74,6 +69,7 @@ class Step {
   void clear() {
     groups_.clear();
     parameters_.clear();
+    known_parameters_.clear();
     known_state_.clear();
     active_ = py::list();
   }
@@ -97,12 +93,37 @@ class Step {
     Step& step_;
   };
 
-  bool all_bound(const py::list& groups) {
-    bool bound = groups.size() == groups_.size();
-    for (std::size_t i = 0; bound && i < groups_.size(); ++i) {
-      bound = groups_[i] && groups_[i]->is_bound_to(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i)));
+  // Reads all groups and the lists of their parameters. False if some group is not bound.
+  bool read_groups(const py::list& groups) {
+    if (groups.size() != groups_.size()) return false;
+    const Scheduled none;
+    const Scheduled* before = &none;
+    std::size_t position = 0;
+    bool same = true;
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      if (!groups_[g] || !groups_[g]->is_bound_to(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(g)))) {
+        return false;
+      }
+      GroupBinding& group = *groups_[g];
+      group.read();
+      if (!group.calls_back()) {
+        group.prepare_next(*before);
+        before = &group.next();
+      }
+      same = is_known(group.parameters(), g, position) && same;
     }
-    return bound;
+    if (!same || position != known_parameters_.size()) bind_parameters();
+    return true;
+  }
+
+  // Are these the parameters that are bound from `position` on? Moves it to the end of them.
+  bool is_known(PyObject* parameters, std::size_t group, std::size_t& position) const {
+    bool same = true;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parameters); ++i, ++position) {
+      same = same && position < known_parameters_.size() && known_parameters_[position].first == group &&
+             known_parameters_[position].second == PyList_GET_ITEM(parameters, i);
+    }
+    return same;
   }
 
   // Brings the bound groups into the order of the list: a group keeps what is known of it wherever it stands.
@@ -119,39 +140,26 @@ class Step {
     groups_ = std::move(ordered);
   }
 
-  template <class Visit>
-  static void for_each_parameter(const py::list& groups, Visit visit) {
-    static PyObject* const key = PyUnicode_InternFromString("params");
-    for (Py_ssize_t g = 0; g < PyList_GET_SIZE(groups.ptr()); ++g) {
-      PyObject* const params = PyDict_GetItemWithError(PyList_GET_ITEM(groups.ptr(), g), key);
-      if (params == nullptr || !PyList_Check(params)) {
-        throw py::type_error("parameter group " + std::to_string(g) + ": params must be a list");
-      }
-      for (Py_ssize_t i = 0; i < PyList_GET_SIZE(params); ++i) visit(g, i, PyList_GET_ITEM(params, i));
-    }
-  }
-
-  // Binds all parameters anew if the lists hold other ones than before.
-  void refresh_parameters(const py::list& groups) {
-    std::size_t position = 0;
-    bool same = true;
-    for_each_parameter(groups, [&](Py_ssize_t g, Py_ssize_t, PyObject* parameter) {
-      same = same && position < parameters_.size() && parameters_[position].group() == g &&
-             parameters_[position].parameter().ptr() == parameter;
-      ++position;
-    });
-    if (same && position == parameters_.size()) return;
+  // Binds the parameters of all groups anew.
+  void bind_parameters() {
+    known_parameters_.clear();
     std::vector<ParameterBinding> fresh;
-    fresh.reserve(position);
-    for_each_parameter(groups, [&](Py_ssize_t g, Py_ssize_t i, PyObject* parameter) {
-      if (!TorchReader::get().is_tensor(parameter)) {
-        throw py::type_error("parameter " + std::to_string(i) + " of group " + std::to_string(g) +
-                             ": type=" + Py_TYPE(parameter)->tp_name + " must be a torch.Tensor");
+    std::vector<std::pair<std::size_t, PyObject*>> known;
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      PyObject* const parameters = groups_[g]->parameters();
+      for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parameters); ++i) {
+        PyObject* const parameter = PyList_GET_ITEM(parameters, i);
+        if (!TorchReader::get().is_tensor(parameter)) {
+          throw py::type_error("parameter " + std::to_string(i) + " of group " + std::to_string(g) +
+                               ": type=" + Py_TYPE(parameter)->tp_name + " must be a torch.Tensor");
+        }
+        fresh.emplace_back(py::reinterpret_borrow<py::object>(parameter), static_cast<std::uint32_t>(g),
+                           static_cast<std::size_t>(i));
+        known.emplace_back(g, parameter);
       }
-      fresh.emplace_back(py::reinterpret_borrow<py::object>(parameter), static_cast<std::uint32_t>(g),
-                         static_cast<std::size_t>(i));
-    });
+    }
     parameters_ = std::move(fresh);
+    known_parameters_ = std::move(known);
     known_state_.clear();
     state_is_known_ = false;
   }
@@ -186,11 +194,13 @@ class Step {
     plan_.slots.clear();
     plan_.groups.clear();
     plan_.copied.clear();
+    new_buffers_ = false;
     for (auto& group : groups_) plan_.groups.push_back(group->values());
     Py_ssize_t active = 0;
     for (ParameterBinding& parameter : parameters_) {
       if (!parameter.read(groups_[parameter.group()]->keeps_buffers(), plan_, held_)) continue;
       moved_ = moved_ || parameter.moved();
+      new_buffers_ = new_buffers_ || parameter.has_new_buffer();
       list_active(active++, parameter.parameter());
     }
     if (active < PyList_GET_SIZE(active_.ptr())) {
@@ -238,20 +248,23 @@ class Step {
   }
 
   void write(const py::dict& state) {
-    for (ParameterBinding& parameter : parameters_) {
-      if (parameter.write(state)) state_is_known_ = false;
+    if (new_buffers_) {
+      for (ParameterBinding& parameter : parameters_) parameter.write(state);
+      state_is_known_ = false;
     }
     for (auto& group : groups_) group->write();
   }
 
   std::vector<std::unique_ptr<GroupBinding>> groups_;
   std::vector<ParameterBinding> parameters_;
-  std::vector<std::pair<PyObject*, PyObject*>> known_state_;  // kept alive by parameters_, or never looked at
+  std::vector<std::pair<std::size_t, PyObject*>> known_parameters_;  // with their groups; kept alive by parameters_
+  std::vector<std::pair<PyObject*, PyObject*>> known_state_;         // kept alive by parameters_, or never looked at
   bool state_is_known_ = false;
   py::list active_;  // the parameters of the last update
   StepPlan plan_;
   std::vector<Cut> cuts_;
-  bool moved_ = true;  // has memory moved since overlaps were looked for?
+  bool moved_ = true;         // has memory moved since overlaps were looked for?
+  bool new_buffers_ = false;  // did read() make any?
   Held held_;
   bool busy_ = false;
 };

@@ -9,6 +9,7 @@ namespace {
 
 // Keys are interned once: a dict finds them by identity.
 struct Keys {
+  PyObject* params = PyUnicode_InternFromString("params");
   PyObject* schedule = PyUnicode_InternFromString("schedule");
   PyObject* applied_steps = PyUnicode_InternFromString("applied_steps");
   PyObject* lr = PyUnicode_InternFromString("lr");
@@ -31,32 +32,42 @@ void set_item(PyObject* dict, PyObject* key, const py::object& value) {
 // Interned or not: keys that come out of a checkpoint need not be.
 bool same_key(PyObject* a, PyObject* b) { return a == b || (PyUnicode_Check(a) && PyUnicode_Compare(a, b) == 0); }
 
+// CPython before 3.12 gives every change of a dict a number of its own: while it stands, nothing has changed. 0:
+// unknown.
+std::uint64_t version_of(PyObject* dict) {
+#if PY_VERSION_HEX < 0x030c0000 && !defined(PYPY_VERSION)
+  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
+#else
+  static_cast<void>(dict);
+  return 0;
+#endif
+}
+
+constexpr std::uint64_t kLastStep = INT64_MAX - 1;
+
 bool same_bits(double a, double b) { return double_to_bits(a) == double_to_bits(b); }
 
 }  // namespace
 
 GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object policy, py::object scale_fn)
     : group_(std::move(group)),
+      policy_(&policy.cast<const BoundPolicy&>()),
       index_(index),
       policy_object_(std::move(policy)),
-      policy_(&policy_object_.cast<const BoundPolicy&>()),
       scale_fn_(std::move(scale_fn)) {
   schedule_ = py::reinterpret_borrow<py::object>(item(keys().schedule));
-  lr_.key = keys().lr;
-  momentum_.key = keys().momentum;
-  dampening_.key = keys().dampening;
-  weight_decay_.key = keys().weight_decay;
-  nesterov_.key = keys().nesterov;
-  maximize_.key = keys().maximize;
   read_position();
-  write_scheduled(lr_, current_.lr, py::float_(current_.lr));
-  if (policy_->has_momentum()) write_scheduled(momentum_, current_.momentum, py::float_(current_.momentum));
+  written_ = {policy_, step_, current_, step_object_, py::float_(current_.lr), py::object()};
+  if (policy_->has_momentum()) written_.momentum = py::float_(current_.momentum);
+  write_scheduled();
   read_settings();
 }
 
 bool GroupBinding::is_bound_to(PyObject* group) {
   if (group != group_.ptr()) return false;
-  unchanged_ = is_as_remembered();
+  const std::uint64_t version = version_of(group);
+  unchanged_ = !entries_.empty() && ((version_ != 0 && version_ == version) || is_as_remembered());
+  version_ = unchanged_ ? version : 0;
   return unchanged_ || PyDict_GetItemWithError(group, keys().schedule) == schedule_.ptr();
 }
 
@@ -70,26 +81,30 @@ bool GroupBinding::is_as_remembered() const {
   return i == entries_.size();
 }
 
-// Every value that matters is kept alive by a member: no other object can take its address.
+// Remembers the dict as read() found it. What somebody changes between reading and writing, a scale_fn or another
+// thread while the kernel runs, is found at the next step. Every value that matters is kept alive by a member: no other
+// object can take its address.
 void GroupBinding::remember() {
-  if (unchanged_) {
-    entries_[step_place_].second = step_object_.ptr();
-    entries_[lr_.place].second = lr_.object.ptr();
-    if (policy_->has_momentum()) entries_[momentum_.place].second = momentum_.object.ptr();
-    return;
-  }
-  entries_.clear();
-  for (const Setting* setting : {&momentum_, &dampening_, &weight_decay_}) {
-    if (!setting->object) return;
-  }
+  if (by_hand_ || !dampening_.object || !weight_decay_.object || !(written_.momentum || momentum_.object)) return;
   Py_ssize_t place = 0;
   PyObject *key = nullptr, *value = nullptr;
   while (PyDict_Next(group_.ptr(), &place, &key, &value)) {
-    if (same_key(key, keys().applied_steps)) step_place_ = entries_.size();
-    if (same_key(key, keys().lr)) lr_.place = entries_.size();
-    if (same_key(key, keys().momentum)) momentum_.place = entries_.size();
+    const auto here = static_cast<std::uint32_t>(entries_.size());
+    if (same_key(key, keys().params)) place_.parameters = here;
+    if (same_key(key, keys().applied_steps)) place_.step = here;
+    if (same_key(key, keys().lr)) place_.lr = here;
+    if (same_key(key, keys().momentum)) place_.momentum = here;
     entries_.emplace_back(key, value);
   }
+  const bool ours = entries_[place_.lr].second == written_.lr.ptr() &&
+                    (!written_.momentum || entries_[place_.momentum].second == written_.momentum.ptr());
+  if (!ours) return forget();
+  version_ = version_of(group_.ptr());
+}
+
+void GroupBinding::forget() {
+  entries_.clear();
+  version_ = 0;
 }
 
 PyObject* GroupBinding::item(PyObject* key) const {
@@ -98,6 +113,12 @@ PyObject* GroupBinding::item(PyObject* key) const {
   if (PyErr_Occurred()) throw py::error_already_set();
   throw py::value_error("parameter group " + std::to_string(index_) + " has lost its key '" +
                         py::str(key).cast<std::string>() + "'");
+}
+
+PyObject* GroupBinding::parameters() const {
+  PyObject* const list = unchanged_ ? entries_[place_.parameters].second : item(keys().params);
+  if (!PyList_Check(list)) throw py::type_error(name_value(keys().params, list) + " must be a list");
+  return list;
 }
 
 std::string GroupBinding::name_value(PyObject* key, PyObject* object) const {
@@ -114,23 +135,31 @@ double GroupBinding::number(PyObject* key, PyObject* object) const {
   return value;
 }
 
-void GroupBinding::refresh(Setting& setting) const {
-  PyObject* const object = item(setting.key);
+void GroupBinding::refresh(Setting& setting, PyObject* key) const {
+  PyObject* const object = item(key);
   if (object == setting.object.ptr()) return;
-  setting.value = number(setting.key, object);
+  setting.value = number(key, object);
   // Only immutable numbers may be recognised by identity later; a tensor can change in place.
   const bool immutable = PyFloat_CheckExact(object) || PyLong_Check(object);
   setting.object = immutable ? py::reinterpret_borrow<py::object>(object) : py::object();
 }
 
+void GroupBinding::refresh_flag(Setting& setting, PyObject* key) const {
+  PyObject* const object = item(key);
+  if (!PyBool_Check(object)) throw py::type_error(name_value(key, object) + " must be True or False");
+  refresh(setting, key);
+}
+
+void GroupBinding::refuse_position(PyObject* object) const {
+  PyErr_Clear();
+  throw py::value_error(name_value(keys().applied_steps, object) + " must be an int from 0 to 2**63 - 2");
+}
+
 void GroupBinding::read_position() {
   PyObject* const object = item(keys().applied_steps);
-  if (object == step_object_.ptr()) return;
+  if (object == step_object_.ptr() && step_ <= kLastStep) return;
   const unsigned long long step = PyLong_Check(object) ? PyLong_AsUnsignedLongLong(object) : 0;
-  if (!PyLong_Check(object) || PyErr_Occurred() || step > INT64_MAX - 1) {
-    PyErr_Clear();
-    throw py::value_error(name_value(keys().applied_steps, object) + " must be an int from 0 to 2**63 - 2");
-  }
+  if (!PyLong_Check(object) || PyErr_Occurred() || step > kLastStep) refuse_position(object);
   if (!step_object_ || step != step_) current_ = policy_->value(step, scale_fn_);
   step_ = step;
   step_object_ = py::reinterpret_borrow<py::object>(object);
@@ -138,11 +167,11 @@ void GroupBinding::read_position() {
 
 // lr and momentum: obeys what stands in the group. Returns whether that was set by hand. A zero that we did not write
 // is by hand even where the schedule says zero too: it is how torch.distributed asks for a step that moves no weight.
-bool GroupBinding::read_scheduled(const Setting& written, double scheduled, double& value) const {
-  PyObject* const object = item(written.key);
+bool GroupBinding::read_scheduled(PyObject* key, const py::object& written, double scheduled, double& value) const {
+  PyObject* const object = item(key);
   value = scheduled;
-  if (object == written.object.ptr()) return false;
-  const double found = number(written.key, object);
+  if (object == written.ptr()) return false;
+  const double found = number(key, object);
   if (same_bits(found, scheduled) && found != 0.0) return false;
   value = found;
   return true;
@@ -150,15 +179,12 @@ bool GroupBinding::read_scheduled(const Setting& written, double scheduled, doub
 
 // Everything that the schedule does not give.
 void GroupBinding::read_settings() {
-  refresh(dampening_);
-  refresh(weight_decay_);
-  for (Setting* const flag : {&nesterov_, &maximize_}) {
-    PyObject* const object = item(flag->key);
-    if (!PyBool_Check(object)) throw py::type_error(name_value(flag->key, object) + " must be True or False");
-    refresh(*flag);
-  }
+  refresh(dampening_, keys().dampening);
+  refresh(weight_decay_, keys().weight_decay);
+  refresh_flag(nesterov_, keys().nesterov);
+  refresh_flag(maximize_, keys().maximize);
   if (!policy_->has_momentum()) {
-    refresh(momentum_);
+    refresh(momentum_, keys().momentum);
     values_.momentum = momentum_.value;
     require(is_valid_momentum(values_.momentum), "momentum", values_.momentum, "between 0 and 1");
   }
@@ -183,56 +209,71 @@ void GroupBinding::require(bool ok, const char* name, double value, const char* 
 
 void GroupBinding::read() {
   if (unchanged_) {
+    if (step_ > kLastStep) refuse_position(step_object_.ptr());
     values_.lr = current_.lr;
     if (policy_->has_momentum()) values_.momentum = current_.momentum;
     by_hand_ = false;
   } else {
-    entries_
-        .clear();  // should this step be refused, what is read here is not what the dict held when it was remembered
+    forget();
     read_position();
-    const bool lr_by_hand = read_scheduled(lr_, current_.lr, values_.lr);
-    const bool momentum_by_hand =
-        policy_->has_momentum() && read_scheduled(momentum_, current_.momentum, values_.momentum);
-    by_hand_ = lr_by_hand || momentum_by_hand;
+    by_hand_ = read_scheduled(keys().lr, written_.lr, current_.lr, values_.lr);
+    if (policy_->has_momentum()) {
+      by_hand_ |= read_scheduled(keys().momentum, written_.momentum, current_.momentum, values_.momentum);
+    }
     read_settings();
   }
   require(is_valid_lr(values_.lr), "lr", values_.lr, "finite and not negative");
   require(is_valid_momentum(values_.momentum), "momentum", values_.momentum, "between 0 and 1");
+  if (!unchanged_) remember();
 }
 
-// The object that was written for this value, or a new one: who puts the old object back must find it recognised.
-py::object GroupBinding::float_object(double value, const Setting& written) {
-  return written.object && same_bits(value, written.value) ? written.object : py::float_(value);
+// The object of this value among two that may have it, or a new one.
+py::object GroupBinding::shared(double value, double a, const py::object& object_a, double b,
+                                const py::object& object_b) {
+  if (object_a && same_bits(value, a)) return object_a;
+  if (object_b && same_bits(value, b)) return object_b;
+  return py::float_(value);
 }
 
-void GroupBinding::prepare_next(const NextValues& before) {
+void GroupBinding::prepare_next(const Scheduled& before) {
   const std::uint64_t step = by_hand_ ? step_ : step_ + 1;
-  if (!by_hand_ && before.policy == policy_ && before.step == step && policy_->policy.mode != Mode::custom) {
+  const bool same_step = !by_hand_ && before.policy != nullptr && before.step == step;
+  if (same_step && before.policy == policy_ && !calls_back()) {
     next_ = before;
     return;
   }
+  const Value value = by_hand_ ? current_ : policy_->value(step, scale_fn_);
   next_.policy = policy_;
   next_.step = step;
-  next_.value = by_hand_ ? current_ : policy_->value(step, scale_fn_);
-  next_.step_object = by_hand_ ? step_object_ : py::int_(step);
-  next_.lr = float_object(next_.value.lr, lr_);
-  next_.momentum = float_object(next_.value.momentum, momentum_);
+  next_.value = value;
+  next_.step_object = by_hand_ ? step_object_ : same_step ? before.step_object : py::int_(step);
+  // Who puts back the object that was written before must find it recognised where its value still holds.
+  next_.lr = shared(value.lr, written_.value.lr, written_.lr, before.value.lr, before.lr);
+  if (policy_->has_momentum()) {
+    next_.momentum =
+        shared(value.momentum, written_.value.momentum, written_.momentum, before.value.momentum, before.momentum);
+  }
 }
 
-void GroupBinding::write_scheduled(Setting& setting, double value, py::object object) {
-  set_item(group_.ptr(), setting.key, object);
-  setting.object = std::move(object);
-  setting.value = value;
+void GroupBinding::write_scheduled() {
+  set_item(group_.ptr(), keys().lr, written_.lr);
+  if (written_.momentum) set_item(group_.ptr(), keys().momentum, written_.momentum);
 }
 
 void GroupBinding::write() {
-  set_item(group_.ptr(), keys().applied_steps, next_.step_object);
-  step_ = next_.step;
-  step_object_ = next_.step_object;
-  current_ = next_.value;
-  write_scheduled(lr_, current_.lr, next_.lr);
-  if (policy_->has_momentum()) write_scheduled(momentum_, current_.momentum, next_.momentum);
-  remember();
+  const bool untouched = version_of(group_.ptr()) == version_;
+  std::swap(written_, next_);
+  step_ = written_.step;
+  step_object_ = written_.step_object;
+  current_ = written_.value;
+  set_item(group_.ptr(), keys().applied_steps, written_.step_object);
+  write_scheduled();
+  if (!entries_.empty()) {
+    entries_[place_.step].second = written_.step_object.ptr();
+    entries_[place_.lr].second = written_.lr.ptr();
+    if (written_.momentum) entries_[place_.momentum].second = written_.momentum.ptr();
+  }
+  version_ = untouched && !entries_.empty() ? version_of(group_.ptr()) : 0;
 }
 
 int GroupBinding::traverse(visitproc visit, void* arg) const {

@@ -12,13 +12,13 @@
 
 namespace clr {
 
-// The next values of one policy at one step, as numbers and as the objects to be written. Groups that share a schedule
-// and a position, as most do, share them.
-struct NextValues {
+// A position in a schedule and the values there, as numbers and as the objects that are written into the group. Groups
+// share what they can with the group before them: most have its position, and many its schedule or its momentum.
+struct Scheduled {
   const BoundPolicy* policy = nullptr;
   std::uint64_t step = 0;
   Value value{};
-  py::object step_object, lr, momentum;
+  py::object step_object, lr, momentum;  // momentum: null for a policy without
 };
 
 class GroupBinding {
@@ -38,13 +38,18 @@ class GroupBinding {
   void read();
   const GroupValues& values() const { return values_; }
 
+  // The group's list of parameters. Throws TypeError if it is none.
+  PyObject* parameters() const;
+
   // Can momentum ever play a part in this group, going by the last read()?
   bool keeps_buffers() const { return policy_->may_have_momentum() || values_.momentum != 0.0; }
 
-  // Computes what write() will write: the position and values of the next update, or takes them from the group before.
-  // May call scale_fn and throw.
-  void prepare_next(const NextValues& before);
-  const NextValues& next() const { return next_; }
+  // Does prepare_next() call a user's function?
+  bool calls_back() const { return policy_->policy.mode == Mode::custom; }
+
+  // Computes what write() will write: the position and values of the next update. May throw what scale_fn throws.
+  void prepare_next(const Scheduled& before);
+  const Scheduled& next() const { return next_; }
 
   // Writes them into the group.
   void write();
@@ -57,46 +62,48 @@ class GroupBinding {
  private:
   // A number in the group and the object it was read from: while the same object stands there, nothing is parsed.
   struct Setting {
-    PyObject* key;
     py::object object;
     double value = 0.0;
-    std::size_t place = 0;  // in entries_
   };
 
   bool is_as_remembered() const;
   void remember();
+  void forget();
   PyObject* item(PyObject* key) const;
   std::string name_value(PyObject* key, PyObject* object) const;
   double number(PyObject* key, PyObject* object) const;
-  void refresh(Setting& setting) const;
+  void refresh(Setting& setting, PyObject* key) const;
+  void refresh_flag(Setting& setting, PyObject* key) const;
+  [[noreturn]] void refuse_position(PyObject* object) const;
   void read_position();
-  bool read_scheduled(const Setting& written, double scheduled, double& value) const;
+  bool read_scheduled(PyObject* key, const py::object& written, double scheduled, double& value) const;
   void read_settings();
   void require(bool ok, const char* name, double value, const char* must) const;
-  static py::object float_object(double value, const Setting& written);
-  void write_scheduled(Setting& setting, double value, py::object object);
+  static py::object shared(double value, double a, const py::object& object_a, double b, const py::object& object_b);
+  void write_scheduled();
 
+  // What every step touches comes first: a step over many groups waits for memory, not for arithmetic.
   py::dict group_;
-  std::size_t index_;
-  py::object schedule_;
-  py::object policy_object_;
-  const BoundPolicy* policy_;  // in policy_object_
-  py::object scale_fn_;
-
-  std::uint64_t step_ = 0;
-  py::object step_object_;
-  std::size_t step_place_ = 0;
-  Value current_{};  // the schedule's value at step_
-  Setting lr_, momentum_, dampening_, weight_decay_, nesterov_, maximize_;
-  GroupValues values_{};
-  bool by_hand_ = false;
-
-  // The dict's entries after the last write(), in their order; empty if they say nothing (a tensor can change in
-  // place). Walking over them is far cheaper than looking every key up.
+  // The dict's version, and its entries in their order as the last read() and write() left them; empty if they say
+  // nothing (a tensor can change in place). Walking over the entries is far cheaper than looking every key up.
+  std::uint64_t version_ = 0;
   std::vector<std::pair<PyObject*, PyObject*>> entries_;
+  struct {
+    std::uint32_t parameters = 0, step = 0, lr = 0, momentum = 0;
+  } place_;  // of these keys in entries_
   bool unchanged_ = false;
+  bool by_hand_ = false;
+  const BoundPolicy* policy_;  // in policy_object_
+  Scheduled written_;          // by us, last: what stands in the group unless somebody changed it
+  Scheduled next_;
+  std::uint64_t step_ = 0;  // of this update; with the next two other than in written_ if somebody moved it
+  py::object step_object_;
+  Value current_{};  // the schedule's value there
+  GroupValues values_{};
 
-  NextValues next_;
+  std::size_t index_;
+  py::object schedule_, policy_object_, scale_fn_;
+  Setting momentum_, dampening_, weight_decay_, nesterov_, maximize_;  // momentum_: where the policy has none
 };
 
 }  // namespace clr

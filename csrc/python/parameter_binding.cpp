@@ -64,7 +64,7 @@ std::string ParameterBinding::name() const {
 }
 
 void ParameterBinding::relayout(const DLTensor& view) {
-  const Layout layout = layout_of(view);
+  const Layout layout(view);
   if (!is_cpu(layout.device)) {
     throw py::type_error(name() + ": " + described(parameter_, "device") +
                          " is not supported: this build runs on cpu tensors");
@@ -113,7 +113,7 @@ void ParameterBinding::adopt_buffer(py::object buffer) {
   const DLTensor view = must_read(buffer, what);
   require_alike(layout_, view, buffer, parameter_, what);
   Layout wanted = layout_;
-  if (density_ != Density::dense) wanted = layout_of(must_read(torch.empty_like(parameter_), what));
+  if (density_ != Density::dense) wanted = Layout(must_read(torch.empty_like(parameter_), what));
   if (same_strides(wanted, view)) {
     buffer_data_ = data_of(view);
     buffer_ = std::move(buffer);
@@ -169,14 +169,13 @@ bool ParameterBinding::read(bool group_keeps_buffers, StepPlan& plan, Held& held
   return true;
 }
 
-bool ParameterBinding::write(const py::dict& optimizer_state) {
-  if (!new_buffer_) return false;
+void ParameterBinding::write(const py::dict& optimizer_state) {
+  if (!new_buffer_) return;
   py::object state = state_ ? state_ : py::dict();
   state[py::handle(buffer_key())] = new_buffer_;
   optimizer_state[parameter_] = state;
   state_ = std::move(state);
   buffer_ = std::move(new_buffer_);
-  return true;
 }
 
 int ParameterBinding::traverse(visitproc visit, void* arg) const {

@@ -63,8 +63,11 @@ class ParameterBinding {
   // Has the memory that the last read() pointed to moved since the read() before?
   bool moved() const { return moved_; }
 
-  // Puts a buffer that read() made into optimizer.state. Returns whether there was one.
-  bool write(const py::dict& optimizer_state);
+  // Did the last read() make a buffer?
+  bool has_new_buffer() const { return bool(new_buffer_); }
+
+  // Puts a buffer that read() made into optimizer.state.
+  void write(const py::dict& optimizer_state);
 
   int traverse(visitproc visit, void* arg) const;
 
@@ -76,22 +79,22 @@ class ParameterBinding {
   bool read_buffer(bool wanted);
   void adopt_buffer(py::object buffer);
 
-  py::object parameter_, state_;
-  std::uint32_t group_;
-  std::size_t index_;
-
-  bool seen_ = false;
+  // In the order of their use: a step over many small tensors waits for memory, not for arithmetic.
+  py::object new_buffer_;  // made by read(), not yet in state
+  py::object parameter_;
   Layout layout_;  // of the parameter, as last seen
-  Density density_{};
-  DType dtype_{};
-  std::int64_t size_ = 0;
   void* data_ = nullptr;
-
-  SeenTensors seen_gradients_;
+  std::int64_t size_ = 0;
+  bool seen_ = false;
+  bool moved_ = true;
+  DType dtype_{};
+  Density density_{};
+  std::uint32_t group_;
+  py::object state_;
   py::object buffer_;  // the object in state, if buffer_data_ points into it
   void* buffer_data_ = nullptr;
-  py::object new_buffer_;  // made by read(), not yet in state
-  bool moved_ = true;
+  SeenTensors seen_gradients_;
+  std::size_t index_;
 };
 
 }  // namespace clr

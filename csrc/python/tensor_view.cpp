@@ -1,18 +1,10 @@
 #include "python/tensor_view.h"
 
 #include <algorithm>
-#include <numeric>
 
 namespace clr {
 
 namespace {
-
-bool same_numbers(const std::vector<std::int64_t>& a, const std::int64_t* b) {
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    if (a[i] != b[i]) return false;
-  }
-  return true;
-}
 
 bool is_subclass_named(py::handle tensor, const char* name) {
   for (py::handle type : py::type::handle_of(tensor).attr("__mro__")) {
@@ -33,62 +25,57 @@ PyCFunction method_of(py::handle type, const char* name) {
 
 }  // namespace
 
+Layout::Layout(const DLTensor& tensor)
+    : dtype(tensor.dtype), device(tensor.device), ndim_(static_cast<std::size_t>(tensor.ndim)) {
+  if (ndim_ > kNear) far_.resize(2 * ndim_);
+  std::int64_t* const numbers = ndim_ > kNear ? far_.data() : near_.data();
+  for (std::size_t i = 0; i < ndim_; ++i) {
+    numbers[2 * i] = tensor.shape[i];
+    numbers[2 * i + 1] = tensor.strides[i];
+  }
+}
+
 std::int64_t Layout::size() const {
-  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
+  std::int64_t size = 1;
+  for (std::size_t i = 0; i < ndim(); ++i) size *= shape(i);
+  return size;
 }
 
 std::int64_t Layout::span_bytes() const {
   if (size() == 0) return 0;
   std::int64_t last = 0;
-  for (std::size_t i = 0; i < shape.size(); ++i) last += (shape[i] - 1) * strides[i];
+  for (std::size_t i = 0; i < ndim(); ++i) last += (shape(i) - 1) * stride(i);
   return (last + 1) * dtype.bits / 8;
 }
 
-Layout layout_of(const DLTensor& tensor) {
-  const auto n = static_cast<std::size_t>(tensor.ndim);
-  Layout layout;
-  layout.shape.assign(tensor.shape, tensor.shape + n);
-  layout.strides.assign(tensor.strides, tensor.strides + n);
-  layout.dtype = tensor.dtype;
-  layout.device = tensor.device;
-  return layout;
-}
-
 bool same_shape(const Layout& layout, const DLTensor& tensor) {
-  return layout.shape.size() == static_cast<std::size_t>(tensor.ndim) && same_numbers(layout.shape, tensor.shape);
-}
-
-bool same_type(const Layout& layout, const DLTensor& tensor) {
-  return layout.dtype.code == tensor.dtype.code && layout.dtype.bits == tensor.dtype.bits &&
-         layout.device.device_type == tensor.device.device_type && layout.device.device_id == tensor.device.device_id;
+  bool same = layout.ndim() == static_cast<std::size_t>(tensor.ndim);
+  for (std::size_t i = 0; same && i < layout.ndim(); ++i) same = layout.shape(i) == tensor.shape[i];
+  return same;
 }
 
 bool same_strides(const Layout& layout, const DLTensor& tensor) {
   if (layout.size() == 0) return true;
-  for (std::size_t i = 0; i < layout.shape.size(); ++i) {
-    if (layout.shape[i] != 1 && layout.strides[i] != tensor.strides[i]) return false;
+  for (std::size_t i = 0; i < layout.ndim(); ++i) {
+    if (layout.shape(i) != 1 && layout.stride(i) != tensor.strides[i]) return false;
   }
   return true;
-}
-
-bool is_exactly(const Layout& layout, const DLTensor& tensor) {
-  return same_type(layout, tensor) && same_shape(layout, tensor) && same_numbers(layout.strides, tensor.strides);
 }
 
 Density density_of(const Layout& layout) {
   if (layout.size() <= 1) return Density::dense;
   std::vector<std::size_t> order;
-  for (std::size_t i = 0; i < layout.shape.size(); ++i) {
-    if (layout.shape[i] != 1) order.push_back(i);
+  for (std::size_t i = 0; i < layout.ndim(); ++i) {
+    if (layout.shape(i) != 1) order.push_back(i);
   }
   std::sort(order.begin(), order.end(),
-            [&](std::size_t a, std::size_t b) { return layout.strides[a] < layout.strides[b]; });
+            [&](std::size_t a, std::size_t b) { return layout.stride(a) < layout.stride(b); });
   std::int64_t next = 1;  // the smallest stride at which the next dimension cannot overlap those before
   bool dense = true;
   for (const std::size_t i : order) {
-    if (layout.strides[i] < next) return Density::overlapping;
-    dense = dense && layout.strides[i] == next;
-    next = layout.strides[i] * (layout.shape[i] - 1) + next;
+    if (layout.stride(i) < next) return Density::overlapping;
+    dense = dense && layout.stride(i) == next;
+    next = layout.stride(i) * (layout.shape(i) - 1) + next;
   }
   return dense ? Density::dense : Density::gapped;
 }

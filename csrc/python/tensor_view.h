@@ -4,6 +4,7 @@
 #include <dlpack/dlpack.h>
 #include <pybind11/pybind11.h>
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -14,21 +15,47 @@ namespace clr {
 namespace py = pybind11;
 
 // Shape, strides, dtype and device of a tensor, copied so that they outlive it.
-struct Layout {
-  std::vector<std::int64_t> shape, strides;
-  DLDataType dtype{};
-  DLDevice device{};
+class Layout {
+ public:
+  Layout() = default;
+  explicit Layout(const DLTensor& tensor);
+
+  std::size_t ndim() const { return ndim_; }
+  std::int64_t shape(std::size_t i) const { return numbers()[2 * i]; }
+  std::int64_t stride(std::size_t i) const { return numbers()[2 * i + 1]; }
 
   std::int64_t size() const;
   std::int64_t span_bytes() const;  // from the first element to the end of the last
+
+  DLDataType dtype{};
+  DLDevice device{};
+
+ private:
+  const std::int64_t* numbers() const { return ndim_ <= kNear ? near_.data() : far_.data(); }
+
+  // Size and stride of each dimension. A step looks at them for every tensor: few are kept in place.
+  static constexpr std::size_t kNear = 4;
+  std::size_t ndim_ = 0;
+  std::array<std::int64_t, 2 * kNear> near_{};
+  std::vector<std::int64_t> far_;
 };
 
-Layout layout_of(const DLTensor& tensor);
+inline bool same_type(const Layout& layout, const DLTensor& tensor) {
+  return layout.dtype.code == tensor.dtype.code && layout.dtype.bits == tensor.dtype.bits &&
+         layout.device.device_type == tensor.device.device_type && layout.device.device_id == tensor.device.device_id;
+}
 
 // Same shape, strides, dtype and device, to the letter: what the check of a steady-state step asks.
-bool is_exactly(const Layout& layout, const DLTensor& tensor);
+inline bool is_exactly(const Layout& layout, const DLTensor& tensor) {
+  const std::size_t n = layout.ndim();
+  bool same = same_type(layout, tensor) && n == static_cast<std::size_t>(tensor.ndim);
+  for (std::size_t i = 0; same && i < n; ++i) {
+    same = layout.shape(i) == tensor.shape[i] && layout.stride(i) == tensor.strides[i];
+  }
+  return same;
+}
+
 bool same_shape(const Layout& layout, const DLTensor& tensor);
-bool same_type(const Layout& layout, const DLTensor& tensor);
 // Strides of dimensions of size 1 and of empty tensors say nothing.
 bool same_strides(const Layout& layout, const DLTensor& tensor);
 
