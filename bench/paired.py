@@ -28,12 +28,12 @@ IMPORT_ROUNDS = 10
 REPLAY_SHARE = 10
 
 
-def step_visits(workload: Workload, threads: int, backward: bool) -> dict[str, Visit]:
+def step_visits(workload: Workload, threads: int, backward: bool, graph: bool) -> dict[str, Visit]:
     """Every contender over the very same parameters and gradients, each with its own momentum.
 
     The floor runs over our buffers as well: same addresses, same traffic.
     """
-    tensors = Tensors(workload, backward=backward)
+    tensors = Tensors(workload, backward=backward, graph=graph)
     built = {name: contenders.build(name, tensors) for name in CONTENDERS}
     visits = {name: visit(contender.step, tensors.turn) for name, contender in built.items()}
     if floor.available():
@@ -44,7 +44,7 @@ def step_visits(workload: Workload, threads: int, backward: bool) -> dict[str, V
     return visits
 
 
-def step_row(workload: Workload, threads: int, rounds: int, backward: bool) -> Row:
+def step_row(workload: Workload, threads: int, rounds: int, backward: bool, graph: bool) -> Row:
     torch.set_num_threads(threads)
     contenders.verify(OURS, workload)
     if floor.available():
@@ -52,12 +52,12 @@ def step_row(workload: Workload, threads: int, rounds: int, backward: bool) -> R
     samples: Samples = {}
     builds = min(BUILDS, rounds)
     for build in range(builds):
-        visits = step_visits(workload, threads, backward)
+        visits = step_visits(workload, threads, backward, graph)
         for name, values in alternate(visits, -(-rounds // builds), seed=build).items():
             samples.setdefault(name, []).extend(values)
         del visits
         gc.collect()  # optimizer and scheduler refer to each other, and GPT-2's buffers are large
-    title = workload.title + ", new gradients" * backward
+    title = workload.title + ", new gradients" * backward + ", no graph" * (not graph)
     return Row.of("step", title, threads, samples)
 
 
@@ -98,6 +98,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--threads", nargs="+", type=int, default=sorted({1, most}), help=f"default: 1 and {most}")
     add("--rounds", type=int, help=f"default: {ROUNDS}, of imports {IMPORT_ROUNDS}")
     add("--backward", action="store_true", help="new gradient tensors before each step, as autograd makes them")
+    add("--no-graph", action="store_true", help="no autograd graph refers to the parameters, as after `del loss`")
     add("--json", type=Path, metavar="FILE", help="write machine, times and ratios")
     return parser.parse_args(argv)
 
@@ -109,7 +110,9 @@ def measure(name: str, options: argparse.Namespace) -> list[Row]:
         return schedule_rows(threads, rounds or ROUNDS)
     if name == "import":
         return [import_row(rounds or IMPORT_ROUNDS)]
-    return [step_row(WORKLOADS[name], count, rounds or ROUNDS, options.backward) for count in threads]
+    return [
+        step_row(WORKLOADS[name], count, rounds or ROUNDS, options.backward, not options.no_graph) for count in threads
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -108,14 +108,21 @@ def gradient_sets(workload: Workload) -> Gradients:
 
 
 class Tensors:
-    """Fresh parameters of a workload, the same values every time, and two gradient sets used in turn."""
+    """Fresh parameters of a workload, the same values every time, and two gradient sets used in turn.
 
-    def __init__(self, workload: Workload, gradients: Gradients | None = None, *, backward: bool = False) -> None:
+    With ``graph`` the ends of an autograd graph exist, one for each parameter, as long as ``loss`` is in scope in a
+    training loop. torch reads a tensor that only Python owns far more slowly than one that a graph refers to as well.
+    """
+
+    def __init__(
+        self, workload: Workload, gradients: Gradients | None = None, *, backward: bool = False, graph: bool = True
+    ) -> None:
         self.workload = workload
         self.backward = backward
         self.parameters = normal_tensors(workload.shapes, PARAMETER_SEED, 1.0)
         for parameter in self.parameters:
             parameter.requires_grad_()
+        self.graph = [torch.autograd.graph.get_gradient_edge(each) for each in self.parameters if graph]
         self.gradients = gradients or gradient_sets(workload)
         self.current = 0
 
