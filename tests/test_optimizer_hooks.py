@@ -115,6 +115,16 @@ def test_hooks_are_called_as_torch_calls_them(call: str, global_hooks: Recorded)
     assert both[0] == both[1]
 
 
+@pytest.mark.parametrize("given", [closure, None])
+def test_hooks_get_a_closure_by_position_however_it_was_passed(
+    given: Callable[[], float] | None, global_hooks: Recorded
+) -> None:
+    """torch hands on what it was given: README, "Differences from torch"."""
+    with_gradient(ours()).step(closure=given)
+    assert [args[1:] for _, args, _ in global_hooks] == [() if given is None else (closure,)] * 2
+    assert [kwargs for *_, kwargs in global_hooks] == [{}] * 2
+
+
 def test_hooks_see_the_weights_before_and_after() -> None:
     optimizer = ours()
     (weight,) = every_parameter(with_gradient(optimizer))

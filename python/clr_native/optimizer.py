@@ -160,7 +160,8 @@ class FusedCyclicSGD(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """Apply update number ``applied_steps`` to every parameter that has a gradient.
 
-        ``closure`` reevaluates the model with gradients enabled and returns the loss, which is returned.
+        ``closure`` reevaluates the model with gradients enabled and returns the loss, which is returned. Step hooks get
+        it as a positional argument, however it was passed.
         """
         if (
             self._optimizer_step_pre_hooks
