@@ -66,7 +66,7 @@ GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object policy,
 bool GroupBinding::is_bound_to(PyObject* group) {
   if (group != group_.ptr()) return false;
   const std::uint64_t version = version_of(group);
-  unchanged_ = !entries_.empty() && ((version_ != 0 && version_ == version) || is_as_remembered());
+  unchanged_ = (version_ != 0 && version_ == version) || (!entries_.empty() && is_as_remembered());
   version_ = unchanged_ ? version : 0;
   return unchanged_ || PyDict_GetItemWithError(group, keys().schedule) == schedule_.ptr();
 }
@@ -90,7 +90,7 @@ void GroupBinding::remember() {
   PyObject *key = nullptr, *value = nullptr;
   while (PyDict_Next(group_.ptr(), &place, &key, &value)) {
     const auto here = static_cast<std::uint32_t>(entries_.size());
-    if (same_key(key, keys().params)) place_.parameters = here;
+    if (same_key(key, keys().params)) parameters_ = value;
     if (same_key(key, keys().applied_steps)) place_.step = here;
     if (same_key(key, keys().lr)) place_.lr = here;
     if (same_key(key, keys().momentum)) place_.momentum = here;
@@ -116,7 +116,7 @@ PyObject* GroupBinding::item(PyObject* key) const {
 }
 
 PyObject* GroupBinding::parameters() const {
-  PyObject* const list = unchanged_ ? entries_[place_.parameters].second : item(keys().params);
+  PyObject* const list = unchanged_ ? parameters_ : item(keys().params);
   if (!PyList_Check(list)) throw py::type_error(name_value(keys().params, list) + " must be a list");
   return list;
 }
@@ -261,19 +261,23 @@ void GroupBinding::write_scheduled() {
 }
 
 void GroupBinding::write() {
-  const bool untouched = version_of(group_.ptr()) == version_;
+  const bool untouched = version_ != 0 && version_ == version_of(group_.ptr());
   std::swap(written_, next_);
   step_ = written_.step;
   step_object_ = written_.step_object;
   current_ = written_.value;
   set_item(group_.ptr(), keys().applied_steps, written_.step_object);
   write_scheduled();
-  if (!entries_.empty()) {
-    entries_[place_.step].second = written_.step_object.ptr();
-    entries_[place_.lr].second = written_.lr.ptr();
-    if (written_.momentum) entries_[place_.momentum].second = written_.momentum.ptr();
+  if (untouched) {
+    entries_.clear();  // the version says all
+    version_ = version_of(group_.ptr());
+    return;
   }
-  version_ = untouched && !entries_.empty() ? version_of(group_.ptr()) : 0;
+  version_ = 0;
+  if (entries_.empty()) return;
+  entries_[place_.step].second = written_.step_object.ptr();
+  entries_[place_.lr].second = written_.lr.ptr();
+  if (written_.momentum) entries_[place_.momentum].second = written_.momentum.ptr();
 }
 
 int GroupBinding::traverse(visitproc visit, void* arg) const {

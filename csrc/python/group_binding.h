@@ -84,13 +84,15 @@ class GroupBinding {
 
   // What every step touches comes first: a step over many groups waits for memory, not for arithmetic.
   py::dict group_;
-  // The dict's version, and its entries in their order as the last read() and write() left them; empty if they say
-  // nothing (a tensor can change in place). Walking over the entries is far cheaper than looking every key up.
+  // What tells that the dict is as the last read() and write() left it: its version, or its entries in their order,
+  // which are far cheaper to walk over than all keys to look up. 0 and empty say nothing (a tensor can change in
+  // place).
   std::uint64_t version_ = 0;
   std::vector<std::pair<PyObject*, PyObject*>> entries_;
   struct {
-    std::uint32_t parameters = 0, step = 0, lr = 0, momentum = 0;
-  } place_;  // of these keys in entries_
+    std::uint32_t step = 0, lr = 0, momentum = 0;
+  } place_;                         // of these keys in entries_
+  PyObject* parameters_ = nullptr;  // the list, while the dict is unchanged
   bool unchanged_ = false;
   bool by_hand_ = false;
   const BoundPolicy* policy_;  // in policy_object_
