@@ -134,7 +134,11 @@ def test_everything_has_a_stub_that_is_typed() -> None:
         ("        *,\n", "", "Policy.__init__: (self, up, "),
         ("first: int", "start: int", "fill_range: (policies, start, scales, lr, momentum) in the stub"),
         ("| None = None) -> tuple", "| None) -> tuple", "Policy.value: (self, step, scale_fn) in the stub"),
-        ("    @property\n", "", "Step.followed_schedule: (self) in the stub, property in the module"),
+        (
+            "    def followed_schedule(",
+            "    @property\n    def followed_schedule(",
+            "Step.followed_schedule: property in the stub, (self, group) in the module",
+        ),
     ],
 )
 def test_a_change_of_the_stub_is_found(old: str, new: str, expected: str) -> None:

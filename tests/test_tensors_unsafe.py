@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import json
 import os
+import threading
+import time
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from clr_native import FusedCyclicSGD
+from clr_native import CyclicSchedule, FusedCyclicSGD
 from helpers import output_of, parameters, picture, python_process, raised
 
 
@@ -73,6 +75,86 @@ def state_cleared(optimizer: FusedCyclicSGD, weight: Tensor) -> None:
     optimizer.state.clear()
 
 
+def list_freed() -> str:
+    """The list of parameters, taken out of its group."""
+    optimizer, _ = made()
+    for _ in range(3):
+        optimizer.load_state_dict(optimizer.state_dict())  # puts params last
+        optimizer.step()
+        kept = optimizer.param_groups[0].pop("params")
+        error = raised(optimizer.step)
+        optimizer.param_groups[0]["params"] = kept[:]
+        kept.clear()
+        gc.collect()
+    return f"{type(error).__name__}"
+
+
+def list_replaced_while_a_position_is_read() -> str:
+    def scale_fn(step: int) -> float:
+        if step == 9:
+            optimizer.param_groups[0]["params"] = weights[:1]
+            kept.extend([None] * 3 for _ in range(100))
+        return 1.0
+
+    kept: list[object] = []
+    weights = parameters([5, 5, 5])
+    other = CyclicSchedule(0.1, 0.5, scale_fn=scale_fn, scale_mode="iterations")
+    optimizer = FusedCyclicSGD([{"params": weights[:2]}], 0.1, 0.5)
+    optimizer.add_param_group({"params": weights[2:], "schedule": other})
+    for weight in weights:
+        weight.grad = torch.ones(5)
+    optimizer.step()
+    optimizer.step()
+    optimizer.param_groups[1]["applied_steps"] = 9
+    optimizer.param_groups[1]["params"].append(parameters([2])[0])
+    optimizer.step()
+    return "alive"
+
+
+def position_replaced_while_it_is_read() -> str:
+    def scale_fn(step: int) -> float:
+        if step == 10**8 + 1:
+            optimizer.param_groups[0]["applied_steps"] = 1
+            kept.extend(f"x{i}" for i in range(100))
+        return 1.0
+
+    kept: list[str] = []
+    optimizer, _ = made(scale_fn)
+    optimizer.step()
+    optimizer.param_groups[0].update(applied_steps=int("100000001"), lr=0.0)
+    optimizer.step()
+    return repr(optimizer.applied_steps)
+
+
+def tensor_setting_replaced_by_another_thread() -> str:
+    """float(tensor) lets other threads run."""
+
+    def replace() -> None:
+        while not done.is_set():
+            optimizer.param_groups[0]["weight_decay"] = torch.tensor(0.25)
+
+    done = threading.Event()
+    optimizer, _ = made()
+    optimizer.param_groups[0]["params"][0] = weight = parameters([5])[0]
+    weight.grad = torch.ones(5)
+    thread = threading.Thread(target=replace)
+    thread.start()
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        optimizer.step()
+    done.set()
+    thread.join()
+    return "alive"
+
+
+def asked_after_a_refused_group() -> str:
+    optimizer, _ = made()
+    optimizer.step()
+    optimizer.param_groups[0] = dict(optimizer.param_groups[0], weight_decay=-1.0)
+    error = raised(optimizer.step)
+    return f"{type(error).__name__}, {optimizer.at_cycle_end}"
+
+
 def wrapped() -> str:
     """A tensor without memory of its own."""
     from torch.testing._internal.two_tensor import TwoTensor
@@ -108,6 +190,11 @@ CASES: dict[str, tuple[Callable[[], str], str]] = {
     "scale_fn adds a group": (scale_fn_that(lambda o, w: o.add_param_group({"params": parameters([3])})), "alive"),
     "scale_fn seeks": (scale_fn_that(lambda o, w: o.seek(1)), "alive"),
     "scale_fn loads": (scale_fn_that(lambda o, w: o.load_state_dict(o.state_dict())), "alive"),
+    "the list of parameters is freed": (list_freed, "ValueError"),
+    "a list replaced while a position is read": (list_replaced_while_a_position_is_read, "alive"),
+    "a position replaced while it is read": (position_replaced_while_it_is_read, "100000001"),
+    "a tensor setting replaced by another thread": (tensor_setting_replaced_by_another_thread, "alive"),
+    "at_cycle_end after a refused group": (asked_after_a_refused_group, "ValueError, False"),
     "a wrapper subclass": (wrapped, "TypeError, True"),
     "a gradient without storage": (short_storage, "TypeError, True"),
 }

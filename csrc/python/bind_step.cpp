@@ -1,7 +1,6 @@
 // One optimizer step: read and check everything, then write.
 #include <pybind11/pybind11.h>
 
-#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -16,14 +15,31 @@ namespace clr {
 
 namespace {
 
+using Groups = std::vector<std::unique_ptr<GroupBinding>>;
+
+// The place of the binding of this dict, or the end.
+std::size_t find(const Groups& groups, PyObject* group) {
+  std::size_t i = 0;
+  while (i < groups.size() && !(groups[i] && groups[i]->group() == group)) ++i;
+  return i;
+}
+
 class Step {
  public:
-  // Binds group number `index`; writes the schedule's lr and momentum into it.
+  // Binds group number `index`. What is known of another group that has had this number is kept until the groups are
+  // put in order.
   void bind(std::size_t index, py::dict group, py::object policy, py::object scale_fn) {
     const Busy busy(*this);
     auto bound = std::make_unique<GroupBinding>(std::move(group), index, std::move(policy), std::move(scale_fn));
     if (index >= groups_.size()) groups_.resize(index + 1);
+    if (groups_[index] && groups_[index]->group() != bound->group()) groups_.push_back(std::move(groups_[index]));
     groups_[index] = std::move(bound);
+  }
+
+  // Puts the schedule's lr and momentum into a bound group. Without this what stands there is obeyed.
+  void write_schedule(const py::dict& group) {
+    const std::size_t i = find(groups_, group.ptr());
+    if (i < groups_.size()) groups_[i]->write_schedule();
   }
 
   bool is_bound(std::size_t index, const py::dict& group) const {
@@ -50,7 +66,11 @@ class Step {
     return true;
   }
 
-  bool followed_schedule() const { return groups_.empty() || groups_.front()->followed_schedule(); }
+  // Did the last update of this group follow its schedule?
+  bool followed_schedule(const py::dict& group) const {
+    const std::size_t i = find(groups_, group.ptr());
+    return i == groups_.size() || groups_[i]->followed_schedule();
+  }
 
   int traverse(visitproc visit, void* arg) const {
     for (const auto& group : groups_) {
@@ -101,9 +121,10 @@ class Step {
     std::size_t position = 0;
     bool same = true;
     for (std::size_t g = 0; g < groups_.size(); ++g) {
-      if (!groups_[g] || !groups_[g]->is_bound_to(PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(g)))) {
-        return false;
-      }
+      const auto place = static_cast<Py_ssize_t>(g);
+      // A scale_fn may have been asked for a position set by hand, and have taken groups out.
+      if (place >= PyList_GET_SIZE(groups.ptr())) return false;
+      if (!groups_[g] || !groups_[g]->is_bound_to(PyList_GET_ITEM(groups.ptr(), place))) return false;
       GroupBinding& group = *groups_[g];
       group.read();
       if (!group.calls_back()) {
@@ -128,13 +149,12 @@ class Step {
 
   // Brings the bound groups into the order of the list: a group keeps what is known of it wherever it stands.
   void reorder(const py::list& groups) {
-    std::vector<std::unique_ptr<GroupBinding>> ordered(groups.size());
+    Groups ordered(groups.size());
     for (std::size_t i = 0; i < ordered.size(); ++i) {
       PyObject* const group = PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i));
-      const auto found = std::find_if(groups_.begin(), groups_.end(),
-                                      [&](const auto& bound) { return bound && bound->group() == group; });
-      if (found == groups_.end()) continue;
-      ordered[i] = std::move(*found);
+      const std::size_t found = find(groups_, group);
+      if (found == groups_.size()) continue;
+      ordered[i] = std::move(groups_[found]);
       ordered[i]->set_index(i);
     }
     groups_ = std::move(ordered);
@@ -142,7 +162,6 @@ class Step {
 
   // Binds the parameters of all groups anew.
   void bind_parameters() {
-    known_parameters_.clear();
     std::vector<ParameterBinding> fresh;
     std::vector<std::pair<std::size_t, PyObject*>> known;
     for (std::size_t g = 0; g < groups_.size(); ++g) {
@@ -196,30 +215,34 @@ class Step {
     plan_.copied.clear();
     new_buffers_ = false;
     for (auto& group : groups_) plan_.groups.push_back(group->values());
+    bool moved = moved_;
+    moved_ = true;  // until all have been read
     Py_ssize_t active = 0;
     for (ParameterBinding& parameter : parameters_) {
       if (!parameter.read(groups_[parameter.group()]->keeps_buffers(), plan_, held_)) continue;
-      moved_ = moved_ || parameter.moved();
+      moved = moved || parameter.moved();
       new_buffers_ = new_buffers_ || parameter.has_new_buffer();
-      list_active(active++, parameter.parameter());
+      moved = list_active(active++, parameter.parameter()) || moved;
     }
     if (active < PyList_GET_SIZE(active_.ptr())) {
       PyList_SetSlice(active_.ptr(), active, PyList_GET_SIZE(active_.ptr()), nullptr);
-      moved_ = true;
+      moved = true;
     }
-    if (moved_) plan_.in_order = plan_.has_overlap();
+    if (moved) plan_.in_order = plan_.has_overlap();
     moved_ = false;
   }
 
-  // The list of updated parameters is kept from step to step; it changes only where another one stands.
-  void list_active(Py_ssize_t place, const py::object& parameter) {
+  // The list of updated parameters is kept from step to step; it changes only where another one stands. Returns whether
+  // it did.
+  bool list_active(Py_ssize_t place, const py::object& parameter) {
     if (place == PyList_GET_SIZE(active_.ptr())) {
       active_.append(parameter);
-      moved_ = true;
     } else if (PyList_GET_ITEM(active_.ptr(), place) != parameter.ptr()) {
       PyList_SetItem(active_.ptr(), place, Py_NewRef(parameter.ptr()));
-      moved_ = true;
+    } else {
+      return false;
     }
+    return true;
   }
 
   void run() {
@@ -255,7 +278,7 @@ class Step {
     for (auto& group : groups_) group->write();
   }
 
-  std::vector<std::unique_ptr<GroupBinding>> groups_;
+  Groups groups_;
   std::vector<ParameterBinding> parameters_;
   std::vector<std::pair<std::size_t, PyObject*>> known_parameters_;  // with their groups; kept alive by parameters_
   std::vector<std::pair<PyObject*, PyObject*>> known_state_;         // kept alive by parameters_, or never looked at
@@ -292,13 +315,15 @@ void bind_step(py::module_& m) {
                    }))
       .def(py::init<>())
       .def("bind", &Step::bind, py::arg("index"), py::arg("group"), py::arg("policy"), py::arg("scale_fn"),
-           "Take group number `index` over: check its settings, write the schedule's lr and momentum into it.")
+           "Take group number `index` over and check its settings.")
+      .def("write_schedule", &Step::write_schedule, py::arg("group"),
+           "Write the schedule's lr and momentum into a bound group.")
       .def("is_bound", &Step::is_bound, py::arg("index"), py::arg("group"),
            "Is this the dict, with the schedule, that was bound as number `index`?")
       .def("apply", &Step::apply, py::arg("groups"), py::arg("state"),
            "Apply one update. False, with nothing done, if a group is not bound.")
-      .def_property_readonly("followed_schedule", &Step::followed_schedule,
-                             "Did the first group's last update follow its schedule?");
+      .def("followed_schedule", &Step::followed_schedule, py::arg("group"),
+           "Did this group's last update follow its schedule?");
 }
 
 }  // namespace clr

@@ -55,12 +55,17 @@ GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object policy,
       index_(index),
       policy_object_(std::move(policy)),
       scale_fn_(std::move(scale_fn)) {
-  schedule_ = py::reinterpret_borrow<py::object>(item(keys().schedule));
+  schedule_ = item(keys().schedule);
   read_position();
+  written_.policy = policy_;
+  written_.step = step_;
+  read_settings();
+}
+
+void GroupBinding::write_schedule() {
   written_ = {policy_, step_, current_, step_object_, py::float_(current_.lr), py::object()};
   if (policy_->has_momentum()) written_.momentum = py::float_(current_.momentum);
-  write_scheduled();
-  read_settings();
+  write_items();
 }
 
 bool GroupBinding::is_bound_to(PyObject* group) {
@@ -85,20 +90,29 @@ bool GroupBinding::is_as_remembered() const {
 // thread while the kernel runs, is found at the next step. Every value that matters is kept alive by a member: no other
 // object can take its address.
 void GroupBinding::remember() {
-  if (by_hand_ || !dampening_.object || !weight_decay_.object || !(written_.momentum || momentum_.object)) return;
+  const bool has_momentum = policy_->has_momentum();
+  if (by_hand_ || !dampening_.object || !weight_decay_.object || !(has_momentum || momentum_.object)) return;
   Py_ssize_t place = 0;
   PyObject *key = nullptr, *value = nullptr;
+  bool as_read = written_.lr && (written_.momentum || !has_momentum);
   while (PyDict_Next(group_.ptr(), &place, &key, &value)) {
     const auto here = static_cast<std::uint32_t>(entries_.size());
-    if (same_key(key, keys().params)) parameters_ = value;
-    if (same_key(key, keys().applied_steps)) place_.step = here;
-    if (same_key(key, keys().lr)) place_.lr = here;
-    if (same_key(key, keys().momentum)) place_.momentum = here;
+    if (same_key(key, keys().params)) as_read = as_read && value == parameters_.ptr();
+    if (same_key(key, keys().applied_steps)) {
+      place_.step = here;
+      as_read = as_read && value == step_object_.ptr();
+    }
+    if (same_key(key, keys().lr)) {
+      place_.lr = here;
+      as_read = as_read && value == written_.lr.ptr();
+    }
+    if (same_key(key, keys().momentum)) {
+      place_.momentum = here;
+      as_read = as_read && (!has_momentum || value == written_.momentum.ptr());
+    }
     entries_.emplace_back(key, value);
   }
-  const bool ours = entries_[place_.lr].second == written_.lr.ptr() &&
-                    (!written_.momentum || entries_[place_.momentum].second == written_.momentum.ptr());
-  if (!ours) return forget();
+  if (!as_read) return forget();
   version_ = version_of(group_.ptr());
 }
 
@@ -107,18 +121,13 @@ void GroupBinding::forget() {
   version_ = 0;
 }
 
-PyObject* GroupBinding::item(PyObject* key) const {
+// Owned: reading a number can run other code, which may take the object out of the group.
+py::object GroupBinding::item(PyObject* key) const {
   PyObject* const object = PyDict_GetItemWithError(group_.ptr(), key);
-  if (object != nullptr) return object;
+  if (object != nullptr) return py::reinterpret_borrow<py::object>(object);
   if (PyErr_Occurred()) throw py::error_already_set();
   throw py::value_error("parameter group " + std::to_string(index_) + " has lost its key '" +
                         py::str(key).cast<std::string>() + "'");
-}
-
-PyObject* GroupBinding::parameters() const {
-  PyObject* const list = unchanged_ ? parameters_ : item(keys().params);
-  if (!PyList_Check(list)) throw py::type_error(name_value(keys().params, list) + " must be a list");
-  return list;
 }
 
 std::string GroupBinding::name_value(PyObject* key, PyObject* object) const {
@@ -136,42 +145,48 @@ double GroupBinding::number(PyObject* key, PyObject* object) const {
 }
 
 void GroupBinding::refresh(Setting& setting, PyObject* key) const {
-  PyObject* const object = item(key);
-  if (object == setting.object.ptr()) return;
-  setting.value = number(key, object);
+  const py::object object = item(key);
+  if (object.is(setting.object)) return;
+  setting.value = number(key, object.ptr());
   // Only immutable numbers may be recognised by identity later; a tensor can change in place.
-  const bool immutable = PyFloat_CheckExact(object) || PyLong_Check(object);
-  setting.object = immutable ? py::reinterpret_borrow<py::object>(object) : py::object();
+  const bool immutable =
+      PyFloat_CheckExact(object.ptr()) || PyLong_CheckExact(object.ptr()) || PyBool_Check(object.ptr());
+  setting.object = immutable ? object : py::object();
 }
 
 void GroupBinding::refresh_flag(Setting& setting, PyObject* key) const {
-  PyObject* const object = item(key);
-  if (!PyBool_Check(object)) throw py::type_error(name_value(key, object) + " must be True or False");
-  refresh(setting, key);
+  const py::object object = item(key);
+  if (!PyBool_Check(object.ptr())) throw py::type_error(name_value(key, object.ptr()) + " must be True or False");
+  setting.value = object.ptr() == Py_True ? 1.0 : 0.0;
+}
+
+// After the last update the position is one further, from where no step is made.
+void GroupBinding::read_position() {
+  const py::object object = item(keys().applied_steps);
+  if (object.is(step_object_)) return;
+  const unsigned long long step = PyLong_Check(object.ptr()) ? PyLong_AsUnsignedLongLong(object.ptr()) : 0;
+  if (!PyLong_Check(object.ptr()) || PyErr_Occurred() || step > kLastStep + 1) {
+    PyErr_Clear();
+    refuse_position(object.ptr());
+  }
+  const bool moved = !step_object_ || step != step_;
+  const Value value = moved ? policy_->value(step, scale_fn_) : current_;
+  current_ = value;
+  step_ = step;
+  step_object_ = object;
 }
 
 void GroupBinding::refuse_position(PyObject* object) const {
-  PyErr_Clear();
   throw py::value_error(name_value(keys().applied_steps, object) + " must be an int from 0 to 2**63 - 2");
-}
-
-void GroupBinding::read_position() {
-  PyObject* const object = item(keys().applied_steps);
-  if (object == step_object_.ptr() && step_ <= kLastStep) return;
-  const unsigned long long step = PyLong_Check(object) ? PyLong_AsUnsignedLongLong(object) : 0;
-  if (!PyLong_Check(object) || PyErr_Occurred() || step > kLastStep) refuse_position(object);
-  if (!step_object_ || step != step_) current_ = policy_->value(step, scale_fn_);
-  step_ = step;
-  step_object_ = py::reinterpret_borrow<py::object>(object);
 }
 
 // lr and momentum: obeys what stands in the group. Returns whether that was set by hand. A zero that we did not write
 // is by hand even where the schedule says zero too: it is how torch.distributed asks for a step that moves no weight.
 bool GroupBinding::read_scheduled(PyObject* key, const py::object& written, double scheduled, double& value) const {
-  PyObject* const object = item(key);
+  const py::object object = item(key);
   value = scheduled;
-  if (object == written.ptr()) return false;
-  const double found = number(key, object);
+  if (written && object.is(written)) return false;
+  const double found = number(key, object.ptr());
   if (same_bits(found, scheduled) && found != 0.0) return false;
   value = found;
   return true;
@@ -209,12 +224,15 @@ void GroupBinding::require(bool ok, const char* name, double value, const char* 
 
 void GroupBinding::read() {
   if (unchanged_) {
-    if (step_ > kLastStep) refuse_position(step_object_.ptr());
     values_.lr = current_.lr;
     if (policy_->has_momentum()) values_.momentum = current_.momentum;
     by_hand_ = false;
   } else {
     forget();
+    parameters_ = item(keys().params);
+    if (!PyList_Check(parameters_.ptr())) {
+      throw py::type_error(name_value(keys().params, parameters_.ptr()) + " must be a list");
+    }
     read_position();
     by_hand_ = read_scheduled(keys().lr, written_.lr, current_.lr, values_.lr);
     if (policy_->has_momentum()) {
@@ -222,6 +240,7 @@ void GroupBinding::read() {
     }
     read_settings();
   }
+  if (step_ > kLastStep) refuse_position(step_object_.ptr());
   require(is_valid_lr(values_.lr), "lr", values_.lr, "finite and not negative");
   require(is_valid_momentum(values_.momentum), "momentum", values_.momentum, "between 0 and 1");
   if (!unchanged_) remember();
@@ -255,7 +274,7 @@ void GroupBinding::prepare_next(const Scheduled& before) {
   }
 }
 
-void GroupBinding::write_scheduled() {
+void GroupBinding::write_items() {
   set_item(group_.ptr(), keys().lr, written_.lr);
   if (written_.momentum) set_item(group_.ptr(), keys().momentum, written_.momentum);
 }
@@ -263,11 +282,12 @@ void GroupBinding::write_scheduled() {
 void GroupBinding::write() {
   const bool untouched = version_ != 0 && version_ == version_of(group_.ptr());
   std::swap(written_, next_);
+  followed_ = !by_hand_;
   step_ = written_.step;
   step_object_ = written_.step_object;
   current_ = written_.value;
   set_item(group_.ptr(), keys().applied_steps, written_.step_object);
-  write_scheduled();
+  write_items();
   if (untouched) {
     entries_.clear();  // the version says all
     version_ = version_of(group_.ptr());
@@ -283,6 +303,7 @@ void GroupBinding::write() {
 int GroupBinding::traverse(visitproc visit, void* arg) const {
   Py_VISIT(group_.ptr());
   Py_VISIT(schedule_.ptr());
+  Py_VISIT(parameters_.ptr());
   Py_VISIT(scale_fn_.ptr());
   return 0;
 }

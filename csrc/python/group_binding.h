@@ -23,9 +23,12 @@ struct Scheduled {
 
 class GroupBinding {
  public:
-  // Takes the position from the group, writes the schedule's lr and momentum of it there, and checks the settings. A
-  // schedule's value that cannot be used is not an error until it is to be used.
+  // Takes the position from the group and checks the settings. A schedule's value that cannot be used is not an error
+  // until it is to be used.
   GroupBinding(py::dict group, std::size_t index, py::object policy, py::object scale_fn);
+
+  // Writes the schedule's lr and momentum of the position into the group. Else what stands there is obeyed.
+  void write_schedule();
 
   PyObject* group() const { return group_.ptr(); }
   void set_index(std::size_t index) { index_ = index; }
@@ -38,8 +41,8 @@ class GroupBinding {
   void read();
   const GroupValues& values() const { return values_; }
 
-  // The group's list of parameters. Throws TypeError if it is none.
-  PyObject* parameters() const;
+  // The group's list of parameters at the last read().
+  PyObject* parameters() const { return parameters_.ptr(); }
 
   // Can momentum ever play a part in this group, going by the last read()?
   bool keeps_buffers() const { return policy_->may_have_momentum() || values_.momentum != 0.0; }
@@ -55,7 +58,7 @@ class GroupBinding {
   void write();
 
   // Did the last written update follow the schedule, or lr or momentum set by hand?
-  bool followed_schedule() const { return !by_hand_; }
+  bool followed_schedule() const { return followed_; }
 
   int traverse(visitproc visit, void* arg) const;
 
@@ -69,7 +72,7 @@ class GroupBinding {
   bool is_as_remembered() const;
   void remember();
   void forget();
-  PyObject* item(PyObject* key) const;
+  py::object item(PyObject* key) const;
   std::string name_value(PyObject* key, PyObject* object) const;
   double number(PyObject* key, PyObject* object) const;
   void refresh(Setting& setting, PyObject* key) const;
@@ -80,7 +83,7 @@ class GroupBinding {
   void read_settings();
   void require(bool ok, const char* name, double value, const char* must) const;
   static py::object shared(double value, double a, const py::object& object_a, double b, const py::object& object_b);
-  void write_scheduled();
+  void write_items();
 
   // What every step touches comes first: a step over many groups waits for memory, not for arithmetic.
   py::dict group_;
@@ -91,10 +94,11 @@ class GroupBinding {
   std::vector<std::pair<PyObject*, PyObject*>> entries_;
   struct {
     std::uint32_t step = 0, lr = 0, momentum = 0;
-  } place_;                         // of these keys in entries_
-  PyObject* parameters_ = nullptr;  // the list, while the dict is unchanged
+  } place_;  // of these keys in entries_
+  py::object parameters_;
   bool unchanged_ = false;
   bool by_hand_ = false;
+  bool followed_ = true;
   const BoundPolicy* policy_;  // in policy_object_
   Scheduled written_;          // by us, last: what stands in the group unless somebody changed it
   Scheduled next_;

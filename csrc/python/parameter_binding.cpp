@@ -149,8 +149,9 @@ bool ParameterBinding::read(bool group_keeps_buffers, StepPlan& plan, Held& held
   if (!grad) return false;
   DLTensor view;
   if (!torch.read(parameter_.ptr(), view)) throw py::type_error(name() + ": " + why_unreadable(parameter_));
-  if (!seen_ || !is_exactly(layout_, view)) relayout(view);
-  moved_ = data_ != data_of(view);
+  const bool other_layout = !seen_ || !is_exactly(layout_, view);
+  if (other_layout) relayout(view);
+  moved_ = other_layout || data_ != data_of(view);
   if (moved_ || size_ == 1) require_plain(parameter_.ptr(), "");
   data_ = data_of(view);
   const bool first = read_buffer(group_keeps_buffers);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -83,6 +84,16 @@ def _flat_schedule(flat: dict[str, Any], where: str) -> CyclicSchedule:
             f"{where}{missing}: give both bounds to the constructor, both to every group, or say schedule="
         )
     return CyclicSchedule(**flat)
+
+
+def read_schedule(group: dict[str, Any], known: CyclicSchedule | None) -> CyclicSchedule:
+    """The schedule that stands in a group, with the known one's scale_fn if it needs one."""
+    written = group["schedule"]
+    if isinstance(written, CyclicSchedule):
+        return written
+    if not isinstance(written, Mapping):
+        raise TypeError(f"schedule={written!r} in a parameter group must be a schedule or its to_dict()")
+    return CyclicSchedule.from_dict(written, known.scale_fn if known and written.get("scale_fn") else None)
 
 
 def check_parameter(parameter: torch.Tensor, name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, overload
 
 import torch
@@ -15,7 +15,7 @@ from torch.optim.optimizer import (
 
 from clr_native import _core
 from clr_native._checkpoint import complete_groups, own_tensors
-from clr_native._groups import SCHEDULE_FIELDS, ScheduleArguments, check_parameter
+from clr_native._groups import SCHEDULE_FIELDS, ScheduleArguments, check_parameter, read_schedule
 from clr_native.evaluation import checked_step
 from clr_native.schedules import CyclicSchedule
 
@@ -131,24 +131,40 @@ class FusedCyclicSGD(Optimizer):
         except BaseException:
             self.param_groups.pop()
             raise
+        self._plan.write_schedule(group)
         self._schedules.append((group, group["schedule"], schedule))
 
     def _schedule_of(self, group: Group) -> CyclicSchedule:
         """The schedule that stands in a group, with the scale_fn of the one that was bound."""
         for known, written, schedule in self._schedules:
             if known is group:
-                return schedule if group["schedule"] is written else _read_schedule(group, schedule)
-        return _read_schedule(group, None)
+                return schedule if group["schedule"] is written else read_schedule(group, schedule)
+        return read_schedule(group, None)
 
     def _bind(self) -> None:
-        """Binds the groups whose dict or schedule is not the one that was bound."""
-        bound = []
-        for index, group in enumerate(self.param_groups):
-            schedule = self._schedule_of(group)
-            if not self._plan.is_bound(index, group):
-                group["schedule"] = schedule._to_dict()
-                self._plan.bind(index, group, schedule._policy, schedule.scale_fn)
-            bound.append((group, group["schedule"], schedule))
+        """Binds the groups whose dict or schedule is not the one that was bound.
+
+        The lr and momentum in a dict never seen before are obeyed; a new schedule puts its own in their place.
+        """
+        seen = [id(group) for group, *_ in self._schedules]
+        written = [group["schedule"] for group in self.param_groups]
+        bound: list[tuple[Group, object, CyclicSchedule]] = []
+        fresh: list[Group] = []
+        try:
+            for index, group in enumerate(self.param_groups):
+                schedule = self._schedule_of(group)
+                if not self._plan.is_bound(index, group):
+                    group["schedule"] = schedule._to_dict()
+                    self._plan.bind(index, group, schedule._policy, schedule.scale_fn)
+                    fresh.append(group)
+                bound.append((group, group["schedule"], schedule))
+        except BaseException:
+            for group, each in zip(self.param_groups, written, strict=True):
+                group["schedule"] = each
+            raise
+        for group in fresh:
+            if id(group) in seen:
+                self._plan.write_schedule(group)
         self._schedules = bound
 
     # --- the step -------------------------------------------------------------------------------------------------
@@ -183,7 +199,8 @@ class FusedCyclicSGD(Optimizer):
                 loss = closure()
         if not self._plan.apply(self.param_groups, self.state):
             self._bind()
-            self._plan.apply(self.param_groups, self.state)
+            if not self._plan.apply(self.param_groups, self.state):
+                raise ValueError("param_groups holds the same dict twice: every group must be a dict of its own")
         return loss
 
     # --- where the schedule stands --------------------------------------------------------------------------------
@@ -206,12 +223,9 @@ class FusedCyclicSGD(Optimizer):
     @property
     def at_cycle_end(self) -> bool:
         """Was the update just applied the last of a cycle of the first group: the place to snapshot or stop?"""
-        done = self.applied_steps
-        return (
-            done > 0
-            and done % self._schedule_of(self.param_groups[0]).cycle_length == 0
-            and self._plan.followed_schedule
-        )
+        first, done = self.param_groups[0], self.applied_steps
+        at_bottom = done > 0 and done % self._schedule_of(first).cycle_length == 0
+        return at_bottom and self._plan.followed_schedule(first)
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of each group's next update, as a torch scheduler gives it after its ``step()``."""
@@ -240,6 +254,8 @@ class FusedCyclicSGD(Optimizer):
         plan = _core.Step()
         for index, (group, schedule) in enumerate(zip(self.param_groups, schedules, strict=True)):
             plan.bind(index, group, schedule._policy, schedule.scale_fn)
+        for group in self.param_groups:
+            plan.write_schedule(group)
         self._plan = plan
         self._schedules = [
             (g, g["schedule"], schedule) for g, schedule in zip(self.param_groups, schedules, strict=True)
@@ -270,7 +286,7 @@ class FusedCyclicSGD(Optimizer):
             super().load_state_dict(state_dict)
             complete_groups(self.param_groups, before[1], self.defaults)
             own_tensors(self.state, self.param_groups, loaded)
-            self._rebind([_read_schedule(group, own) for group, own in zip(self.param_groups, present, strict=True)])
+            self._rebind([read_schedule(group, own) for group, own in zip(self.param_groups, present, strict=True)])
         except BaseException:
             self.state, self.param_groups = before
             raise
@@ -293,16 +309,6 @@ class FusedCyclicSGD(Optimizer):
             for group, (lr, momentum) in zip(self.param_groups, written, strict=True):
                 if (lr, momentum) != (group["lr"], group["momentum"]):  # by hand, and not yet used
                     group["lr"], group["momentum"] = lr, momentum
-
-
-def _read_schedule(group: Group, known: CyclicSchedule | None) -> CyclicSchedule:
-    """The schedule that stands in a group, with the known one's scale_fn if it needs one."""
-    written = group["schedule"]
-    if isinstance(written, CyclicSchedule):
-        return written
-    if not isinstance(written, Mapping):
-        raise TypeError(f"schedule={written!r} in a parameter group must be a schedule or its to_dict()")
-    return CyclicSchedule.from_dict(written, known.scale_fn if known and written.get("scale_fn") else None)
 
 
 _hooked_step = Optimizer.profile_hook_step(FusedCyclicSGD._step)
