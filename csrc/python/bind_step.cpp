@@ -8,6 +8,7 @@
 #include "cpu/isa.h"
 #include "cpu/step.h"
 #include "python/bindings.h"
+#include "python/dict_version.h"
 #include "python/group_binding.h"
 #include "python/parameter_binding.h"
 
@@ -186,6 +187,8 @@ class Step {
   // Looks every parameter up in optimizer.state if its entries are not those of the last step. Walking the entries in
   // their order is far cheaper than hashing every tensor.
   void refresh_state(const py::dict& state) {
+    const std::uint64_t version = version_of(state.ptr());
+    if (state_is_known_ && version != 0 && version == state_version_) return;
     Py_ssize_t place = 0;
     PyObject *key = nullptr, *value = nullptr;
     std::size_t i = 0;
@@ -194,6 +197,7 @@ class Step {
       same = i < known_state_.size() && known_state_[i].first == key && known_state_[i].second == value;
       ++i;
     }
+    state_version_ = version;
     if (same && i == known_state_.size()) return;
     state_is_known_ = false;  // until all of it is
     known_state_.clear();
@@ -282,6 +286,7 @@ class Step {
   std::vector<ParameterBinding> parameters_;
   std::vector<std::pair<std::size_t, PyObject*>> known_parameters_;  // with their groups; kept alive by parameters_
   std::vector<std::pair<PyObject*, PyObject*>> known_state_;         // kept alive by parameters_, or never looked at
+  std::uint64_t state_version_ = 0;
   bool state_is_known_ = false;
   py::list active_;  // the parameters of the last update
   StepPlan plan_;

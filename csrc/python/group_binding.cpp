@@ -3,6 +3,8 @@
 #include <cmath>
 #include <utility>
 
+#include "python/dict_version.h"
+
 namespace clr {
 
 namespace {
@@ -31,17 +33,6 @@ void set_item(PyObject* dict, PyObject* key, const py::object& value) {
 
 // Interned or not: keys that come out of a checkpoint need not be.
 bool same_key(PyObject* a, PyObject* b) { return a == b || (PyUnicode_Check(a) && PyUnicode_Compare(a, b) == 0); }
-
-// CPython before 3.12 gives every change of a dict a number of its own: while it stands, nothing has changed. 0:
-// unknown.
-std::uint64_t version_of(PyObject* dict) {
-#if PY_VERSION_HEX < 0x030c0000 && !defined(PYPY_VERSION)
-  return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag;
-#else
-  static_cast<void>(dict);
-  return 0;
-#endif
-}
 
 constexpr std::uint64_t kLastStep = INT64_MAX - 1;
 

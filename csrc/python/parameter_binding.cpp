@@ -1,5 +1,7 @@
 #include "python/parameter_binding.h"
 
+#include "python/dict_version.h"
+
 namespace clr {
 
 namespace {
@@ -126,9 +128,14 @@ void ParameterBinding::adopt_buffer(py::object buffer) {
 
 // Leaves buffer_data_ pointing to the buffer to use, null for none. Returns whether it holds nothing yet.
 bool ParameterBinding::read_buffer(bool wanted) {
+  const std::uint64_t version = state_ ? version_of(state_.ptr()) : 0;
+  if (buffer_ && version != 0 && version == state_version_) return false;
   PyObject* found = state_ ? PyDict_GetItemWithError(state_.ptr(), buffer_key()) : nullptr;
   if (found == Py_None) found = nullptr;
-  if (found != nullptr && found == buffer_.ptr()) return false;
+  if (found != nullptr && found == buffer_.ptr()) {
+    state_version_ = version;
+    return false;
+  }
   void* const before = buffer_data_;
   buffer_ = py::object();
   buffer_data_ = nullptr;
@@ -175,7 +182,7 @@ void ParameterBinding::write(const py::dict& optimizer_state) {
   py::object state = state_ ? state_ : py::dict();
   state[py::handle(buffer_key())] = new_buffer_;
   optimizer_state[parameter_] = state;
-  state_ = std::move(state);
+  bind_state(state.ptr());
   buffer_ = std::move(new_buffer_);
 }
 

@@ -53,7 +53,10 @@ class ParameterBinding {
   std::uint32_t group() const { return group_; }
 
   // `state`: the dict in optimizer.state for this parameter, or null.
-  void bind_state(PyObject* state) { state_ = py::reinterpret_borrow<py::object>(state); }
+  void bind_state(PyObject* state) {
+    state_ = py::reinterpret_borrow<py::object>(state);
+    state_version_ = 0;
+  }
 
   // Reads and checks everything and adds a slot to the plan, if there is a gradient: returns whether there is. Throws
   // TypeError or ValueError, with nothing changed, for what cannot be updated. Memory that the slot points to is kept
@@ -91,7 +94,8 @@ class ParameterBinding {
   Density density_{};
   std::uint32_t group_;
   py::object state_;
-  py::object buffer_;  // the object in state, if buffer_data_ points into it
+  std::uint64_t state_version_ = 0;  // of state_, when buffer_ was seen in it
+  py::object buffer_;                // the object in state, if buffer_data_ points into it
   void* buffer_data_ = nullptr;
   SeenTensors seen_gradients_;
   std::size_t index_;
