@@ -21,7 +21,7 @@ using Groups = std::vector<std::unique_ptr<GroupBinding>>;
 // The place of the binding of this dict, or the end.
 std::size_t find(const Groups& groups, PyObject* group) {
   std::size_t i = 0;
-  while (i < groups.size() && !(groups[i] && groups[i]->group() == group)) ++i;
+  while (i < groups.size() && (!groups[i] || groups[i]->group() != group)) ++i;
   return i;
 }
 
