@@ -77,6 +77,26 @@ def sanitize(session: nox.Session) -> None:
 
 
 @nox.session
+def sanitize_extension(session: nox.Session) -> None:
+    """The Python tests with the extension under AddressSanitizer and UndefinedBehaviorSanitizer. Linux with gcc."""
+    settings = {
+        "build-dir": "build/sanitized",
+        "cmake.build-type": "Debug",
+        "cmake.define.CMAKE_CXX_FLAGS": "-O1",
+        "cmake.define.CLR_NATIVE_SANITIZE": "address,undefined",
+        "install.strip": "false",
+    }
+    session.install(*TORCH)
+    session.install(*(f"--config-settings={key}={value}" for key, value in settings.items()), ".[test]")
+    # Python itself is not instrumented: the runtimes must be there before it starts, and it keeps what it allocates.
+    names = ("libasan.so", "libstdc++.so")
+    paths = [session.run("gcc", f"-print-file-name={name}", external=True, silent=True) or "" for name in names]
+    runtimes = " ".join(path.strip() for path in paths)
+    options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    session.run("pytest", *session.posargs, env={"LD_PRELOAD": runtimes, **options})
+
+
+@nox.session
 def neon(session: nox.Session) -> None:
     """The C++ tests cross-compiled for AArch64 and run by qemu."""
     for tool, package in {"aarch64-linux-gnu-g++": "g++-aarch64-linux-gnu", "qemu-aarch64": "qemu-user"}.items():
