@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 import clr_native
-from clr_native import FusedCyclicSGD
+from clr_native import CyclicSchedule, FusedCyclicSGD
 
 Shape = int | tuple[int, ...]
 GradientSets = Sequence[Sequence[Tensor]]
@@ -165,3 +165,7 @@ def output_of(process: subprocess.Popen[str]) -> str:
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     return output
+
+
+def schedule_with(**arguments: Any) -> CyclicSchedule:
+    return CyclicSchedule(**{"base_lr": 0.1, "max_lr": 0.5, **arguments})

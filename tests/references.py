@@ -23,6 +23,10 @@ from clr_native import CyclicSchedule, build_info, evaluate
 LARGEST_SIZE = 2**53 - 1
 LARGEST_STEP = 2**63 - 2
 
+WINDOWS = ("triangular", "welch", "hann")
+
+Boundaries = tuple[float, float, float, float]  # base_lr, max_lr, base_momentum, max_momentum
+
 _MP = mpmath.mp.clone()
 _MP.prec = 400
 _FAR = 4000  # powers below 2**-_FAR and above 2**_FAR stand for all that lie beyond
@@ -30,6 +34,12 @@ _FAR = 4000  # powers below 2**-_FAR and above 2**_FAR stand for all that lie be
 
 def _fraction(x: Any) -> Fraction:
     return Fraction(int(x.man)) * Fraction(2) ** int(x.exp)
+
+
+def cyclic(boundaries: Boundaries, up: int, down: int | None = None, **arguments: Any) -> CyclicSchedule:
+    names = ("base_lr", "max_lr", "base_momentum", "max_momentum")
+    limits: dict[str, Any] = dict(zip(names, boundaries, strict=True))
+    return CyclicSchedule(**limits, step_size_up=up, step_size_down=down, **arguments)
 
 
 @functools.cache

@@ -75,7 +75,7 @@ def test_no_schedules() -> None:
 
 
 def test_an_iterator_of_schedules() -> None:
-    assert bits(*evaluate(iter(FIVE), 9)) == bits(*evaluate(FIVE, 9))  # type: ignore[arg-type]
+    assert bits(*evaluate(iter(FIVE), 9)) == bits(*evaluate(FIVE, 9))  # type: ignore[arg-type]  # more than it promises
 
 
 def test_many_cycles_of_many_schedules() -> None:

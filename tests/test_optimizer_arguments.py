@@ -189,7 +189,7 @@ def test_bounds_come_from_anywhere() -> None:
 
 def test_whole_floats_are_sizes_and_equal_bounds_are_constant() -> None:
     weight = one()
-    optimizer = FusedCyclicSGD(weight, 0.25, 0.25, step_size_up=2.0, step_size_down=3.0)  # type: ignore[arg-type]
+    optimizer = FusedCyclicSGD(weight, 0.25, 0.25, step_size_up=2.0, step_size_down=3.0)  # type: ignore[arg-type]  # taken, whole
     for _ in range(7):
         assert optimizer.get_last_lr() == [0.25]
         weight[0].grad = torch.ones(3)
@@ -213,4 +213,4 @@ def test_not_parameters() -> None:
     with refused(ValueError, "non-leaf"):
         FusedCyclicSGD([one()[0] * 2], 0.1, 0.5)
     with refused(TypeError, "param_group"):
-        FusedCyclicSGD(one(), 0.1, 0.5).add_param_group(one())  # type: ignore[arg-type]
+        FusedCyclicSGD(one(), 0.1, 0.5).add_param_group(one())  # type: ignore[arg-type]  # wrong on purpose

@@ -37,7 +37,7 @@ def test_a_closure_runs_once_with_gradients_enabled_before_the_update() -> None:
     def closure() -> torch.Tensor:
         seen.append((torch.is_grad_enabled(), torch.equal(weight, before)))
         loss = (weight**2).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
         return loss
 
     with torch.no_grad():
@@ -160,7 +160,7 @@ def test_a_pre_hook_may_change_arguments_and_gradients() -> None:
 
 def test_a_pre_hook_that_returns_nonsense_is_refused_as_in_torch() -> None:
     optimizer = ours()
-    optimizer.register_step_pre_hook(lambda *_: 3)  # type: ignore[arg-type]
+    optimizer.register_step_pre_hook(lambda *_: 3)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(RuntimeError, match="must return None or a tuple"):
         optimizer.step()
     assert optimizer.applied_steps == 0

@@ -55,7 +55,7 @@ class Life:
         for own, twin in self.pairs():
             kind = self.random.choice(["new", "new", "none", "keep", "in place", "turned"])
             gradient: Tensor | None = torch.randn(own.shape, generator=self.generator, dtype=torch.float64)
-            gradient = gradient.to(own.dtype)  # type: ignore[union-attr]
+            gradient = gradient.to(own.dtype)  # type: ignore[union-attr]  # is not None here
             if kind == "turned":
                 gradient = gradient.t().contiguous().t() if own.dim() == 2 else gradient
             if kind == "in place" and own.grad is not None and twin.grad is not None:

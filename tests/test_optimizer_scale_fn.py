@@ -34,7 +34,7 @@ def test_called_once_a_step_and_group_with_the_right_int(mode: str, expected: li
     calls: tuple[list[Any], list[Any]] = ([], [])
 
     def recording(to: list[Any]) -> Callable[[int], float]:
-        return lambda n: to.append(n) or 1.0  # type: ignore[func-returns-value]
+        return lambda n: to.append(n) or 1.0  # type: ignore[func-returns-value]  # append gives None
 
     groups: list[dict[str, Any]] = [
         {"params": parameters([3]), "scale_fn": recording(to), "scale_mode": mode} for to in calls
@@ -60,7 +60,7 @@ def test_values_are_those_of_the_function() -> None:
 
 def test_not_called_for_a_step_by_hand() -> None:
     calls = []
-    optimizer = ours(lambda n: calls.append(n) or 1.0)  # type: ignore[func-returns-value]
+    optimizer = ours(lambda n: calls.append(n) or 1.0)  # type: ignore[func-returns-value]  # append gives None
     calls.clear()
     optimizer.param_groups[0]["lr"] = 0.01
     step(optimizer)
@@ -191,7 +191,7 @@ def test_a_cycle_through_scale_fn_is_collected(steps: int) -> None:
         optimizer = ours(lambda n: float(len(cell)))
         cell.append(optimizer)
         weight = every_parameter(optimizer)[0]
-        weight.optimizer = optimizer  # type: ignore[attr-defined]
+        weight.optimizer = optimizer  # type: ignore[attr-defined]  # any attribute will do
         step(optimizer, steps)
         return weakref.ref(optimizer), weakref.ref(weight)
 

@@ -137,30 +137,19 @@ def test_a_refused_new_dict_is_not_changed() -> None:
         assert not optimizer.at_cycle_end
 
 
-def test_a_refused_new_schedule_changes_nothing() -> None:
-    optimizer, _ = made()
-    optimizer.param_groups[0].update(schedule=CyclicSchedule(0.25, 1.0, step_size_up=2), weight_decay=-1.0)
-    before = picture(optimizer)
-    with pytest.raises(ValueError, match=r"weight_decay=-1\.0"):
-        optimizer.step()
-    assert picture(optimizer) == before
-    optimizer.param_groups[0]["weight_decay"] = 0.0
-    optimizer.step()
-    assert optimizer.get_last_lr() == [1.0]
-
-
-def test_of_two_new_schedules_one_refused_neither_counts() -> None:
-    optimizer, _ = made(2)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_of_new_schedules_the_last_one_refused_none_counts(groups: int) -> None:
+    optimizer, _ = made(groups)
     for group in optimizer.param_groups:
         group["schedule"] = CyclicSchedule(0.25, 1.0, step_size_up=2)
-    optimizer.param_groups[1]["weight_decay"] = -1.0
+    optimizer.param_groups[-1]["weight_decay"] = -1.0
     before = picture(optimizer)
-    with pytest.raises(ValueError, match=r"group 1: weight_decay=-1\.0"):
+    with pytest.raises(ValueError, match=rf"group {groups - 1}: weight_decay=-1\.0"):
         optimizer.step()
     assert picture(optimizer) == before
-    optimizer.param_groups[1]["weight_decay"] = 0.0
+    optimizer.param_groups[-1]["weight_decay"] = 0.0
     optimizer.step()
-    assert optimizer.get_last_lr() == [1.0, 1.0]
+    assert optimizer.get_last_lr() == [1.0] * groups
 
 
 @pytest.mark.parametrize("by_hand", [False, True])

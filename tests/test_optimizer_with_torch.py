@@ -49,7 +49,7 @@ def test_a_torch_scheduler_drives_lr(name: str) -> None:
 
 def scaled_backward(scaler: torch.amp.GradScaler, weight: Tensor, gradient: Tensor) -> None:
     weight.grad = None
-    scaler.scale((weight * gradient).sum()).backward()  # type: ignore[no-untyped-call]
+    scaler.scale((weight * gradient).sum()).backward()  # type: ignore[no-untyped-call]  # untyped in torch
 
 
 def test_under_grad_scaler_a_skipped_step_does_not_advance() -> None:
@@ -100,7 +100,7 @@ def test_saved_weights_modified_in_place_are_noticed_by_autograd() -> None:
     weight.grad = torch.ones(4)
     optimizer.step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
 
 
 def test_version_counters_of_updated_parameters_move_and_no_others() -> None:
@@ -143,8 +143,8 @@ def test_an_update_within_backward() -> None:
         optimizers[parameter].zero_grad()
 
     for p in over:
-        p.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]
-    torch.stack([(p**2).sum() for p in over]).sum().backward()  # type: ignore[no-untyped-call]
+        p.register_post_accumulate_grad_hook(hook)  # type: ignore[no-untyped-call]  # untyped in torch
+    torch.stack([(p**2).sum() for p in over]).sum().backward()  # type: ignore[no-untyped-call]  # untyped in torch
     assert all(torch.equal(p, q) and p.grad is None for p, q in zip(over, expected, strict=True))
 
 
@@ -179,7 +179,7 @@ def process_group() -> Iterator[None]:
     """One process alone, with gloo."""
     if not torch.distributed.is_available():
         pytest.skip("this torch was built without torch.distributed")
-    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+    store = torch.distributed.HashStore()  # type: ignore[attr-defined]  # not in the stubs
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     yield
     torch.distributed.destroy_process_group()
@@ -256,7 +256,7 @@ def test_training_a_network_beside_torch() -> None:
         for net, each in ((model, optimizer), (twin, theirs)):
             each.zero_grad()
             loss = nn.functional.cross_entropy(net(x), y)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
             each.step()
             losses.append(loss.item())
         scheduler.step()

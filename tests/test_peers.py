@@ -264,7 +264,7 @@ def scaled_step_after_loading(make: Callable[[list[Tensor]], torch.optim.Optimiz
     (weight,) = every_parameter(optimizer)
     before = weight.detach().clone()
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
-    scaler.scale(weight.sum()).backward()  # type: ignore[no-untyped-call]
+    scaler.scale(weight.sum()).backward()  # type: ignore[no-untyped-call]  # untyped in torch
     scaler.step(optimizer)
     scaler.update()
     assert not torch.equal(weight, before)

@@ -263,7 +263,7 @@ def test_what_stood_in_a_group_at_a_refused_step_is_forgotten(steps: int) -> Non
 def test_a_state_that_makes_no_entries_of_its_own() -> None:
     """A plain dict in place of torch's defaultdict: taken, or refused with nothing changed."""
     optimizer = made(0)
-    optimizer.state = {}  # type: ignore[assignment]
+    optimizer.state = {}  # type: ignore[assignment]  # wrong on purpose
     before = picture(optimizer)
     error = raised(optimizer.step)
     if error is not None:

@@ -159,9 +159,9 @@ def wrapped() -> str:
     """A tensor without memory of its own."""
     from torch.testing._internal.two_tensor import TwoTensor
 
-    weight = torch.nn.Parameter(TwoTensor(torch.zeros(3), torch.zeros(3)))  # type: ignore[no-untyped-call]
+    weight = torch.nn.Parameter(TwoTensor(torch.zeros(3), torch.zeros(3)))  # type: ignore[no-untyped-call]  # untyped in torch
     optimizer = FusedCyclicSGD([weight], 0.1, 0.5)
-    weight.grad = TwoTensor(torch.ones(3), torch.ones(3))  # type: ignore[no-untyped-call]
+    weight.grad = TwoTensor(torch.ones(3), torch.ones(3))  # type: ignore[no-untyped-call]  # untyped in torch
     error = raised(optimizer.step)
     return f"{type(error).__name__}, {'TwoTensor' in str(error)}"
 
@@ -224,7 +224,7 @@ def happened() -> dict[str, str]:
     return dict(json.loads(line) for line in output_of(process).splitlines())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork()")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a crash ends a child made by os.fork(), which Windows lacks")
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_crashes(name: str, happened: dict[str, str]) -> None:
     assert happened[name] == CASES[name][1]
