@@ -48,8 +48,6 @@ GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object policy,
       scale_fn_(std::move(scale_fn)) {
   schedule_ = item(keys().schedule);
   read_position();
-  written_.policy = policy_;
-  written_.step = step_;
   read_settings();
 }
 
@@ -145,10 +143,10 @@ void GroupBinding::refresh(Setting& setting, PyObject* key) const {
   setting.object = immutable ? object : py::object();
 }
 
-void GroupBinding::refresh_flag(Setting& setting, PyObject* key) const {
+bool GroupBinding::flag(PyObject* key) const {
   const py::object object = item(key);
   if (!PyBool_Check(object.ptr())) throw py::type_error(name_value(key, object.ptr()) + " must be True or False");
-  setting.value = object.ptr() == Py_True ? 1.0 : 0.0;
+  return object.ptr() == Py_True;
 }
 
 // After the last update the position is one further, from where no step is made.
@@ -187,8 +185,8 @@ bool GroupBinding::read_scheduled(PyObject* key, const py::object& written, doub
 void GroupBinding::read_settings() {
   refresh(dampening_, keys().dampening);
   refresh(weight_decay_, keys().weight_decay);
-  refresh_flag(nesterov_, keys().nesterov);
-  refresh_flag(maximize_, keys().maximize);
+  values_.nesterov = flag(keys().nesterov);
+  values_.maximize = flag(keys().maximize);
   if (!policy_->has_momentum()) {
     refresh(momentum_, keys().momentum);
     values_.momentum = momentum_.value;
@@ -196,8 +194,6 @@ void GroupBinding::read_settings() {
   }
   values_.dampening = dampening_.value;
   values_.weight_decay = weight_decay_.value;
-  values_.nesterov = nesterov_.value != 0.0;
-  values_.maximize = maximize_.value != 0.0;
   require(std::isfinite(values_.dampening), "dampening", values_.dampening, "finite");
   require(is_valid_lr(values_.weight_decay), "weight_decay", values_.weight_decay, "finite and not negative");
   if (values_.nesterov) {

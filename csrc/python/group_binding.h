@@ -76,7 +76,7 @@ class GroupBinding {
   std::string name_value(PyObject* key, PyObject* object) const;
   double number(PyObject* key, PyObject* object) const;
   void refresh(Setting& setting, PyObject* key) const;
-  void refresh_flag(Setting& setting, PyObject* key) const;
+  bool flag(PyObject* key) const;
   [[noreturn]] void refuse_position(PyObject* object) const;
   void read_position();
   bool read_scheduled(PyObject* key, const py::object& written, double scheduled, double& value) const;
@@ -109,7 +109,7 @@ class GroupBinding {
 
   std::size_t index_;
   py::object schedule_, policy_object_, scale_fn_;
-  Setting momentum_, dampening_, weight_decay_, nesterov_, maximize_;  // momentum_: where the policy has none
+  Setting momentum_, dampening_, weight_decay_;  // momentum_: where the policy has none
 };
 
 }  // namespace clr
