@@ -75,8 +75,8 @@ def test_examples_of_a_module(name: str) -> None:
     run_module(imported(name))
 
 
-# Where the names of the package come from.
-PUBLIC = sorted({vars(clr_native)[name].__module__ for name in clr_native.__all__})
+# Where the names of the package come from. ScheduleValue's examples are those of what gives it.
+PUBLIC = sorted({vars(clr_native)[name].__module__ for name in clr_native.__all__ if name != "ScheduleValue"})
 
 
 @pytest.mark.parametrize("name", PUBLIC)

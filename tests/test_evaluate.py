@@ -255,20 +255,20 @@ def test_an_unusable_value_is_named_by_schedule_and_step() -> None:
 )
 def test_the_core_trusts_no_shape(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     """Public functions check before; a mistake there must not write past an array."""
-    policies, steps = [CyclicSchedule(0.1, 0.5)._policy], np.arange(5)
+    schedules, steps = [CyclicSchedule(0.1, 0.5)._native], np.arange(5)
     lr, momentum = map(np.zeros, shapes)
     with pytest.raises(ValueError, match="shape"):
-        _core.fill_steps(policies, steps, [None], lr, momentum)
+        _core.fill_steps(schedules, steps, [None], lr, momentum)
     if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][0] != 1:
         with pytest.raises(ValueError, match="shape"):
-            _core.fill_range(policies, 0, [None], lr, momentum)
+            _core.fill_range(schedules, 0, [None], lr, momentum)
     assert not lr.any()
     assert not momentum.any()
 
 
 def test_the_core_trusts_no_scales() -> None:
-    policies = [CyclicSchedule(0.1, 0.5, scale_fn=float)._policy]
+    schedules = [CyclicSchedule(0.1, 0.5, scale_fn=float)._native]
     wrong: list[list[Any]] = [[], [None], [np.ones(4)]]
     for scales in wrong:
         with pytest.raises(ValueError, match="scales"):
-            _core.fill_range(policies, 0, scales, np.zeros((1, 5)), np.zeros((1, 5)))
+            _core.fill_range(schedules, 0, scales, np.zeros((1, 5)), np.zeros((1, 5)))

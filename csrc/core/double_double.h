@@ -58,6 +58,14 @@ CLR_INLINE DoubleDouble ratio(double a, double b) {
   return {q, fused(-q, b, a) / b};
 }
 
+// a / b with b.hi != 0.
+CLR_INLINE DoubleDouble ratio(DoubleDouble a, DoubleDouble b) {
+  const double q = a.hi / b.hi;
+  const DoubleDouble p = two_product(q, b.hi);
+  const double remainder = ((a.hi - p.hi) - p.lo) + fused(-q, b.lo, a.lo);
+  return fast_two_sum(q, remainder / b.hi);
+}
+
 CLR_INLINE DoubleDouble negated(DoubleDouble a) { return {-a.hi, -a.lo}; }
 
 // Every 64-bit count, exactly: both halves are doubles.

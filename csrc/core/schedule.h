@@ -1,4 +1,5 @@
-// The cyclical learning rate policy of Smith (2017): the only schedule formulas of this project.
+// The only schedule formulas of this project: the cyclical policies of Smith (2017), and ramps, of which warm-up,
+// one-cycle phases and range tests are made.
 //
 //   T = up + down, cycle k = step / T, p = step % T
 //   s = p / up on the way up, (T - p) / down on the way down         phase, 0 at bottoms and 1 at the peak
@@ -6,6 +7,9 @@
 //   a = 1 | 2^-k | gamma^step | gamma^k | max(0, 1 - step / D) | f    amplitude scale of the mode
 //   lr       = base_lr + (max_lr - base_lr) w a                       (decay_base: base_lr a in place of base_lr)
 //   momentum = max_momentum - (max_momentum - base_momentum) w a
+//
+// A ramp goes once from one boundary to the other and stays there: s = min(1, (lead + step) / length), a = 1, falling
+// with 1 - s in place of s; the exponential one is start (end / start)^s.
 //
 // Phases come from exact integers and everything is carried in double-double, w and 1 - w both with full relative
 // accuracy, and rounded once at the end: the triangular window is correctly rounded, welch, hann and powers are
@@ -16,20 +20,25 @@
 
 namespace clr {
 
+enum class Course : int32_t { cycles, rise, fall, exponential };  // the last three: ramps
+
 enum class Window : int32_t { triangular, welch, hann };
 
 // How the amplitude shrinks. `custom` takes the scale from the caller.
 enum class Mode : int32_t { constant, halved, power_of_step, power_of_cycle, linear, custom };
 
 struct Policy {
-  uint64_t up, down;     // steps of the rising and of the falling half, 1 to 2^53 - 1
-  uint64_t decay_steps;  // Mode::linear: steps until the amplitude is zero
+  uint64_t up, down;          // steps of the rising and of the falling half, 1 to 2^53 - 1
+  uint64_t decay_steps;       // Mode::linear: steps until the amplitude is zero
+  DoubleDouble lead, length;  // a ramp: steps between its start and its step 0, and from end to end; both real
   double base_lr, base_momentum, max_momentum;
-  DoubleDouble lr_amplitude, momentum_amplitude;  // max - base, exactly
-  DoubleDouble log_gamma;                         // Mode::power_of_*
+  DoubleDouble lr_amplitude, momentum_amplitude;  // max - base, exactly; Course::exponential: end - start
+  DoubleDouble log_gamma;                         // Mode::power_of_*; Course::exponential: log(end / start)
+  Course course;
   Window window;
   Mode mode;
-  double base_decay;  // 1 if the base decays with the amplitude, 0 if it stays
+  bool custom_by_cycle;  // Mode::custom: the scale is a function of the cycle (from 1), else of the step (from 0)
+  double base_decay;     // 1 if the base decays with the amplitude, 0 if it stays
 };
 
 // A policy without momentum has NaN for base_momentum, and so for every value of it.
@@ -96,21 +105,36 @@ CLR_INLINE Scale halved_scale(uint64_t cycle) {
   return {{1.0, 0.0}, power, two_sum(1.0, -(power.first * power.second))};
 }
 
-// gamma^n. Beyond 2^2019 either way the value says so: it is the base, or not finite.
+// gamma^n = 2^exponent (1 + minus_one), as a product of a power from kPowerBlock steps to kPowerBlock steps and one of
+// a few steps: for many steps the second comes out of a table. The value depends on n alone.
+constexpr uint64_t kPowerBlock = 64;
+
+CLR_INLINE Exponential power_of(DoubleDouble log_gamma, uint64_t n) {
+  DoubleDouble x = times(log_gamma, from_count(n));
+  const bool too_far = x.hi < -1400.0 || x.hi > 1400.0;
+  x.hi = x.hi < -1400.0 ? -1400.0 : (x.hi > 1400.0 ? 1400.0 : x.hi);
+  x.lo = too_far ? 0.0 : x.lo;
+  return exponential(x);
+}
+
+CLR_INLINE Exponential product(Exponential a, Exponential b) {
+  return {add(add(a.minus_one, b.minus_one), times(a.minus_one, b.minus_one)), a.exponent + b.exponent};
+}
+
+// Beyond 2^2019 either way the value says so: it is the base, or not finite.
+CLR_INLINE Scale power_scale(Exponential power) {
+  const bool too_small = power.exponent < -2019;
+  const bool too_large = power.exponent > 2019;
+  const PowerOfTwo two = power_of_two(too_small ? -2019 : (too_large ? 2019 : power.exponent));
+  const DoubleDouble mantissa = times(add(power.minus_one, 1.0), too_small ? 0.0 : 1.0);
+  const DoubleDouble rest = add(negated(scaled(mantissa, two)), 1.0);
+  const bool near_one = power.exponent == 0;
+  return {mantissa, two, {near_one ? -power.minus_one.hi : rest.hi, near_one ? -power.minus_one.lo : rest.lo}};
+}
+
 CLR_INLINE Scale power_scale(const Policy& policy, uint64_t n) {
-  DoubleDouble x = times(policy.log_gamma, from_count(n));
-  const bool too_small = x.hi < -1400.0;
-  const bool too_large = x.hi > 1400.0;
-  x.hi = too_small ? -1400.0 : (too_large ? 1400.0 : x.hi);
-  x.lo = too_small || too_large ? 0.0 : x.lo;
-  const Exponential e = exponential(x);
-  // The mantissa lies in [1/2, 1], so that no product with it can overflow.
-  const bool above_one = e.minus_one.hi > 0.0;
-  const PowerOfTwo power = power_of_two(e.exponent + (above_one ? 1 : 0));
-  const DoubleDouble mantissa = times(add(e.minus_one, 1.0), too_small ? 0.0 : (above_one ? 0.5 : 1.0));
-  const DoubleDouble rest = add(negated(scaled(mantissa, power)), 1.0);
-  const bool near_one = e.exponent == 0;
-  return {mantissa, power, {near_one ? -e.minus_one.hi : rest.hi, near_one ? -e.minus_one.lo : rest.lo}};
+  const uint64_t block = n / kPowerBlock * kPowerBlock;
+  return power_scale(product(power_of(policy.log_gamma, block), power_of(policy.log_gamma, n - block)));
 }
 
 CLR_INLINE Scale linear_scale(const Policy& policy, uint64_t step) {
@@ -160,15 +184,49 @@ CLR_INLINE Value value_at(const Policy& policy, Window window, Phase phase, Scal
   return {lr, a.hi <= 1.0 ? up.hi : (down <= nothing && down >= -nothing ? 0.0 : down)};
 }
 
+// s and 1 - s of a ramp. `step` is a whole number: from 2^53 on every ramp is over.
+CLR_INLINE Phase ramp_phase(const Policy& policy, double step) {
+  const DoubleDouble done = add(policy.lead, step);
+  const DoubleDouble left = add(policy.length, negated(done));
+  const DoubleDouble rise = ratio(done, policy.length);
+  const DoubleDouble fall = ratio(left, policy.length);
+  const bool over = left.hi <= 0.0;
+  return {{over ? 1.0 : rise.hi, over ? 0.0 : rise.lo}, {over ? 0.0 : fall.hi, over ? 0.0 : fall.lo}};
+}
+
+CLR_INLINE Value ramp_value(const Policy& policy, Course course, Window window, double step) {
+  const Phase s = ramp_phase(policy, step);
+  if (course == Course::exponential) {
+    const Exponential e = exponential(times(policy.log_gamma, s.rise));
+    const DoubleDouble lr = scaled(times(add(e.minus_one, 1.0), policy.base_lr), power_of_two(e.exponent));
+    const double end = add(policy.lr_amplitude, policy.base_lr).hi;
+    return {s.fall.hi == 0.0 ? end : lr.hi, policy.base_momentum};
+  }
+  return value_at(policy, window, course == Course::rise ? s : Phase{s.fall, s.rise}, custom_scale(1.0));
+}
+
+CLR_INLINE double ramp_step(uint64_t step) {
+  const uint64_t far = uint64_t{1} << 53;
+  return static_cast<double>(step < far ? step : far);
+}
+
 // The value of update number `step`, 0 to 2^63 - 1. `custom` is read in Mode::custom only.
 CLR_INLINE Value evaluate(const Policy& policy, uint64_t step, double custom) {
+  if (policy.course != Course::cycles) return ramp_value(policy, policy.course, policy.window, ramp_step(step));
   const Position at = position_of(policy, step);
   return value_at(policy, policy.window, phase_of(policy, at.step_in_cycle), scale_of(policy, step, at.cycle, custom));
 }
 
+// What a scale function is called with.
+CLR_INLINE uint64_t scale_argument(const Policy& policy, uint64_t step) {
+  return policy.custom_by_cycle ? position_of(policy, step).cycle + 1 : step;
+}
+
+CLR_INLINE bool has_momentum(const Policy& policy) { return policy.base_momentum == policy.base_momentum; }
+
 // Can a value of this policy be one that no optimizer may be given?
 CLR_INLINE bool may_leave_bounds(const Policy& policy) {
-  return policy.mode == Mode::custom || policy.log_gamma.hi > 0.0;
+  return policy.course == Course::cycles && (policy.mode == Mode::custom || policy.log_gamma.hi > 0.0);
 }
 
 CLR_INLINE bool is_valid_lr(double lr) { return lr >= 0.0 && lr <= 0x1.fffffffffffffp+1023; }

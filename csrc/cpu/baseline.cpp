@@ -6,6 +6,6 @@
 
 namespace clr {
 
-const CpuKernels baseline_kernels = {update_slot, evaluate_one, fill_range, fill_steps};
+const CpuKernels baseline_kernels = {update_slot, evaluate_one, fill_range};
 
 }  // namespace clr

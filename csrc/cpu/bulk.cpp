@@ -19,14 +19,52 @@ struct BulkContext {
 };
 
 // Columns begin to end of one row.
-void fill_columns(const BulkRow& row, const BulkSteps& steps, const CpuKernels& kernels, int64_t begin, int64_t end) {
-  const double* const custom = row.custom == nullptr ? nullptr : row.custom + begin;
-  if (steps.array == nullptr) {
-    kernels.fill_range(row.policy, steps.first + static_cast<uint64_t>(begin), end - begin, custom, row.lr + begin,
-                       row.momentum + begin);
-  } else {
-    kernels.fill_steps(row.policy, steps.array + begin, end - begin, custom, row.lr + begin, row.momentum + begin);
+struct Columns {
+  const BulkRow& row;
+  int64_t begin, end;
+
+  int64_t size() const { return end - begin; }
+  const double* custom() const { return row.custom == nullptr ? nullptr : row.custom + begin; }
+  double* lr() const { return row.lr + begin; }
+  double* momentum() const { return row.momentum + begin; }
+};
+
+// Consecutive steps, the first of which is `step`, all of them the piece's.
+void fill_piece(const Piece& piece, uint64_t step, const Columns& columns, const CpuKernels& kernels) {
+  const uint64_t own = step_in(piece, step);
+  const auto moving = static_cast<int64_t>(std::min(piece.last - own, static_cast<uint64_t>(columns.size() - 1))) + 1;
+  kernels.fill_range(piece.policy, own, moving, columns.custom(), columns.lr(), columns.momentum());
+  std::fill(columns.lr() + moving, columns.lr() + columns.size(), columns.lr()[moving - 1]);
+  std::fill(columns.momentum() + moving, columns.momentum() + columns.size(), columns.momentum()[moving - 1]);
+}
+
+void fill_consecutive(uint64_t first, const Columns& columns, const CpuKernels& kernels) {
+  const BulkRow& row = columns.row;
+  for (int64_t i = columns.begin; i < columns.end;) {
+    const uint64_t step = first + static_cast<uint64_t>(i);
+    const Piece& piece = piece_at(row.pieces, row.count, step);
+    const Piece* const next = &piece + 1;
+    int64_t stop = columns.end;
+    if (next != row.pieces + row.count) stop = std::min(stop, i + static_cast<int64_t>(next->first - step));
+    fill_piece(piece, step, {row, i, stop}, kernels);
+    i = stop;
   }
+}
+
+void fill_scattered(const BulkSteps& steps, const Columns& columns, const CpuKernels& kernels) {
+  const BulkRow& row = columns.row;
+  for (int64_t i = columns.begin; i < columns.end; ++i) {
+    const Piece& piece = piece_at(row.pieces, row.count, steps[i]);
+    const double custom = row.custom == nullptr ? 1.0 : row.custom[i];
+    const Value value = kernels.evaluate(piece.policy, step_in(piece, steps[i]), custom);
+    row.lr[i] = value.lr;
+    row.momentum[i] = value.momentum;
+  }
+}
+
+void fill_columns(const BulkSteps& steps, const Columns& columns, const CpuKernels& kernels) {
+  if (steps.array == nullptr) return fill_consecutive(steps.first, columns, kernels);
+  return fill_scattered(steps, columns, kernels);
 }
 
 // The rows, one after another, are cut into `parts` runs of equal length.
@@ -38,8 +76,8 @@ void fill_part(int part, void* context) {
   for (int64_t i = total / bulk.parts * part; i < end;) {
     const int64_t row = i / count;
     const int64_t stop = std::min(end, (row + 1) * count);
-    fill_columns(bulk.rows[static_cast<std::size_t>(row)], bulk.steps, bulk.kernels, i - row * count,
-                 stop - row * count);
+    fill_columns(bulk.steps, {bulk.rows[static_cast<std::size_t>(row)], i - row * count, stop - row * count},
+                 bulk.kernels);
     i = stop;
   }
 }
@@ -53,15 +91,15 @@ bool fill(const std::vector<BulkRow>& rows, const BulkSteps& steps, const CpuKer
   return run_parts(context.parts, fill_part, &context);
 }
 
-BulkPlace first_invalid(const std::vector<BulkRow>& rows, int64_t count) {
+BulkPlace first_invalid(const std::vector<BulkRow>& rows, const BulkSteps& steps) {
   for (std::size_t g = 0; g < rows.size(); ++g) {
     const BulkRow& row = rows[g];
-    if (!may_leave_bounds(row.policy)) continue;
-    const bool has_momentum = row.policy.base_momentum == row.policy.base_momentum;
-    for (int64_t i = 0; i < count; ++i) {
-      if (!is_valid_lr(row.lr[i]) || (has_momentum && !is_valid_momentum(row.momentum[i]))) {
-        return {static_cast<int64_t>(g), i};
-      }
+    const Piece* const end = row.pieces + row.count;
+    if (std::none_of(row.pieces, end, [](const Piece& piece) { return may_leave_bounds(piece.policy); })) continue;
+    for (int64_t i = 0; i < steps.count; ++i) {
+      const bool momentum_is_valid =
+          is_valid_momentum(row.momentum[i]) || !has_momentum(piece_at(row.pieces, row.count, steps[i]).policy);
+      if (!is_valid_lr(row.lr[i]) || !momentum_is_valid) return {static_cast<int64_t>(g), i};
     }
   }
   return {-1, -1};

@@ -1,15 +1,17 @@
-// Schedule values in bulk: many policies at many steps.
+// Schedule values in bulk: many schedules at many steps.
 #pragma once
 
 #include <vector>
 
+#include "core/piece.h"
 #include "cpu/kernels.h"
 
 namespace clr {
 
-// One policy and where its values go.
+// One schedule and where its values go.
 struct BulkRow {
-  Policy policy;
+  const Piece* pieces;
+  size_t count;          // of pieces, at least one
   const double* custom;  // Mode::custom: the scale of each step, else unused
   double *lr, *momentum;
 };
@@ -19,6 +21,10 @@ struct BulkSteps {
   uint64_t first;
   const int64_t* array;  // null: consecutive
   int64_t count;
+
+  uint64_t operator[](int64_t i) const {
+    return array == nullptr ? first + static_cast<uint64_t>(i) : static_cast<uint64_t>(array[i]);
+  }
 };
 
 // Where the first value stands that no optimizer may be given: lr negative or not finite, momentum outside [0, 1].
@@ -29,6 +35,6 @@ struct BulkPlace {
 // Fills all rows, in parallel where that pays. Needs no GIL. Returns false if the thread pool failed.
 bool fill(const std::vector<BulkRow>& rows, const BulkSteps& steps, const CpuKernels& kernels);
 
-BulkPlace first_invalid(const std::vector<BulkRow>& rows, int64_t count);
+BulkPlace first_invalid(const std::vector<BulkRow>& rows, const BulkSteps& steps);
 
 }  // namespace clr

@@ -17,10 +17,6 @@ struct CpuKernels {
   // Values of `count` steps from `first` on. `custom`: the scales of Mode::custom, one a step, else unused.
   void (*fill_range)(const Policy& policy, uint64_t first, int64_t count, const double* custom, double* lr,
                      double* momentum);
-
-  // Values of `count` steps, in any order.
-  void (*fill_steps)(const Policy& policy, const int64_t* steps, int64_t count, const double* custom, double* lr,
-                     double* momentum);
 };
 
 extern const CpuKernels baseline_kernels;

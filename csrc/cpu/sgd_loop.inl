@@ -60,9 +60,9 @@ CLR_INLINE void update_at(const SgdCoefficients<typename Lane::Real>& c, const A
   if (c.has_buffer) access.write(m, a.buffer + i);
 }
 
-// From this size on, parameter and buffer do not wait for the next step in a core's own cache. They are asked for before
-// their turn, across the page borders at which the processor's prefetching stops (bench/README.md: MLP on one thread,
-// 8 %). Below, it only costs: 10 % of the same on two threads.
+// From this size on, parameter and buffer do not wait for the next step in a core's own cache. They are asked for
+// before their turn, across the page borders at which the processor's prefetching stops (bench/README.md: MLP on one
+// thread, 8 %). Below, it only costs: 10 % of the same on two threads.
 constexpr int64_t kPrefetchBytes = 512 * 1024;
 constexpr int64_t kPrefetchAhead = 1024;
 

@@ -2,16 +2,19 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <optional>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "cpu/bulk.h"
 #include "cpu/isa.h"
 #include "python/bindings.h"
-#include "python/policy.h"
+#include "python/bound_schedule.h"
 
 namespace clr {
 
@@ -21,6 +24,7 @@ using Values = py::array_t<double, py::array::c_style>;
 using Steps = py::array_t<std::int64_t, py::array::c_style>;
 
 constexpr std::array<const char*, 3> kWindows = {"triangular", "welch", "hann"};
+constexpr std::array<const char*, 4> kCourses = {"cycles", "rise", "fall", "exponential"};
 constexpr std::array<const char*, 6> kModes = {"triangular", "triangular2",  "exp_range",
                                                "exp_cycle",  "linear_range", "scale_fn"};
 
@@ -32,104 +36,158 @@ Enum named(const std::array<const char*, n>& names, const std::string& name, con
   throw py::value_error(std::string(what) + "='" + name + "' is unknown");
 }
 
-BoundPolicy make_policy(std::uint64_t up, std::uint64_t down, double base_lr, double max_lr,
-                        std::optional<double> base_momentum, std::optional<double> max_momentum,
-                        const std::string& window, const std::string& mode, double gamma, std::uint64_t decay_steps,
-                        bool decay_base, bool scale_by_cycle) {
-  const double low = base_momentum.value_or(std::nan(""));
+// Boundaries that every policy has. A momentum of NaN stays NaN: the policy has none.
+Policy with_boundaries(double base_lr, double max_lr, std::optional<double> base_momentum,
+                       std::optional<double> max_momentum, const std::string& window) {
   Policy p{};
+  p.base_lr = base_lr;
+  p.lr_amplitude = two_sum(max_lr, -base_lr);
+  p.base_momentum = base_momentum.value_or(std::nan(""));
+  p.max_momentum = max_momentum.value_or(p.base_momentum);
+  p.momentum_amplitude = two_sum(p.max_momentum, -p.base_momentum);
+  p.window = named<Window>(kWindows, window, "window");
+  p.up = p.down = p.decay_steps = 1;
+  return p;
+}
+
+Policy make_cycles(std::uint64_t up, std::uint64_t down, double base_lr, double max_lr,
+                   std::optional<double> base_momentum, std::optional<double> max_momentum, const std::string& window,
+                   const std::string& mode, double gamma, std::uint64_t decay_steps, bool decay_base,
+                   bool scale_by_cycle) {
+  Policy p = with_boundaries(base_lr, max_lr, base_momentum, max_momentum, window);
+  p.course = Course::cycles;
   p.up = up;
   p.down = down;
   p.decay_steps = decay_steps;
-  p.base_lr = base_lr;
-  p.lr_amplitude = two_sum(max_lr, -base_lr);
-  p.base_momentum = low;
-  p.max_momentum = max_momentum.value_or(low);
-  p.momentum_amplitude = two_sum(p.max_momentum, -low);
-  p.window = named<Window>(kWindows, window, "window");
   p.mode = named<Mode>(kModes, mode, "mode");
   if (p.mode == Mode::power_of_step || p.mode == Mode::power_of_cycle) p.log_gamma = logarithm(gamma);
+  p.custom_by_cycle = scale_by_cycle;
   p.base_decay = decay_base ? 1.0 : 0.0;
-  return {p, scale_by_cycle};
+  return p;
+}
+
+using Pair = std::pair<double, double>;  // a double-double
+
+Policy make_ramp(const std::string& course, double base_lr, double max_lr, Pair lead, Pair length,
+                 std::optional<double> base_momentum, std::optional<double> max_momentum, const std::string& window) {
+  Policy p = with_boundaries(base_lr, max_lr, base_momentum, max_momentum, window);
+  p.course = named<Course>(kCourses, course, "course");
+  p.lead = fast_two_sum(lead.first, lead.second);
+  p.length = fast_two_sum(length.first, length.second);
+  if (p.course == Course::exponential) p.log_gamma = add(logarithm(max_lr), negated(logarithm(base_lr)));
+  return p;
+}
+
+BoundSchedule make_schedule(const std::vector<std::tuple<std::uint64_t, std::uint64_t, Policy>>& pieces,
+                            std::uint64_t end) {
+  std::vector<Piece> bound;
+  for (const auto& [first, last, policy] : pieces) {
+    if (bound.empty() ? first != 0 : first <= bound.back().first) {
+      throw py::value_error("pieces must start at step 0 and rise");
+    }
+    bound.push_back({first, last, policy});
+  }
+  if (bound.empty()) throw py::value_error("pieces=[] must hold at least one");
+  return {std::move(bound), end};
 }
 
 // (row, column) of the first invalid value, or None.
 using Invalid = std::optional<std::pair<std::int64_t, std::int64_t>>;
 using Scales = std::vector<std::optional<Values>>;
 
-Invalid fill_rows(const std::vector<BoundPolicy>& policies, const BulkSteps& steps, const Scales& scales, Values& lr,
-                  Values& momentum) {
-  const auto rows_wanted = static_cast<py::ssize_t>(policies.size());
-  if (scales.size() != policies.size()) throw py::value_error("scales must be as many as policies");
+Invalid fill_rows(const std::vector<BoundSchedule*>& schedules, const BulkSteps& steps, const Scales& scales,
+                  Values& lr, Values& momentum) {
+  const auto rows_wanted = static_cast<py::ssize_t>(schedules.size());
+  if (scales.size() != schedules.size()) throw py::value_error("scales must be as many as schedules");
   for (const Values* array : {&lr, &momentum}) {
     if (array->ndim() != 2 || array->shape(0) != rows_wanted || array->shape(1) != steps.count) {
       throw py::value_error("lr and momentum must be of shape (" + std::to_string(rows_wanted) + ", " +
                             std::to_string(steps.count) + ")");
     }
   }
-  for (std::size_t g = 0; g < policies.size(); ++g) {
-    if (policies[g].policy.mode == Mode::custom && (!scales[g] || scales[g]->size() != steps.count)) {
+  for (std::size_t g = 0; g < schedules.size(); ++g) {
+    if (schedules[g]->calls_back() && (!scales[g] || scales[g]->size() != steps.count)) {
       throw py::value_error("scales must hold " + std::to_string(steps.count) + " numbers for every scale_fn");
     }
   }
   if (lr.size() == 0) return {};
   std::vector<BulkRow> rows;
-  for (std::size_t g = 0; g < policies.size(); ++g) {
+  for (std::size_t g = 0; g < schedules.size(); ++g) {
     const auto row = static_cast<py::ssize_t>(g);
-    rows.push_back({policies[g].policy, scales[g] ? scales[g]->data() : nullptr, lr.mutable_data(row, 0),
+    const std::vector<Piece>& pieces = schedules[g]->pieces();
+    rows.push_back({pieces.data(), pieces.size(), scales[g] ? scales[g]->data() : nullptr, lr.mutable_data(row, 0),
                     momentum.mutable_data(row, 0)});
   }
   const py::gil_scoped_release release;
   if (!fill(rows, steps, *selected_isa().kernels)) throw std::runtime_error("torch's thread pool failed");
-  const BulkPlace place = first_invalid(rows, steps.count);
+  const BulkPlace place = first_invalid(rows, steps);
   return place.row < 0 ? Invalid() : Invalid({place.row, place.column});
 }
 
-Invalid fill_range(const std::vector<BoundPolicy>& policies, std::uint64_t first, const Scales& scales, Values lr,
+Invalid fill_range(const std::vector<BoundSchedule*>& schedules, std::uint64_t first, const Scales& scales, Values lr,
                    Values momentum) {
   const std::int64_t count = lr.ndim() == 2 ? lr.shape(1) : 0;
-  return fill_rows(policies, {first, nullptr, count}, scales, lr, momentum);
+  return fill_rows(schedules, {first, nullptr, count}, scales, lr, momentum);
 }
 
-Invalid fill_steps(const std::vector<BoundPolicy>& policies, const Steps& steps, const Scales& scales, Values lr,
+Invalid fill_steps(const std::vector<BoundSchedule*>& schedules, const Steps& steps, const Scales& scales, Values lr,
                    Values momentum) {
-  return fill_rows(policies, {0, steps.data(), steps.size()}, scales, lr, momentum);
+  return fill_rows(schedules, {0, steps.data(), steps.size()}, scales, lr, momentum);
+}
+
+// What the scale function of `piece` says about its step `own`.
+double called_scale(const Piece& piece, std::uint64_t own, py::handle scale_fn) {
+  const std::uint64_t argument = scale_argument(piece.policy, own);
+  const py::object result = scale_fn(argument);
+  const double scale = PyFloat_AsDouble(result.ptr());
+  if (PyErr_Occurred()) {
+    PyErr_Clear();
+    throw py::type_error("scale_fn(" + std::to_string(argument) + ")=" + py::repr(result).cast<std::string>() +
+                         " must be a number");
+  }
+  return scale;
 }
 
 }  // namespace
 
-Value BoundPolicy::value(uint64_t step, py::handle scale_fn) const {
+BoundSchedule::BoundSchedule(std::vector<Piece> pieces, std::uint64_t end) : pieces_(std::move(pieces)), end_(end) {
+  const auto any = [this](auto condition) { return std::any_of(pieces_.begin(), pieces_.end(), condition); };
+  calls_back_ = any([](const Piece& piece) { return piece.policy.mode == Mode::custom; });
+  may_have_momentum_ = any([](const Piece& piece) {
+    const Policy& policy = piece.policy;
+    return clr::has_momentum(policy) && (policy.base_momentum != 0.0 || policy.momentum_amplitude.hi != 0.0);
+  });
+}
+
+Value BoundSchedule::value(std::uint64_t step, py::handle scale_fns) const {
+  const Piece& piece = piece_at(pieces_.data(), pieces_.size(), step);
+  const std::uint64_t own = step_in(piece, step);
   double scale = 1.0;
-  if (policy.mode == Mode::custom) {
-    const uint64_t argument = scale_argument(step);
-    const py::object result = scale_fn(argument);
-    scale = PyFloat_AsDouble(result.ptr());
-    if (PyErr_Occurred()) {
-      PyErr_Clear();
-      throw py::type_error("scale_fn(" + std::to_string(argument) + ")=" + py::repr(result).cast<std::string>() +
-                           " must be a number");
-    }
+  if (piece.policy.mode == Mode::custom) {
+    const auto number = static_cast<Py_ssize_t>(&piece - pieces_.data());
+    scale = called_scale(piece, own, PyTuple_GetItem(scale_fns.ptr(), number));
   }
-  return selected_isa().kernels->evaluate(policy, step, scale);
+  return selected_isa().kernels->evaluate(piece.policy, own, scale);
 }
 
 void bind_schedule(py::module_& m) {
-  py::class_<BoundPolicy>(m, "Policy", "A schedule's numbers, checked and ready for evaluation.")
-      .def(py::init(&make_policy), py::kw_only(), py::arg("up"), py::arg("down"), py::arg("base_lr"), py::arg("max_lr"),
-           py::arg("base_momentum"), py::arg("max_momentum"), py::arg("window"), py::arg("mode"), py::arg("gamma"),
-           py::arg("decay_steps"), py::arg("decay_base"), py::arg("scale_by_cycle"))
-      .def(
-          "value",
-          [](const BoundPolicy& self, std::uint64_t step, const py::object& scale_fn) {
-            const Value value = self.value(step, scale_fn);
-            return py::make_tuple(value.lr, value.momentum);
-          },
-          py::arg("step"), py::arg("scale_fn") = py::none(), "(lr, momentum) of update number `step`.")
-      .def("scale_argument", &BoundPolicy::scale_argument, py::arg("step"), "What scale_fn is called with at `step`.");
-  m.def("fill_range", &fill_range, py::arg("policies"), py::arg("first"), py::arg("scales"), py::arg("lr").noconvert(),
+  py::class_<Policy>(m, "Policy", "One piece of a schedule in numbers, checked and ready for evaluation.")
+      .def_static("cycles", &make_cycles, py::kw_only(), py::arg("up"), py::arg("down"), py::arg("base_lr"),
+                  py::arg("max_lr"), py::arg("base_momentum"), py::arg("max_momentum"), py::arg("window"),
+                  py::arg("mode"), py::arg("gamma"), py::arg("decay_steps"), py::arg("decay_base"),
+                  py::arg("scale_by_cycle"), "A cyclical policy.")
+      .def_static(
+          "ramp", &make_ramp, py::kw_only(), py::arg("course"), py::arg("base_lr"), py::arg("max_lr"), py::arg("lead"),
+          py::arg("length"), py::arg("base_momentum"), py::arg("max_momentum"), py::arg("window"),
+          "Once through `length` steps, of which `lead` lie before step 0, both sums of two floats. Exponential: "
+          "from base_lr to max_lr.");
+  py::class_<BoundSchedule>(m, "Schedule", "Policies that follow each other.")
+      .def(py::init(&make_schedule), py::arg("pieces"), py::arg("end"),
+           "pieces: (first step, the policy's own last step, policy). end: the first step to warn of.");
+  m.def("fill_range", &fill_range, py::arg("schedules"), py::arg("first"), py::arg("scales"), py::arg("lr").noconvert(),
         py::arg("momentum").noconvert(),
         "Fill lr[G, S] and momentum[G, S] for S steps from `first` on; (row, column) of the first invalid value.");
-  m.def("fill_steps", &fill_steps, py::arg("policies"), py::arg("steps"), py::arg("scales"), py::arg("lr").noconvert(),
+  m.def("fill_steps", &fill_steps, py::arg("schedules"), py::arg("steps"), py::arg("scales"), py::arg("lr").noconvert(),
         py::arg("momentum").noconvert(), "The same for an int64 array of steps.");
 }
 

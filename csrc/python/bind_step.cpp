@@ -29,9 +29,9 @@ class Step {
  public:
   // Binds group number `index`. What is known of another group that has had this number is kept until the groups are
   // put in order.
-  void bind(std::size_t index, py::dict group, py::object policy, py::object scale_fn) {
+  void bind(std::size_t index, py::dict group, py::object schedule, py::object scale_fns) {
     const Busy busy(*this);
-    auto bound = std::make_unique<GroupBinding>(std::move(group), index, std::move(policy), std::move(scale_fn));
+    auto bound = std::make_unique<GroupBinding>(std::move(group), index, std::move(schedule), std::move(scale_fns));
     if (index >= groups_.size()) groups_.resize(index + 1);
     if (groups_[index] && groups_[index]->group() != bound->group()) groups_.push_back(std::move(groups_[index]));
     groups_[index] = std::move(bound);
@@ -55,10 +55,7 @@ class Step {
       if (!read_groups(groups)) return false;
     }
     refresh_state(state);
-    // A scale_fn is called before any tensor is looked at: it may do anything.
-    for (auto& group : groups_) {
-      if (group->calls_back()) group->prepare_next({});
-    }
+    if (calls_user_code_) call_user_code();
     read();
     // From here on nothing is refused. The version counters go first: they alone can still fail.
     TorchReader::get().increment_version(active_);
@@ -121,6 +118,7 @@ class Step {
     const Scheduled* before = &none;
     std::size_t position = 0;
     bool same = true;
+    calls_user_code_ = false;
     for (std::size_t g = 0; g < groups_.size(); ++g) {
       const auto place = static_cast<Py_ssize_t>(g);
       // A scale_fn may have been asked for a position set by hand, and have taken groups out.
@@ -128,6 +126,7 @@ class Step {
       if (!groups_[g] || !groups_[g]->is_bound_to(PyList_GET_ITEM(groups.ptr(), place))) return false;
       GroupBinding& group = *groups_[g];
       group.read();
+      calls_user_code_ = calls_user_code_ || group.calls_back() || group.is_at_end();
       if (!group.calls_back()) {
         group.prepare_next(*before);
         before = &group.next();
@@ -136,6 +135,14 @@ class Step {
     }
     if (!same || position != known_parameters_.size()) bind_parameters();
     return true;
+  }
+
+  // Warnings and scale_fns come before any tensor is looked at: they may do anything.
+  void call_user_code() {
+    for (auto& group : groups_) {
+      if (group->is_at_end()) group->warn_of_end();
+      if (group->calls_back()) group->prepare_next({});
+    }
   }
 
   // Are these the parameters that are bound from `position` on? Moves it to the end of them.
@@ -293,6 +300,7 @@ class Step {
   std::vector<Cut> cuts_;
   bool moved_ = true;         // has memory moved since overlaps were looked for?
   bool new_buffers_ = false;  // did read() make any?
+  bool calls_user_code_ = false;
   Held held_;
   bool busy_ = false;
 };
@@ -319,7 +327,7 @@ void bind_step(py::module_& m) {
                      type->ht_type.tp_clear = clear_step;
                    }))
       .def(py::init<>())
-      .def("bind", &Step::bind, py::arg("index"), py::arg("group"), py::arg("policy"), py::arg("scale_fn"),
+      .def("bind", &Step::bind, py::arg("index"), py::arg("group"), py::arg("schedule"), py::arg("scale_fns"),
            "Take group number `index` over and check its settings.")
       .def("write_schedule", &Step::write_schedule, py::arg("group"),
            "Write the schedule's lr and momentum into a bound group.")

@@ -40,20 +40,20 @@ bool same_bits(double a, double b) { return double_to_bits(a) == double_to_bits(
 
 }  // namespace
 
-GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object policy, py::object scale_fn)
+GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object schedule, py::object scale_fns)
     : group_(std::move(group)),
-      policy_(&policy.cast<const BoundPolicy&>()),
+      bound_(&schedule.cast<const BoundSchedule&>()),
       index_(index),
-      policy_object_(std::move(policy)),
-      scale_fn_(std::move(scale_fn)) {
+      bound_object_(std::move(schedule)),
+      scale_fns_(std::move(scale_fns)) {
   schedule_ = item(keys().schedule);
   read_position();
   read_settings();
 }
 
 void GroupBinding::write_schedule() {
-  written_ = {policy_, step_, current_, step_object_, py::float_(current_.lr), py::object()};
-  if (policy_->has_momentum()) written_.momentum = py::float_(current_.momentum);
+  written_ = {bound_, step_, current_, step_object_, py::float_(current_.lr), py::object()};
+  if (has_momentum(current_)) written_.momentum = py::float_(current_.momentum);
   write_items();
 }
 
@@ -79,11 +79,11 @@ bool GroupBinding::is_as_remembered() const {
 // thread while the kernel runs, is found at the next step. Every value that matters is kept alive by a member: no other
 // object can take its address.
 void GroupBinding::remember() {
-  const bool has_momentum = policy_->has_momentum();
-  if (by_hand_ || !dampening_.object || !weight_decay_.object || !(has_momentum || momentum_.object)) return;
+  const bool scheduled = has_momentum(current_);
+  if (by_hand_ || !dampening_.object || !weight_decay_.object || !(scheduled || momentum_.object)) return;
   Py_ssize_t place = 0;
   PyObject *key = nullptr, *value = nullptr;
-  bool as_read = written_.lr && (written_.momentum || !has_momentum);
+  bool as_read = written_.lr && (written_.momentum || !scheduled);
   while (PyDict_Next(group_.ptr(), &place, &key, &value)) {
     const auto here = static_cast<std::uint32_t>(entries_.size());
     if (same_key(key, keys().params)) as_read = as_read && value == parameters_.ptr();
@@ -97,7 +97,7 @@ void GroupBinding::remember() {
     }
     if (same_key(key, keys().momentum)) {
       place_.momentum = here;
-      as_read = as_read && (!has_momentum || value == written_.momentum.ptr());
+      as_read = as_read && (!scheduled || value == written_.momentum.ptr());
     }
     entries_.emplace_back(key, value);
   }
@@ -159,7 +159,7 @@ void GroupBinding::read_position() {
     refuse_position(object.ptr());
   }
   const bool moved = !step_object_ || step != step_;
-  const Value value = moved ? policy_->value(step, scale_fn_) : current_;
+  const Value value = moved ? bound_->value(step, scale_fns_) : current_;
   current_ = value;
   step_ = step;
   step_object_ = object;
@@ -187,7 +187,7 @@ void GroupBinding::read_settings() {
   refresh(weight_decay_, keys().weight_decay);
   values_.nesterov = flag(keys().nesterov);
   values_.maximize = flag(keys().maximize);
-  if (!policy_->has_momentum()) {
+  if (!has_momentum(current_)) {
     refresh(momentum_, keys().momentum);
     values_.momentum = momentum_.value;
     require(is_valid_momentum(values_.momentum), "momentum", values_.momentum, "between 0 and 1");
@@ -212,7 +212,7 @@ void GroupBinding::require(bool ok, const char* name, double value, const char* 
 void GroupBinding::read() {
   if (unchanged_) {
     values_.lr = current_.lr;
-    if (policy_->has_momentum()) values_.momentum = current_.momentum;
+    if (has_momentum(current_)) values_.momentum = current_.momentum;
     by_hand_ = false;
   } else {
     forget();
@@ -222,7 +222,7 @@ void GroupBinding::read() {
     }
     read_position();
     by_hand_ = read_scheduled(keys().lr, written_.lr, current_.lr, values_.lr);
-    if (policy_->has_momentum()) {
+    if (has_momentum(current_)) {
       by_hand_ |= read_scheduled(keys().momentum, written_.momentum, current_.momentum, values_.momentum);
     }
     read_settings();
@@ -241,21 +241,28 @@ py::object GroupBinding::shared(double value, double a, const py::object& object
   return py::float_(value);
 }
 
+void GroupBinding::warn_of_end() const {
+  const std::string message = "parameter group " + std::to_string(index_) + ": applied_steps=" + std::to_string(step_) +
+                              " is past the end of its schedule, which holds its last value: extend it, or stop";
+  if (PyErr_WarnEx(PyExc_UserWarning, message.c_str(), 1) != 0) throw py::error_already_set();
+}
+
 void GroupBinding::prepare_next(const Scheduled& before) {
   const std::uint64_t step = by_hand_ ? step_ : step_ + 1;
-  const bool same_step = !by_hand_ && before.policy != nullptr && before.step == step;
-  if (same_step && before.policy == policy_ && !calls_back()) {
+  const bool same_step = !by_hand_ && before.schedule != nullptr && before.step == step;
+  if (same_step && before.schedule == bound_ && !calls_back()) {
     next_ = before;
     return;
   }
-  const Value value = by_hand_ ? current_ : policy_->value(step, scale_fn_);
-  next_.policy = policy_;
+  const Value value = by_hand_ ? current_ : bound_->value(step, scale_fns_);
+  next_.schedule = bound_;
   next_.step = step;
   next_.value = value;
   next_.step_object = by_hand_ ? step_object_ : same_step ? before.step_object : py::int_(step);
   // Who puts back the object that was written before must find it recognised where its value still holds.
   next_.lr = shared(value.lr, written_.value.lr, written_.lr, before.value.lr, before.lr);
-  if (policy_->has_momentum()) {
+  next_.momentum = py::object();
+  if (has_momentum(value)) {
     next_.momentum =
         shared(value.momentum, written_.value.momentum, written_.momentum, before.value.momentum, before.momentum);
   }
@@ -268,6 +275,7 @@ void GroupBinding::write_items() {
 
 void GroupBinding::write() {
   const bool untouched = version_ != 0 && version_ == version_of(group_.ptr());
+  const bool same_keys = has_momentum(current_) == has_momentum(next_.value);
   std::swap(written_, next_);
   followed_ = !by_hand_;
   step_ = written_.step;
@@ -275,6 +283,7 @@ void GroupBinding::write() {
   current_ = written_.value;
   set_item(group_.ptr(), keys().applied_steps, written_.step_object);
   write_items();
+  if (!same_keys) return forget();
   if (untouched) {
     entries_.clear();  // the version says all
     version_ = version_of(group_.ptr());
@@ -291,7 +300,7 @@ int GroupBinding::traverse(visitproc visit, void* arg) const {
   Py_VISIT(group_.ptr());
   Py_VISIT(schedule_.ptr());
   Py_VISIT(parameters_.ptr());
-  Py_VISIT(scale_fn_.ptr());
+  Py_VISIT(scale_fns_.ptr());
   return 0;
 }
 

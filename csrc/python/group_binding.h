@@ -8,24 +8,24 @@
 #include <vector>
 
 #include "core/slot.h"
-#include "python/policy.h"
+#include "python/bound_schedule.h"
 
 namespace clr {
 
 // A position in a schedule and the values there, as numbers and as the objects that are written into the group. Groups
 // share what they can with the group before them: most have its position, and many its schedule or its momentum.
 struct Scheduled {
-  const BoundPolicy* policy = nullptr;
+  const BoundSchedule* schedule = nullptr;
   std::uint64_t step = 0;
   Value value{};
-  py::object step_object, lr, momentum;  // momentum: null for a policy without
+  py::object step_object, lr, momentum;  // momentum: null where there is none
 };
 
 class GroupBinding {
  public:
   // Takes the position from the group and checks the settings. A schedule's value that cannot be used is not an error
   // until it is to be used.
-  GroupBinding(py::dict group, std::size_t index, py::object policy, py::object scale_fn);
+  GroupBinding(py::dict group, std::size_t index, py::object schedule, py::object scale_fns);
 
   // Writes the schedule's lr and momentum of the position into the group. Else what stands there is obeyed.
   void write_schedule();
@@ -45,10 +45,14 @@ class GroupBinding {
   PyObject* parameters() const { return parameters_.ptr(); }
 
   // Can momentum ever play a part in this group, going by the last read()?
-  bool keeps_buffers() const { return policy_->may_have_momentum() || values_.momentum != 0.0; }
+  bool keeps_buffers() const { return bound_->may_have_momentum() || values_.momentum != 0.0; }
 
   // Does prepare_next() call a user's function?
-  bool calls_back() const { return policy_->policy.mode == Mode::custom; }
+  bool calls_back() const { return bound_->calls_back(); }
+
+  // Is this update the first that lies past the end of the schedule? Then users are warned.
+  bool is_at_end() const { return step_ == bound_->end() && !by_hand_; }
+  void warn_of_end() const;
 
   // Computes what write() will write: the position and values of the next update. May throw what scale_fn throws.
   void prepare_next(const Scheduled& before);
@@ -99,8 +103,8 @@ class GroupBinding {
   bool unchanged_ = false;
   bool by_hand_ = false;
   bool followed_ = true;
-  const BoundPolicy* policy_;  // in policy_object_
-  Scheduled written_;          // by us, last: what stands in the group unless somebody changed it
+  const BoundSchedule* bound_;  // in bound_object_
+  Scheduled written_;           // by us, last: what stands in the group unless somebody changed it
   Scheduled next_;
   std::uint64_t step_ = 0;  // of this update; with the next two other than in written_ if somebody moved it
   py::object step_object_;
@@ -108,8 +112,8 @@ class GroupBinding {
   GroupValues values_{};
 
   std::size_t index_;
-  py::object schedule_, policy_object_, scale_fn_;
-  Setting momentum_, dampening_, weight_decay_;  // momentum_: where the policy has none
+  py::object schedule_, bound_object_, scale_fns_;
+  Setting momentum_, dampening_, weight_decay_;  // momentum_: where the schedule has none
 };
 
 }  // namespace clr

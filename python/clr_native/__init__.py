@@ -5,8 +5,23 @@ import torch  # noqa: F401  # loads libtorch, whose threads the native core borr
 from clr_native._core import build_info
 from clr_native.evaluation import evaluate
 from clr_native.optimizer import FusedCyclicSGD
-from clr_native.schedules import CyclicSchedule, ScheduleValue
+from clr_native.schedules import (
+    CyclicSchedule,
+    OneCycleSchedule,
+    RampSchedule,
+    ScheduleSequence,
+    ScheduleValue,
+)
 
 __version__: str = build_info()["version"]
 
-__all__ = ["CyclicSchedule", "FusedCyclicSGD", "ScheduleValue", "build_info", "evaluate"]
+__all__ = [
+    "CyclicSchedule",
+    "FusedCyclicSGD",
+    "OneCycleSchedule",
+    "RampSchedule",
+    "ScheduleSequence",
+    "ScheduleValue",
+    "build_info",
+    "evaluate",
+]

@@ -11,8 +11,8 @@ _Scales: TypeAlias = list[_FloatArray | None]
 def build_info() -> dict[str, Any]: ...
 
 class Policy:
-    def __init__(
-        self,
+    @staticmethod
+    def cycles(
         *,
         up: int,
         down: int,
@@ -26,21 +26,38 @@ class Policy:
         decay_steps: int,
         decay_base: bool,
         scale_by_cycle: bool,
-    ) -> None: ...
-    def value(self, step: int, scale_fn: Callable[[int], float] | None = None) -> tuple[float, float]: ...
-    def scale_argument(self, step: int) -> int: ...
+    ) -> Policy: ...
+    @staticmethod
+    def ramp(
+        *,
+        course: str,
+        base_lr: float,
+        max_lr: float,
+        lead: tuple[float, float],
+        length: tuple[float, float],
+        base_momentum: float | None,
+        max_momentum: float | None,
+        window: str,
+    ) -> Policy: ...
+
+class Schedule:
+    def __init__(self, pieces: list[tuple[int, int, Policy]], end: int) -> None: ...
 
 def fill_range(
-    policies: list[Policy], first: int, scales: _Scales, lr: _FloatArray, momentum: _FloatArray
+    schedules: list[Schedule], first: int, scales: _Scales, lr: _FloatArray, momentum: _FloatArray
 ) -> tuple[int, int] | None: ...
 def fill_steps(
-    policies: list[Policy], steps: npt.NDArray[np.int64], scales: _Scales, lr: _FloatArray, momentum: _FloatArray
+    schedules: list[Schedule], steps: npt.NDArray[np.int64], scales: _Scales, lr: _FloatArray, momentum: _FloatArray
 ) -> tuple[int, int] | None: ...
 
 class Step:
     def __init__(self) -> None: ...
     def bind(
-        self, index: int, group: dict[str, Any], policy: Policy, scale_fn: Callable[[int], float] | None
+        self,
+        index: int,
+        group: dict[str, Any],
+        schedule: Schedule,
+        scale_fns: tuple[Callable[[int], float] | None, ...],
     ) -> None: ...
     def write_schedule(self, group: dict[str, Any]) -> None: ...
     def is_bound(self, index: int, group: dict[str, Any]) -> bool: ...

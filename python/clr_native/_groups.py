@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from clr_native.schedules import CyclicSchedule
+from clr_native.schedules import CyclicSchedule, Schedule
+from clr_native.schedules._base import Functions, made_from
 
 SCHEDULE_FIELDS = {field.name: field.default for field in dataclasses.fields(CyclicSchedule)}
 _BOUNDS = ("base_lr", "max_lr")
@@ -20,23 +21,21 @@ class ScheduleArguments:
     """The constructor's arguments, which a group's own replace for that group."""
 
     flat: dict[str, Any]  # those that were given
-    schedule: CyclicSchedule | None  # the schedule argument, or the one that the flat ones say
+    schedule: Schedule | None  # the schedule argument, or the one that the flat ones say
     momentum: float | None
 
     @classmethod
-    def of(
-        cls, arguments: dict[str, Any], schedule: CyclicSchedule | None, momentum: float | None
-    ) -> ScheduleArguments:
+    def of(cls, arguments: dict[str, Any], schedule: Schedule | None, momentum: float | None) -> ScheduleArguments:
         flat = {name: value for name, value in arguments.items() if not _is_default(name, value)}
         if schedule is not None:
             _check_schedule(schedule, flat, "")
         elif all(name in flat for name in _BOUNDS):
             schedule = CyclicSchedule(**flat)
-        if momentum is not None and (schedule.cycle_momentum if schedule else arguments["cycle_momentum"]):
+        if momentum is not None and (schedule._always_has_momentum if schedule else arguments["cycle_momentum"]):
             raise ValueError(_idle_momentum("", momentum))
         return cls(flat, schedule, momentum)
 
-    def take_from(self, group: dict[str, Any], where: str) -> tuple[CyclicSchedule, float]:
+    def take_from(self, group: dict[str, Any], where: str) -> tuple[Schedule, float]:
         """Takes these arguments out of a new group: its schedule, and its momentum where that has none."""
         flat = {name: group.pop(name) for name in SCHEDULE_FIELDS if name in group}
         own = group.pop("schedule", None)
@@ -48,11 +47,9 @@ class ScheduleArguments:
             schedule = self.schedule
         else:
             schedule = _flat_schedule({**self.flat, **flat}, where)
-        if schedule.cycle_momentum:
-            if momentum is not None:
-                raise ValueError(_idle_momentum(where, momentum))
-            return schedule, schedule.max_momentum
-        if momentum is None:
+        if schedule._always_has_momentum and momentum is not None:
+            raise ValueError(_idle_momentum(where, momentum))
+        if momentum is None and not schedule._always_has_momentum:
             momentum = self.momentum
         return schedule, 0.9 if momentum is None else momentum
 
@@ -69,8 +66,8 @@ def _idle_momentum(where: str, momentum: object) -> str:
     )
 
 
-def _check_schedule(schedule: CyclicSchedule, flat: dict[str, Any], where: str) -> None:
-    if not isinstance(schedule, CyclicSchedule):
+def _check_schedule(schedule: Schedule, flat: dict[str, Any], where: str) -> None:
+    if not isinstance(schedule, Schedule):
         raise TypeError(f"{where}schedule={schedule!r} must be a schedule such as CyclicSchedule(...)")
     if flat:
         name = min(flat)
@@ -86,14 +83,16 @@ def _flat_schedule(flat: dict[str, Any], where: str) -> CyclicSchedule:
     return CyclicSchedule(**flat)
 
 
-def read_schedule(group: dict[str, Any], known: CyclicSchedule | None) -> CyclicSchedule:
+def read_schedule(group: dict[str, Any], known: Schedule | None) -> Schedule:
     """The schedule that stands in a group, with the known one's scale_fn if it needs one."""
     written = group["schedule"]
-    if isinstance(written, CyclicSchedule):
+    if isinstance(written, Schedule):
         return written
     if not isinstance(written, Mapping):
         raise TypeError(f"schedule={written!r} in a parameter group must be a schedule or its to_dict()")
-    return CyclicSchedule.from_dict(written, known.scale_fn if known and written.get("scale_fn") else None)
+    functions = known._functions() if known else []
+    # One serves wherever it is needed, as in the schedule that is known.
+    return made_from(written, Functions(functions[0] if len(functions) == 1 else functions))
 
 
 def check_parameter(parameter: torch.Tensor, name: str) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from clr_native import _core
 
 if TYPE_CHECKING:
-    from clr_native.schedules import CyclicSchedule
+    from clr_native.schedules import Schedule
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Steps: TypeAlias = int | range | npt.NDArray[np.integer[Any]] | Sequence[int]
@@ -29,12 +29,12 @@ def checked_step(step: int) -> int:
     return int(step)
 
 
-def _checked_schedules(schedules: Iterable[CyclicSchedule]) -> list[CyclicSchedule]:
+def _checked_schedules(schedules: Iterable[Schedule]) -> list[Schedule]:
     if not isinstance(schedules, Iterable):
         raise TypeError(f"schedules={schedules!r} must be a sequence of schedules")
     schedules = list(schedules)
     for schedule in schedules:
-        if not hasattr(schedule, "_policy"):
+        if not hasattr(schedule, "_native"):
             raise TypeError(f"schedules: {schedule!r} must be a schedule such as CyclicSchedule(...)")
     return schedules
 
@@ -81,7 +81,7 @@ def _checked_out(out: object, shape: tuple[int, int]) -> tuple[FloatArray, Float
 
 
 def evaluate(
-    schedules: Sequence[CyclicSchedule], steps: Steps, out: tuple[FloatArray, FloatArray] | None = None
+    schedules: Sequence[Schedule], steps: Steps, out: tuple[FloatArray, FloatArray] | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Values of G schedules at S steps in one native call.
 
@@ -106,12 +106,12 @@ def evaluate(
     checked = _checked_steps(steps)
     shape = (len(schedules), len(checked))
     lr, momentum = (np.empty(shape), np.empty(shape)) if out is None else _checked_out(out, shape)
-    policies = [schedule._policy for schedule in schedules]
+    natives = [schedule._native for schedule in schedules]
     scales = [schedule._scales(checked) for schedule in schedules]
     if isinstance(checked, range):
-        invalid = _core.fill_range(policies, checked.start, scales, lr, momentum)
+        invalid = _core.fill_range(natives, checked.start, scales, lr, momentum)
     else:
-        invalid = _core.fill_steps(policies, checked, scales, lr, momentum)
+        invalid = _core.fill_steps(natives, checked, scales, lr, momentum)
     if invalid is not None:
         raise ValueError(
             f"schedule {invalid[0]} at step={checked[invalid[1]]} gives lr={lr[invalid]} "

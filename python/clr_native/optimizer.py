@@ -17,7 +17,7 @@ from clr_native import _core
 from clr_native._checkpoint import complete_groups, own_tensors
 from clr_native._groups import SCHEDULE_FIELDS, ScheduleArguments, check_parameter, read_schedule
 from clr_native.evaluation import checked_step
-from clr_native.schedules import CyclicSchedule
+from clr_native.schedules import Schedule
 
 Group = dict[str, Any]
 
@@ -46,8 +46,9 @@ class FusedCyclicSGD(Optimizer):
         base_lr, max_lr, step_size_up, step_size_down, mode, gamma, decay_steps, decay_base, scale_fn, scale_mode,
             window, cycle_momentum, base_momentum, max_momentum: the schedule, see ``CyclicSchedule``. Sizes are in
             steps, not epochs.
-        momentum: the momentum with ``cycle_momentum=False``; None means 0.9.
-        schedule: a schedule in place of the flat arguments.
+        momentum: the momentum with ``cycle_momentum=False``, or until a schedule first has one; None means 0.9.
+        schedule: a schedule of any kind in place of the flat arguments. While it has no momentum, what stands in
+            ``group["momentum"]`` is used and left alone.
         dampening, weight_decay, nesterov, maximize: as in ``torch.optim.SGD``.
 
     ``state[p]["momentum_buffer"]`` may be replaced by another tensor at any time. Giving the same tensor other memory
@@ -87,7 +88,7 @@ class FusedCyclicSGD(Optimizer):
         base_momentum: float = 0.8,
         max_momentum: float = 0.9,
         momentum: float | None = None,
-        schedule: CyclicSchedule | None = None,
+        schedule: Schedule | None = None,
         dampening: float = 0.0,
         weight_decay: float = 0.0,
         nesterov: bool = False,
@@ -95,7 +96,7 @@ class FusedCyclicSGD(Optimizer):
     ) -> None:
         given = locals()
         self._arguments = ScheduleArguments.of({name: given[name] for name in SCHEDULE_FIELDS}, schedule, momentum)
-        self._schedules: list[tuple[Group, object, CyclicSchedule]] = []  # a bound group, its "schedule", the schedule
+        self._schedules: list[tuple[Group, object, Schedule]] = []  # a bound group, its "schedule", the schedule
         self._plan = _core.Step()
         defaults = {
             "dampening": dampening,
@@ -127,14 +128,14 @@ class FusedCyclicSGD(Optimizer):
         try:
             for i, parameter in enumerate(group["params"]):
                 check_parameter(parameter, f"parameter {i} of group {index}")
-            self._plan.bind(index, group, schedule._policy, schedule.scale_fn)
+            self._plan.bind(index, group, schedule._native, schedule._scale_fns)
         except BaseException:
             self.param_groups.pop()
             raise
         self._plan.write_schedule(group)
         self._schedules.append((group, group["schedule"], schedule))
 
-    def _schedule_of(self, group: Group) -> CyclicSchedule:
+    def _schedule_of(self, group: Group) -> Schedule:
         """The schedule that stands in a group, with the scale_fn of the one that was bound."""
         for known, written, schedule in self._schedules:
             if known is group:
@@ -148,14 +149,14 @@ class FusedCyclicSGD(Optimizer):
         """
         seen = [id(group) for group, *_ in self._schedules]
         written = [group["schedule"] for group in self.param_groups]
-        bound: list[tuple[Group, object, CyclicSchedule]] = []
+        bound: list[tuple[Group, object, Schedule]] = []
         fresh: list[Group] = []
         try:
             for index, group in enumerate(self.param_groups):
                 schedule = self._schedule_of(group)
                 if not self._plan.is_bound(index, group):
                     group["schedule"] = schedule._to_dict()
-                    self._plan.bind(index, group, schedule._policy, schedule.scale_fn)
+                    self._plan.bind(index, group, schedule._native, schedule._scale_fns)
                     fresh.append(group)
                 bound.append((group, group["schedule"], schedule))
         except BaseException:
@@ -218,14 +219,14 @@ class FusedCyclicSGD(Optimizer):
     @property
     def cycle(self) -> int:
         """The cycle, from 0, that the next update of the first group belongs to: how many are complete."""
-        return self.applied_steps // self._schedule_of(self.param_groups[0]).cycle_length
+        return self._schedule_of(self.param_groups[0])._cycles(self.applied_steps)[0]
 
     @property
     def at_cycle_end(self) -> bool:
         """Was the update just applied the last of a cycle of the first group: the place to snapshot or stop?"""
-        first, done = self.param_groups[0], self.applied_steps
-        at_bottom = done > 0 and done % self._schedule_of(first).cycle_length == 0
-        return at_bottom and self._plan.followed_schedule(first)
+        first = self.param_groups[0]
+        _, at_end = self._schedule_of(first)._cycles(self.applied_steps)
+        return at_end and self._plan.followed_schedule(first)
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of each group's next update, as a torch scheduler gives it after its ``step()``."""
@@ -249,11 +250,11 @@ class FusedCyclicSGD(Optimizer):
                 group.update(values)
             raise
 
-    def _rebind(self, schedules: list[CyclicSchedule]) -> None:
+    def _rebind(self, schedules: list[Schedule]) -> None:
         """Binds all groups to these schedules, in order."""
         plan = _core.Step()
         for index, (group, schedule) in enumerate(zip(self.param_groups, schedules, strict=True)):
-            plan.bind(index, group, schedule._policy, schedule.scale_fn)
+            plan.bind(index, group, schedule._native, schedule._scale_fns)
         for group in self.param_groups:
             plan.write_schedule(group)
         self._plan = plan

@@ -44,6 +44,8 @@ std::vector<double> random_scales(std::size_t count, Random& random) {
   return scales;
 }
 
+constexpr std::uint64_t kFar = std::uint64_t{1} << 60;
+
 std::vector<std::int64_t> counted(std::uint64_t first, std::size_t count) {
   std::vector<std::int64_t> steps(count);
   for (std::size_t i = 0; i < count; ++i) steps[i] = static_cast<std::int64_t>(first + i);
@@ -52,7 +54,7 @@ std::vector<std::int64_t> counted(std::uint64_t first, std::size_t count) {
 
 }  // namespace
 
-TEST_CASE("bulk: fill_range fill_steps and evaluate agree bit for bit on every instruction set") {
+TEST_CASE("bulk: fill_range and evaluate agree bit for bit on every instruction set") {
   Random random(1);
   for (const clr::Isa& isa : clr_test::testable_isas()) {
     for (const Schedule& s : clr_test::schedules()) {
@@ -67,18 +69,15 @@ TEST_CASE("bulk: fill_range fill_steps and evaluate agree bit for bit on every i
       const std::vector<double> scales = random_scales(count, random);
       INFO(std::string(isa.name), ", ", described(s), ", first=", first, ", count=", count);
       const Values want = expected(policy, steps, scales);
-      Values range(count), any(count), one(count);
+      Values range(count), one(count);
       isa.kernels->fill_range(policy, first, static_cast<std::int64_t>(count), scales.data(), range.lr.data(),
                               range.momentum.data());
-      isa.kernels->fill_steps(policy, steps.data(), static_cast<std::int64_t>(count), scales.data(), any.lr.data(),
-                              any.momentum.data());
       for (std::size_t i = 0; i < count; ++i) {
         const clr::Value v = isa.kernels->evaluate(policy, static_cast<std::uint64_t>(steps[i]), scales[i]);
         one.lr[i] = v.lr;
         one.momentum[i] = v.momentum;
       }
       check_same(range, want, "fill_range");
-      check_same(any, want, "fill_steps");
       check_same(one, want, "evaluate");
     }
   }
@@ -150,9 +149,11 @@ TEST_CASE("bulk: fill gives each row what a kernel gives it") {
       const std::vector<std::int64_t> steps = counted(12, count);
       const std::vector<double> scales = random_scales(count, random);
       std::vector<Values> got(some.size(), Values(count));
+      std::vector<clr::Piece> pieces;
+      for (const Schedule& s : some) pieces.push_back(s.piece());
       std::vector<clr::BulkRow> rows;
       for (std::size_t g = 0; g < some.size(); ++g) {
-        rows.push_back({some[g].policy(), scales.data(), got[g].lr.data(), got[g].momentum.data()});
+        rows.push_back({&pieces[g], 1, scales.data(), got[g].lr.data(), got[g].momentum.data()});
       }
       for (const bool as_array : {false, true}) {
         const clr::BulkSteps at = {12, as_array ? steps.data() : nullptr, static_cast<std::int64_t>(count)};
@@ -166,6 +167,55 @@ TEST_CASE("bulk: fill gives each row what a kernel gives it") {
   }
 }
 
+TEST_CASE("bulk: ramps have the same bits everywhere, and stay where they arrive") {
+  for (const clr::Isa& isa : clr_test::testable_isas()) {
+    for (const clr::Policy& policy : clr_test::ramps()) {
+      for (const std::uint64_t first : {std::uint64_t{0}, std::uint64_t{40}, (std::uint64_t{1} << 53) - 9, kFar}) {
+        const std::size_t count = 67;
+        const std::vector<std::int64_t> steps = counted(first, count);
+        INFO(std::string(isa.name), ", course=", static_cast<int>(policy.course), ", length=", policy.length.hi,
+             ", lead=", policy.lead.hi, ", first=", first);
+        Values got(count);
+        isa.kernels->fill_range(policy, first, count, nullptr, got.lr.data(), got.momentum.data());
+        check_same(got, expected(policy, steps, std::vector<double>(count, 1.0)), "fill_range");
+        if (first == kFar) CHECK(got.lr.back() == (policy.course == clr::Course::fall ? 0.1 : 0.5));
+      }
+    }
+  }
+}
+
+TEST_CASE("bulk: fill cuts a schedule into its pieces and holds where they stop") {
+  Random random(4);
+  std::vector<clr::Piece> pieces;
+  std::uint64_t next = 0;
+  for (const clr::Policy& policy : clr_test::ramps()) {
+    pieces.push_back({next, random.below(2) == 0 ? UINT64_MAX : random.below(9), policy});
+    next += 1 + random.below(12);
+  }
+  pieces.push_back({next, 30, Schedule().policy()});
+  for (const std::uint64_t first : {std::uint64_t{0}, std::uint64_t{7}, next, next + 100}) {
+    const std::size_t count = 300;
+    const std::vector<std::int64_t> steps = counted(first, count);
+    Values want(count), range(count), any(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto step = static_cast<std::uint64_t>(steps[i]);
+      std::size_t p = pieces.size() - 1;
+      while (pieces[p].first > step) --p;
+      const clr::Value v =
+          clr::baseline_kernels.evaluate(pieces[p].policy, std::min(step - pieces[p].first, pieces[p].last), 1.0);
+      want.lr[i] = v.lr;
+      want.momentum[i] = v.momentum;
+    }
+    const auto all = static_cast<std::int64_t>(count);
+    CHECK(clr::fill({{pieces.data(), pieces.size(), nullptr, range.lr.data(), range.momentum.data()}},
+                    {first, nullptr, all}, clr::baseline_kernels));
+    CHECK(clr::fill({{pieces.data(), pieces.size(), nullptr, any.lr.data(), any.momentum.data()}},
+                    {0, steps.data(), all}, clr::baseline_kernels));
+    check_same(range, want, "range");
+    check_same(any, want, "array");
+  }
+}
+
 TEST_CASE("bulk: first_invalid finds the first value that no optimizer may be given") {
   Schedule s, without;
   s.mode = without.mode = clr::Mode::custom;
@@ -173,21 +223,22 @@ TEST_CASE("bulk: first_invalid finds the first value that no optimizer may be gi
   std::vector<double> good = {0.1, 0.2, 0.3}, negative = {0.1, 0.2, -0.1}, infinite = {0.1, HUGE_VAL, 0.1};
   std::vector<double> momentum = {0.9, 0.8, 1.0}, wild = {0.9, 0.9, 1.5}, none(3, std::nan(""));
   const auto place = [](std::vector<clr::BulkRow> rows, std::int64_t count) {
-    const clr::BulkPlace found = clr::first_invalid(rows, count);
+    const clr::BulkPlace found = clr::first_invalid(rows, {0, nullptr, count});
     return std::pair<std::int64_t, std::int64_t>(found.row, found.column);
   };
   const auto nowhere = std::pair<std::int64_t, std::int64_t>(-1, -1);
   const auto at = [](std::int64_t row, std::int64_t column) { return std::pair(row, column); };
-  const clr::BulkRow valid = {s.policy(), nullptr, good.data(), momentum.data()};
-  const clr::BulkRow bad_lr = {s.policy(), nullptr, negative.data(), momentum.data()};
+  const clr::Piece with = s.piece(), none_at_all = without.piece(), safe = Schedule().piece();
+  const clr::BulkRow valid = {&with, 1, nullptr, good.data(), momentum.data()};
+  const clr::BulkRow bad_lr = {&with, 1, nullptr, negative.data(), momentum.data()};
   CHECK(place({}, 3) == nowhere);
   CHECK(place({valid, valid}, 3) == nowhere);
   CHECK(place({valid, bad_lr}, 3) == at(1, 2));
   CHECK(place({valid, bad_lr}, 2) == nowhere);
-  CHECK(place({{s.policy(), nullptr, infinite.data(), momentum.data()}, bad_lr}, 3) == at(0, 1));
-  CHECK(place({{s.policy(), nullptr, good.data(), wild.data()}}, 3) == at(0, 2));
-  CHECK(place({{s.policy(), nullptr, good.data(), none.data()}}, 3) == at(0, 0));
-  CHECK(place({{without.policy(), nullptr, good.data(), none.data()}}, 3) == nowhere);
+  CHECK(place({{&with, 1, nullptr, infinite.data(), momentum.data()}, bad_lr}, 3) == at(0, 1));
+  CHECK(place({{&with, 1, nullptr, good.data(), wild.data()}}, 3) == at(0, 2));
+  CHECK(place({{&with, 1, nullptr, good.data(), none.data()}}, 3) == at(0, 0));
+  CHECK(place({{&none_at_all, 1, nullptr, good.data(), none.data()}}, 3) == nowhere);
   // Schedules that cannot leave their boundaries are not looked at.
-  CHECK(place({{Schedule().policy(), nullptr, negative.data(), momentum.data()}}, 3) == nowhere);
+  CHECK(place({{&safe, 1, nullptr, negative.data(), momentum.data()}}, 3) == nowhere);
 }

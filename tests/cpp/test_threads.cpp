@@ -38,11 +38,12 @@ const clr::CpuKernels& kernels() { return *clr::choose_isa(nullptr).kernels; }
 struct Bulk {
   static constexpr std::int64_t count = 40001;
   std::vector<double> values = std::vector<double>(4 * count);
+  clr::Piece piece;
   std::vector<clr::BulkRow> rows;
-  explicit Bulk(const clr_test::Schedule& schedule) {
+  explicit Bulk(const clr_test::Schedule& schedule) : piece(schedule.piece()) {
     for (int g = 0; g < 2; ++g) {
       double* const lr = values.data() + 2 * g * count;
-      rows.push_back({schedule.policy(), nullptr, lr, lr + count});
+      rows.push_back({&piece, 1, nullptr, lr, lr + count});
     }
   }
 };

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "core/schedule.h"
+#include "core/piece.h"
 
 namespace clr_test {
 
@@ -36,7 +36,37 @@ struct Schedule {
     p.base_decay = decay_base ? 1.0 : 0.0;
     return p;
   }
+
+  // The whole of a schedule.
+  clr::Piece piece() const { return {0, UINT64_MAX, policy()}; }
 };
+
+// A ramp of `length` steps, of which `lead` lie before step 0.
+inline clr::Policy ramp(clr::Course course, clr::Window window, double lead, double length) {
+  Schedule s;
+  s.window = window;
+  clr::Policy p = s.policy();
+  p.course = course;
+  p.lead = {lead, lead * 0x1p-60};
+  p.length = {length, -length * 0x1p-57};
+  if (course == clr::Course::exponential)
+    p.log_gamma = clr::add(clr::logarithm(0.5), clr::negated(clr::logarithm(0.1)));
+  return p;
+}
+
+// Every course with every window, short and long, begun or not.
+inline std::vector<clr::Policy> ramps() {
+  std::vector<clr::Policy> all;
+  for (const clr::Course course : {clr::Course::rise, clr::Course::fall, clr::Course::exponential}) {
+    for (const clr::Window window : {clr::Window::triangular, clr::Window::welch, clr::Window::hann}) {
+      for (const double length : {1.0, 2.7, 50.0, 9007199254740991.0}) {
+        all.push_back(ramp(course, window, 0.0, length));
+        all.push_back(ramp(course, window, 0.3, length));
+      }
+    }
+  }
+  return all;
+}
 
 constexpr clr::Window kWindows[] = {clr::Window::triangular, clr::Window::welch, clr::Window::hann};
 constexpr clr::Mode kModes[] = {clr::Mode::constant,       clr::Mode::halved, clr::Mode::power_of_step,

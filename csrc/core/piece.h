@@ -1,0 +1,31 @@
+// A schedule as policies that follow each other.
+#pragma once
+
+#include "core/schedule.h"
+
+namespace clr {
+
+struct Piece {
+  uint64_t first;  // the step of the schedule that is this policy's step 0; 0 in the first piece, rising from there
+  uint64_t last;   // this policy's own step at which it stops moving: from there on its value is held
+  Policy policy;
+};
+
+// The piece that `step` falls into.
+CLR_INLINE const Piece& piece_at(const Piece* pieces, size_t count, uint64_t step) {
+  size_t low = 0;
+  while (count > 1) {
+    const size_t half = count / 2;
+    low += pieces[low + half].first <= step ? half : 0;
+    count -= half;
+  }
+  return pieces[low];
+}
+
+// The policy's own number of `step`.
+CLR_INLINE uint64_t step_in(const Piece& piece, uint64_t step) {
+  const uint64_t own = step - piece.first;
+  return own < piece.last ? own : piece.last;
+}
+
+}  // namespace clr

@@ -1,0 +1,17 @@
+"""Schedules as values: immutable, plain, evaluated by the native core."""
+
+from clr_native.schedules._base import Schedule, ScheduleValue, from_dict
+from clr_native.schedules.cyclic import CyclicSchedule
+from clr_native.schedules.one_cycle import OneCycleSchedule
+from clr_native.schedules.ramp import RampSchedule
+from clr_native.schedules.sequence import ScheduleSequence
+
+__all__ = [
+    "CyclicSchedule",
+    "OneCycleSchedule",
+    "RampSchedule",
+    "Schedule",
+    "ScheduleSequence",
+    "ScheduleValue",
+    "from_dict",
+]

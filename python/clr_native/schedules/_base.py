@@ -1,0 +1,241 @@
+"""What every schedule can do."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from clr_native import _core
+from clr_native.evaluation import FloatArray, Steps, checked_step, evaluate
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+ScaleFn: TypeAlias = Callable[[int], float]
+
+NEVER = 2**63 - 1
+
+
+class ScheduleValue(NamedTuple):
+    """Learning rate and momentum of one update; ``momentum`` is None where the schedule has none."""
+
+    lr: float
+    momentum: float | None
+
+
+class Piece(NamedTuple):
+    """A policy from step ``first`` of a schedule on; from its own step ``last`` on its value is held."""
+
+    first: int
+    last: int
+    policy: _core.Policy
+    has_momentum: bool
+    scale_fn: ScaleFn | None = None
+    cycle_length: int | None = None  # None: scale_fn is called with the step, not the cycle
+
+
+class Schedule:
+    """Learning rate and momentum as a function of the number of the update: immutable, plain, evaluated natively."""
+
+    _kind: ClassVar[str]
+    _kinds: ClassVar[dict[str, type[Schedule]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Schedule._kinds[cls._kind] = cls
+
+    # --- what a kind of schedule says ---------------------------------------------------------------------------
+
+    def _pieces(self) -> Sequence[Piece]:
+        """The policies it consists of, the first from step 0."""
+        raise NotImplementedError
+
+    def _end(self) -> int | None:
+        """The first step that it was not made for and of which users are warned, if any."""
+        return None
+
+    def _cycles(self, step: int) -> tuple[int, bool]:
+        """How many cycles are complete before update ``step``, and whether one was completed just before it."""
+        raise NotImplementedError
+
+    def cycle_starts(self, steps: int) -> list[int]:
+        """The numbers of the updates below ``steps`` with which a cycle begins."""
+        raise NotImplementedError
+
+    def _functions(self) -> list[ScaleFn]:
+        """Every ``scale_fn``, in the order in which ``from_dict`` takes them back."""
+        return []
+
+    # --- values -------------------------------------------------------------------------------------------------
+
+    def __call__(self, step: int) -> ScheduleValue:
+        """The value of update number ``step``, from 0 to 2**63 - 2."""
+        step = checked_step(step)
+        lr, momentum = self.values(range(step, step + 1))
+        return ScheduleValue(float(lr[0]), None if np.isnan(momentum[0]) else float(momentum[0]))
+
+    def values(self, steps: Steps) -> tuple[FloatArray, FloatArray]:
+        """Arrays ``(lr, momentum)`` of float64, one value a step; momentum is NaN where there is none.
+
+        ``steps`` is a count (steps 0 to count - 1), a range, or a one-dimensional integer array.
+        """
+        lr, momentum = evaluate([self], steps)
+        return lr[0], momentum[0]
+
+    @functools.cached_property
+    def _native(self) -> _core.Schedule:
+        pieces = [(piece.first, piece.last, piece.policy) for piece in self._cached_pieces]
+        end = self._end()
+        return _core.Schedule(pieces, NEVER if end is None else end)
+
+    @functools.cached_property
+    def _cached_pieces(self) -> Sequence[Piece]:
+        return self._pieces()
+
+    @property
+    def _scale_fns(self) -> tuple[ScaleFn | None, ...]:
+        """What the native schedule calls: a function or None for each piece; empty if there is no function."""
+        fns = tuple(piece.scale_fn for piece in self._cached_pieces)
+        return fns if any(fn is not None for fn in fns) else ()
+
+    @property
+    def _always_has_momentum(self) -> bool:
+        return all(piece.has_momentum for piece in self._cached_pieces)
+
+    def _scales(self, steps: range | npt.NDArray[np.int64]) -> FloatArray | None:
+        """What ``scale_fn`` gives at each step, called once for each cycle or iteration; None without one."""
+        if not self._scale_fns:
+            return None
+        array = np.asarray(steps, dtype=np.int64)
+        scales = np.ones(len(array))
+        pieces = self._cached_pieces
+        ends = [piece.first for piece in pieces[1:]]
+        for piece, end in zip(pieces, [*ends, NEVER], strict=True):
+            if piece.scale_fn is None:
+                continue
+            inside = (array >= piece.first) & (array < end)
+            own = np.minimum(array[inside] - piece.first, piece.last)
+            arguments = own if piece.cycle_length is None else own // piece.cycle_length + 1
+            distinct, place = np.unique(arguments, return_inverse=True)
+            scales[inside] = np.array([_scale(piece.scale_fn, int(argument)) for argument in distinct])[place]
+        return scales
+
+    # --- plain data ---------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that ``from_dict`` takes back. Raises TypeError with a ``scale_fn``: functions are not data."""
+        functions = self._functions()
+        if functions:
+            raise TypeError(
+                f"scale_fn={functions[0]!r} cannot be saved as plain data: "
+                "save the other arguments and pass it again to from_dict(d, scale_fn=...)"
+            )
+        return self._to_dict()
+
+    def _to_dict(self) -> dict[str, Any]:
+        """As ``to_dict``, with ``scale_fn`` as a mark that one is needed."""
+        return {"kind": self._kind, **self._fields()}
+
+    def _fields(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dict(cls, d: Mapping[str, Any], scale_fn: ScaleFn | Sequence[ScaleFn] | None = None) -> Self:
+        """The schedule that ``to_dict`` wrote down; one with a ``scale_fn`` needs it again."""
+        arguments = cls._arguments(d)
+        functions = Functions(scale_fn)
+        schedule = cls._from_arguments(arguments, functions)
+        functions.check_all_taken()
+        return schedule
+
+    @classmethod
+    def _arguments(cls, d: Mapping[str, Any]) -> dict[str, Any]:
+        """A copy of ``d`` without its kind, checked for kind and names."""
+        if not isinstance(d, Mapping):
+            raise TypeError(f"d={d!r} must be a dict that to_dict() gave")
+        arguments = dict(d)
+        kind = arguments.pop("kind", cls._kind)
+        if kind != cls._kind:
+            raise ValueError(f"kind={kind!r} must be {cls._kind!r} for a {cls.__name__}")
+        unknown = arguments.keys() - {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        if unknown:
+            raise ValueError(f"{min(unknown)}={arguments[min(unknown)]!r} is not an argument of {cls.__name__}")
+        return arguments
+
+    @classmethod
+    def _from_arguments(cls, arguments: dict[str, Any], functions: Functions) -> Self:
+        return cls(**arguments)
+
+    # --- Python's own -------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        shown = []
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if field.default is dataclasses.MISSING:
+                shown.append(f"{value!r}")
+            elif type(value) is not type(field.default) or value != field.default:
+                shown.append(f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self._fields()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def _put(self, name: str, value: object) -> None:
+        """Normalises a field while the frozen dataclass is being made."""
+        object.__setattr__(self, name, value)
+
+
+def from_dict(d: Mapping[str, Any], scale_fn: ScaleFn | Sequence[ScaleFn] | None = None) -> Schedule:
+    """The schedule, of any kind, that its ``to_dict`` wrote down."""
+    functions = Functions(scale_fn)
+    schedule = made_from(d, functions)
+    functions.check_all_taken()
+    return schedule
+
+
+def made_from(d: Mapping[str, Any], functions: Functions) -> Schedule:
+    """As ``from_dict``, taking functions as they are needed."""
+    if not isinstance(d, Mapping):
+        raise TypeError(f"d={d!r} must be a dict that to_dict() gave")
+    kind = d.get("kind", "cyclic")
+    if kind not in Schedule._kinds:
+        raise ValueError(f"kind={kind!r} must be one of {', '.join(map(repr, Schedule._kinds))}")
+    cls = Schedule._kinds[kind]
+    return cls._from_arguments(cls._arguments(d), functions)
+
+
+class Functions:
+    """The functions that ``from_dict`` was given: one for all, or a sequence to be taken in order."""
+
+    def __init__(self, given: ScaleFn | Sequence[ScaleFn] | None) -> None:
+        self._same = given if callable(given) else None
+        self._left = [] if given is None or callable(given) else list(given)
+
+    def take(self) -> ScaleFn:
+        if self._same is not None:
+            return self._same
+        if not self._left:
+            raise ValueError("scale_fn=None: this schedule was saved without its scale_fn, pass the function again")
+        return self._left.pop(0)
+
+    def check_all_taken(self) -> None:
+        if self._left:
+            raise ValueError(f"scale_fn={self._left!r} is left over: this schedule was saved with fewer functions")
+
+
+def _scale(scale_fn: ScaleFn, argument: int) -> float:
+    scale = scale_fn(argument)
+    try:
+        if not isinstance(scale, str):
+            return float(scale)
+    except (TypeError, ValueError):
+        pass
+    raise TypeError(f"scale_fn({argument})={scale!r} must be a number")

@@ -1,0 +1,52 @@
+"""Arguments of schedules: what is accepted, and how what is not is named."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+
+LARGEST_SIZE = 2**53 - 1
+
+# Between these no product on the way to a value leaves the range in which double-double arithmetic is exact.
+SMALLEST_BOUNDARY, LARGEST_LR = 1e-270, 1e270
+
+
+def number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}={value!r} must be a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}={value!r} must be within the range of a float") from None
+
+
+def size(name: str, value: object) -> int:
+    """A count of steps: an int or a whole float, 1 to 2**53 - 1."""
+    count = number(name, value)
+    if not math.isfinite(count) or count != int(count) or not 1 <= count <= LARGEST_SIZE:
+        raise ValueError(f"{name}={value!r} must be a whole number of steps from 1 to 2**53 - 1")
+    return int(count)
+
+
+def choice(name: str, value: object, choices: Sequence[str]) -> None:
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
+
+
+def flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} must be True or False")
+
+
+def boundary(name: str, value: float, most: float) -> None:
+    if value != 0.0 and not SMALLEST_BOUNDARY <= value <= most:
+        raise ValueError(f"{name}={value!r} must be 0 or from {SMALLEST_BOUNDARY} to {most}")
+
+
+def boundaries(name: str, low: float, high: float, most: float) -> None:
+    """The pair ``base_<name>`` and ``max_<name>``."""
+    boundary(f"base_{name}", low, most)
+    boundary(f"max_{name}", high, most)
+    if low > high:
+        raise ValueError(f"base_{name}={low!r} must not be above max_{name}={high!r}")
