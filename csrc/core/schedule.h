@@ -117,8 +117,9 @@ CLR_INLINE Exponential power_of(DoubleDouble log_gamma, uint64_t n) {
   return exponential(x);
 }
 
+// Of two powers of one gamma: with exponents of 0 both `minus_one` have the same sign, so that nothing cancels.
 CLR_INLINE Exponential product(Exponential a, Exponential b) {
-  return {add(add(a.minus_one, b.minus_one), times(a.minus_one, b.minus_one)), a.exponent + b.exponent};
+  return {horner(a.minus_one, add(a.minus_one, 1.0), b.minus_one), a.exponent + b.exponent};
 }
 
 // Beyond 2^2019 either way the value says so: it is the base, or not finite.
@@ -126,7 +127,8 @@ CLR_INLINE Scale power_scale(Exponential power) {
   const bool too_small = power.exponent < -2019;
   const bool too_large = power.exponent > 2019;
   const PowerOfTwo two = power_of_two(too_small ? -2019 : (too_large ? 2019 : power.exponent));
-  const DoubleDouble mantissa = times(add(power.minus_one, 1.0), too_small ? 0.0 : 1.0);
+  const DoubleDouble m = add(power.minus_one, 1.0);
+  const DoubleDouble mantissa = {too_small ? 0.0 : m.hi, too_small ? 0.0 : m.lo};
   const DoubleDouble rest = add(negated(scaled(mantissa, two)), 1.0);
   const bool near_one = power.exponent == 0;
   return {mantissa, two, {near_one ? -power.minus_one.hi : rest.hi, near_one ? -power.minus_one.lo : rest.lo}};
@@ -143,6 +145,7 @@ CLR_INLINE Scale linear_scale(const Policy& policy, uint64_t step) {
   return {phase.rise, {1.0, 1.0}, phase.fall};
 }
 
+// In every mode but Mode::constant.
 CLR_INLINE Scale scale_of(const Policy& policy, uint64_t step, uint64_t cycle, double custom) {
   switch (policy.mode) {
     case Mode::halved:
@@ -153,35 +156,53 @@ CLR_INLINE Scale scale_of(const Policy& policy, uint64_t step, uint64_t cycle, d
       return power_scale(policy, cycle);
     case Mode::linear:
       return linear_scale(policy, step);
-    case Mode::custom:
+    default:
       return custom_scale(custom);
-    case Mode::constant:
-      break;
   }
-  return custom_scale(1.0);
 }
 
 // Is the scale the same for all steps of a cycle?
-CLR_INLINE bool scale_is_per_cycle(Mode mode) {
-  return mode == Mode::constant || mode == Mode::halved || mode == Mode::power_of_cycle;
+CLR_INLINE bool scale_is_per_cycle(Mode mode) { return mode == Mode::halved || mode == Mode::power_of_cycle; }
+
+// What a formula asks of the scale a, and the whole amplitude, a = 1, at which nothing of it is left.
+struct Whole {};
+
+CLR_INLINE DoubleDouble weighted(DoubleDouble x, Scale a) { return times(x, a.mantissa); }
+CLR_INLINE DoubleDouble weighted(DoubleDouble x, Whole) { return x; }
+CLR_INLINE DoubleDouble powered(DoubleDouble x, Scale a) { return scaled(x, a.power); }
+CLR_INLINE DoubleDouble powered(DoubleDouble x, Whole) { return x; }
+// 1 - w a, as a sum without cancellation while a <= 1.
+CLR_INLINE DoubleDouble rest_of(Phase w, Scale a) { return add(a.rest, times(scaled(a.mantissa, a.power), w.fall)); }
+CLR_INLINE DoubleDouble rest_of(Phase w, Whole) { return w.fall; }
+CLR_INLINE bool is_above_one(Scale a) { return scaled(a.mantissa, a.power).hi > 1.0; }
+CLR_INLINE bool is_above_one(Whole) { return false; }
+
+// Can a value of this policy be one that no optimizer may be given?
+CLR_INLINE bool may_leave_bounds(const Policy& policy) {
+  return policy.course == Course::cycles && (policy.mode == Mode::custom || policy.log_gamma.hi > 0.0);
 }
 
-CLR_INLINE Value value_at(const Policy& policy, Window window, Phase phase, Scale scale) {
+// Does the base stay, and a at most one?
+CLR_INLINE bool is_plain(const Policy& policy) { return policy.base_decay == 0.0 && !may_leave_bounds(policy); }
+
+// `plain`: is_plain(policy) is known to hold, and what else there could be is left out.
+template <bool plain, class AnyScale>
+CLR_INLINE Value value_at(const Policy& policy, Window window, Phase phase, AnyScale a) {
   const Phase w = windowed(window, phase);
-  const DoubleDouble weight = times(w.rise, scale.mantissa);
+  const DoubleDouble weight = weighted(w.rise, a);
   const DoubleDouble swing = times(policy.lr_amplitude, weight);
-  const DoubleDouble decaying = scaled(add(swing, times(scale.mantissa, policy.base_lr)), scale.power);
-  const DoubleDouble staying = add(scaled(swing, scale.power), policy.base_lr);
-  const double lr = policy.base_decay != 0.0 ? decaying.hi : staying.hi;
-  // While a <= 1: from the base up, by the amplitude times 1 - w a as a sum without cancellation. Else: from the top.
-  const DoubleDouble a = scaled(scale.mantissa, scale.power);
-  const DoubleDouble rest = add(scale.rest, times(a, w.fall));
-  const DoubleDouble up = add(times(policy.momentum_amplitude, rest), policy.base_momentum);
-  const DoubleDouble fall = scaled(times(policy.momentum_amplitude, weight), scale.power);
-  const double down = add(negated(fall), policy.max_momentum).hi;
-  // What is left of a difference that is zero.
-  const double nothing = 0x1p-96 * policy.max_momentum;
-  return {lr, a.hi <= 1.0 ? up.hi : (down <= nothing && down >= -nothing ? 0.0 : down)};
+  double lr = add(powered(swing, a), policy.base_lr).hi;
+  double momentum = add(times(policy.momentum_amplitude, rest_of(w, a)), policy.base_momentum).hi;
+  if constexpr (!plain) {
+    const double decaying = powered(add(swing, weighted(DoubleDouble{policy.base_lr, 0.0}, a)), a).hi;
+    lr = policy.base_decay != 0.0 ? decaying : lr;
+    // Above one 1 - w a cancels: from the top down. `nothing`: what is left of a difference that is zero.
+    const DoubleDouble fall = powered(times(policy.momentum_amplitude, weight), a);
+    const double down = add(negated(fall), policy.max_momentum).hi;
+    const double nothing = 0x1p-96 * policy.max_momentum;
+    momentum = is_above_one(a) ? (down <= nothing && down >= -nothing ? 0.0 : down) : momentum;
+  }
+  return {lr, momentum};
 }
 
 // s and 1 - s of a ramp. `step` is a whole number: from 2^53 on every ramp is over.
@@ -202,7 +223,7 @@ CLR_INLINE Value ramp_value(const Policy& policy, Course course, Window window, 
     const double end = add(policy.lr_amplitude, policy.base_lr).hi;
     return {s.fall.hi == 0.0 ? end : lr.hi, policy.base_momentum};
   }
-  return value_at(policy, window, course == Course::rise ? s : Phase{s.fall, s.rise}, custom_scale(1.0));
+  return value_at<true>(policy, window, course == Course::rise ? s : Phase{s.fall, s.rise}, Whole{});
 }
 
 CLR_INLINE double ramp_step(uint64_t step) {
@@ -214,7 +235,9 @@ CLR_INLINE double ramp_step(uint64_t step) {
 CLR_INLINE Value evaluate(const Policy& policy, uint64_t step, double custom) {
   if (policy.course != Course::cycles) return ramp_value(policy, policy.course, policy.window, ramp_step(step));
   const Position at = position_of(policy, step);
-  return value_at(policy, policy.window, phase_of(policy, at.step_in_cycle), scale_of(policy, step, at.cycle, custom));
+  const Phase phase = phase_of(policy, at.step_in_cycle);
+  if (policy.mode == Mode::constant) return value_at<true>(policy, policy.window, phase, Whole{});
+  return value_at<false>(policy, policy.window, phase, scale_of(policy, step, at.cycle, custom));
 }
 
 // What a scale function is called with.
@@ -223,11 +246,6 @@ CLR_INLINE uint64_t scale_argument(const Policy& policy, uint64_t step) {
 }
 
 CLR_INLINE bool has_momentum(const Policy& policy) { return policy.base_momentum == policy.base_momentum; }
-
-// Can a value of this policy be one that no optimizer may be given?
-CLR_INLINE bool may_leave_bounds(const Policy& policy) {
-  return policy.course == Course::cycles && (policy.mode == Mode::custom || policy.log_gamma.hi > 0.0);
-}
 
 CLR_INLINE bool is_valid_lr(double lr) { return lr >= 0.0 && lr <= 0x1.fffffffffffffp+1023; }
 CLR_INLINE bool is_valid_momentum(double momentum) { return momentum >= 0.0 && momentum <= 1.0; }

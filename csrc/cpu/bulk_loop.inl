@@ -4,21 +4,23 @@
 namespace clr {
 namespace {
 
-enum class ScaleKind { per_cycle, power_of_step, linear };
+enum class ScaleKind { whole, per_cycle, power_of_step, linear };
 
-// gamma^r for r below kPowerBlock. power_scale(policy, n) of many consecutive n takes the rest from one such power.
+// Powers gamma^n of up to kPowerBlock n.
 struct PowerTable {
   double hi[kPowerBlock], lo[kPowerBlock];
   int64_t exponent[kPowerBlock];
+
+  Exponential operator[](int32_t i) const { return {{hi[i], lo[i]}, exponent[i]}; }
 };
 
-void fill_table(const Policy& policy, PowerTable& table) {
+void fill_table(const Policy& policy, uint64_t first, uint64_t stride, int32_t count, PowerTable& table) {
   const DoubleDouble log_gamma = policy.log_gamma;
-  for (int32_t r = 0; r < static_cast<int32_t>(kPowerBlock); ++r) {
-    const Exponential power = power_of(log_gamma, static_cast<uint64_t>(r));
-    table.hi[r] = power.minus_one.hi;
-    table.lo[r] = power.minus_one.lo;
-    table.exponent[r] = power.exponent;
+  for (int32_t i = 0; i < count; ++i) {
+    const Exponential power = power_of(log_gamma, first + static_cast<uint64_t>(i) * stride);
+    table.hi[i] = power.minus_one.hi;
+    table.lo[i] = power.minus_one.lo;
+    table.exponent[i] = power.exponent;
   }
 }
 
@@ -28,80 +30,94 @@ struct Segment {
   double done, steps;
   uint64_t first_step;
   Scale scale;              // ScaleKind::per_cycle
-  const PowerTable* table;  // ScaleKind::power_of_step: of the policy
+  const PowerTable* table;  // ScaleKind::power_of_step: gamma^r for r below kPowerBlock
+};
+
+// A block of steps that share a power: gamma to the first of them, which is value number `offset` (may be negative).
+struct PowerBlock {
+  Exponential power;
+  int32_t offset;
 };
 
 template <ScaleKind kind>
-CLR_INLINE Scale scale_in(const Policy& policy, const Segment& segment, Exponential block, int32_t i) {
-  const uint64_t step = segment.first_step + static_cast<uint64_t>(i);
-  if constexpr (kind == ScaleKind::power_of_step) {
-    const uint64_t r = step % kPowerBlock;
-    return power_scale(product(block, {{segment.table->hi[r], segment.table->lo[r]}, segment.table->exponent[r]}));
+CLR_INLINE auto scale_in(const Policy& policy, const Segment& segment, const PowerBlock& block, int32_t i) {
+  if constexpr (kind == ScaleKind::whole) {
+    return Whole{};
+  } else if constexpr (kind == ScaleKind::power_of_step) {
+    return power_scale(product(block.power, (*segment.table)[i - block.offset]));
+  } else if constexpr (kind == ScaleKind::linear) {
+    return linear_scale(policy, segment.first_step + static_cast<uint64_t>(i));
+  } else {
+    return segment.scale;
   }
-  if constexpr (kind == ScaleKind::linear) return linear_scale(policy, step);
-  return segment.scale;
 }
 
-// Values begin to end of a segment; power_of_step: of one block.
-template <bool rising, Window window, ScaleKind kind>
-CLR_INLINE void fill_run(const Policy& policy, const Segment& segment, int32_t begin, int32_t end,
-                         double* __restrict lr, double* __restrict momentum) {
+// Values begin to end of a segment; power_of_step: of this block.
+template <bool rising, Window window, ScaleKind kind, bool plain>
+CLR_INLINE void fill_run(const Policy& policy, const Segment& segment, const PowerBlock& block, int32_t begin,
+                         int32_t end, double* __restrict lr, double* __restrict momentum) {
   const Policy p = policy;
   const Segment s = segment;
-  Exponential block = {{0.0, 0.0}, 0};
-  if constexpr (kind == ScaleKind::power_of_step) {
-    const uint64_t step = s.first_step + static_cast<uint64_t>(begin);
-    block = power_of(p.log_gamma, step / kPowerBlock * kPowerBlock);
-  }
   for (int32_t i = begin; i < end; ++i) {
     const double done = s.done + i;
     const Phase phase = rising ? rising_phase(done, s.steps) : falling_phase(done, s.steps);
-    const Value value = value_at(p, window, phase, scale_in<kind>(p, s, block, i));
+    const Value value = value_at<plain>(p, window, phase, scale_in<kind>(p, s, block, i));
     lr[i] = value.lr;
     momentum[i] = value.momentum;
   }
 }
 
-template <bool rising, Window window, ScaleKind kind>
+template <bool rising, Window window, ScaleKind kind, bool plain>
 void fill_half(const Policy& policy, const Segment& segment, int32_t count, double* lr, double* momentum) {
-  if constexpr (kind == ScaleKind::power_of_step) {
-    for (int32_t i = 0; i < count;) {
-      const uint64_t step = segment.first_step + static_cast<uint64_t>(i);
-      const auto left = static_cast<int32_t>(kPowerBlock - step % kPowerBlock);
-      const int32_t end = count - i < left ? count : i + left;
-      fill_run<rising, window, kind>(policy, segment, i, end, lr, momentum);
-      i = end;
+  if constexpr (kind != ScaleKind::power_of_step) {
+    return fill_run<rising, window, kind, plain>(policy, segment, {}, 0, count, lr, momentum);
+  }
+  constexpr auto size = static_cast<int32_t>(kPowerBlock);
+  const auto before = static_cast<int32_t>(segment.first_step % kPowerBlock);  // steps of the first block
+  PowerTable blocks;
+  for (int32_t offset = -before, i = 0; offset < count; ++i, offset += size) {
+    if (i % size == 0) {
+      const int32_t left = (count - offset + size - 1) / size;
+      const uint64_t first = segment.first_step + static_cast<uint64_t>(offset);
+      fill_table(policy, first, kPowerBlock, left < size ? left : size, blocks);
     }
-  } else {
-    fill_run<rising, window, kind>(policy, segment, 0, count, lr, momentum);
+    const int32_t begin = offset < 0 ? 0 : offset;
+    const int32_t end = count - offset < size ? count : offset + size;
+    fill_run<rising, window, kind, plain>(policy, segment, {blocks[i % size], offset}, begin, end, lr, momentum);
   }
 }
 
-template <Window window, ScaleKind kind>
+template <Window window, ScaleKind kind, bool plain>
 void fill_segment(const Policy& policy, const Segment& segment, int32_t count, double* lr, double* momentum) {
-  return segment.rising ? fill_half<true, window, kind>(policy, segment, count, lr, momentum)
-                        : fill_half<false, window, kind>(policy, segment, count, lr, momentum);
+  return segment.rising ? fill_half<true, window, kind, plain>(policy, segment, count, lr, momentum)
+                        : fill_half<false, window, kind, plain>(policy, segment, count, lr, momentum);
 }
 
 using FillSegment = void (*)(const Policy&, const Segment&, int32_t, double*, double*);
 
-template <Window window>
+template <Window window, bool plain>
 FillSegment segment_filler(Mode mode) {
-  return mode == Mode::power_of_step ? fill_segment<window, ScaleKind::power_of_step>
-         : mode == Mode::linear      ? fill_segment<window, ScaleKind::linear>
-                                     : fill_segment<window, ScaleKind::per_cycle>;
+  return mode == Mode::constant        ? fill_segment<window, ScaleKind::whole, true>
+         : mode == Mode::power_of_step ? fill_segment<window, ScaleKind::power_of_step, plain>
+         : mode == Mode::linear        ? fill_segment<window, ScaleKind::linear, plain>
+                                       : fill_segment<window, ScaleKind::per_cycle, plain>;
+}
+
+template <Window window>
+FillSegment segment_filler(const Policy& policy) {
+  return is_plain(policy) ? segment_filler<window, true>(policy.mode) : segment_filler<window, false>(policy.mode);
 }
 
 FillSegment segment_filler(const Policy& policy) {
   switch (policy.window) {
     case Window::welch:
-      return segment_filler<Window::welch>(policy.mode);
+      return segment_filler<Window::welch>(policy);
     case Window::hann:
-      return segment_filler<Window::hann>(policy.mode);
+      return segment_filler<Window::hann>(policy);
     case Window::triangular:
       break;
   }
-  return segment_filler<Window::triangular>(policy.mode);
+  return segment_filler<Window::triangular>(policy);
 }
 
 // `count` values of a ramp from its step `first`, a whole number, on.
@@ -152,7 +168,7 @@ void fill_ramps(const Policy& policy, uint64_t first, int64_t count, double* lr,
 void fill_segments(const Policy& policy, uint64_t first, int64_t count, double* lr, double* momentum) {
   const FillSegment fill = segment_filler(policy);
   PowerTable table;
-  if (policy.mode == Mode::power_of_step) fill_table(policy, table);
+  if (policy.mode == Mode::power_of_step) fill_table(policy, 0, 1, static_cast<int32_t>(kPowerBlock), table);
   for (int64_t i = 0; i < count;) {
     const uint64_t step = first + static_cast<uint64_t>(i);
     const Position at = position_of(policy, step);

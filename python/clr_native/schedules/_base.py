@@ -96,7 +96,7 @@ class Schedule:
     def _cached_pieces(self) -> Sequence[Piece]:
         return self._pieces()
 
-    @property
+    @functools.cached_property
     def _scale_fns(self) -> tuple[ScaleFn | None, ...]:
         """What the native schedule calls: a function or None for each piece; empty if there is no function."""
         fns = tuple(piece.scale_fn for piece in self._cached_pieces)
