@@ -17,7 +17,7 @@ from bench import contenders, floor, importing, machine, schedules, tables
 from bench.contenders import CONTENDERS, OURS
 from bench.rounds import Samples, Visit, alternate, seconds, visit
 from bench.rows import Row, save
-from bench.schedules import Memory, Mode
+from bench.schedules import Memory, Work
 from bench.workloads import WORKLOADS, Tensors, Workload
 
 # New tensors land on other pages, which alone moves a memory-bound row by some percent.
@@ -61,12 +61,12 @@ def step_row(workload: Workload, threads: int, rounds: int, backward: bool, grap
     return Row.of("step", title, threads, samples)
 
 
-def schedule_row(mode: Mode, memory: Memory, threads: int, rounds: int) -> Row:
+def schedule_row(work: Work, memory: Memory, threads: int, rounds: int) -> Row:
     schedules.allocate(memory)
     torch.set_num_threads(threads)
-    bulk = schedules.Bulk(mode)
-    replay_steps = schedules.STEPS // REPLAY_SHARE
-    reference = bulk.torch_replay(replay_steps)
+    bulk = schedules.Bulk(work)
+    replay_steps = work.steps // REPLAY_SHARE
+    reference = bulk.reference(replay_steps)
     visits: dict[str, Visit] = {}
     for name, values in bulk.contenders.items():
         if name == schedules.TORCH:
@@ -74,12 +74,12 @@ def schedule_row(mode: Mode, memory: Memory, threads: int, rounds: int) -> Row:
         else:
             schedules.verify(values(), reference)
             visits[name] = partial(seconds, values)
-    return Row.of("schedule", f"{mode}, {memory} memory", threads, alternate(visits, rounds))
+    return Row.of("schedule", f"{work.title}, {memory} memory", threads, alternate(visits, rounds))
 
 
 def schedule_rows(threads: Sequence[int], rounds: int) -> list[Row]:
     """Each in an interpreter of its own: memory that other work freed would warm the cold one."""
-    cases = product(schedules.MODES, schedules.MEMORIES, threads, [rounds])
+    cases = product(schedules.WORKS, schedules.MEMORIES, threads, [rounds])
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         return pool.starmap(schedule_row, cases, chunksize=1)
 

@@ -43,6 +43,12 @@ CLR_INLINE DoubleDouble add(DoubleDouble a, double b) {
   return fast_two_sum(s.hi, a.lo + s.lo);
 }
 
+// Half the work of add; within 3 u^2 of |a| + |b|, which is the sum unless they cancel.
+CLR_INLINE DoubleDouble add_same_sign(DoubleDouble a, DoubleDouble b) {
+  const DoubleDouble s = two_sum(a.hi, b.hi);
+  return fast_two_sum(s.hi, s.lo + (a.lo + b.lo));
+}
+
 CLR_INLINE DoubleDouble times(DoubleDouble a, DoubleDouble b) {
   const DoubleDouble p = two_product(a.hi, b.hi);
   return fast_two_sum(p.hi, p.lo + fused(a.hi, b.lo, a.lo * b.hi));

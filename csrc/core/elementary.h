@@ -8,11 +8,7 @@
 namespace clr {
 
 // One Horner step: c + z * r.
-CLR_INLINE DoubleDouble horner(DoubleDouble c, DoubleDouble z, DoubleDouble r) {
-  const DoubleDouble p = times(z, r);
-  const DoubleDouble s = two_sum(c.hi, p.hi);
-  return fast_two_sum(s.hi, s.lo + (c.lo + p.lo));
-}
+CLR_INLINE DoubleDouble horner(DoubleDouble c, DoubleDouble z, DoubleDouble r) { return add_same_sign(c, times(z, r)); }
 
 // sin(pi/2 * t)^2 for 0 <= t <= 1/2: sum of (-1)^(k+1) 2^(2k-1) x^(2k) / (2k)!. Terms that are below 2^-41 of the
 // sum are added in double.

@@ -172,7 +172,9 @@ CLR_INLINE DoubleDouble weighted(DoubleDouble x, Whole) { return x; }
 CLR_INLINE DoubleDouble powered(DoubleDouble x, Scale a) { return scaled(x, a.power); }
 CLR_INLINE DoubleDouble powered(DoubleDouble x, Whole) { return x; }
 // 1 - w a, as a sum without cancellation while a <= 1.
-CLR_INLINE DoubleDouble rest_of(Phase w, Scale a) { return add(a.rest, times(scaled(a.mantissa, a.power), w.fall)); }
+CLR_INLINE DoubleDouble rest_of(Phase w, Scale a) {
+  return add_same_sign(a.rest, times(scaled(a.mantissa, a.power), w.fall));
+}
 CLR_INLINE DoubleDouble rest_of(Phase w, Whole) { return w.fall; }
 CLR_INLINE bool is_above_one(Scale a) { return scaled(a.mantissa, a.power).hi > 1.0; }
 CLR_INLINE bool is_above_one(Whole) { return false; }

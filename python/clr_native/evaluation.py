@@ -107,7 +107,7 @@ def evaluate(
     shape = (len(schedules), len(checked))
     lr, momentum = (np.empty(shape), np.empty(shape)) if out is None else _checked_out(out, shape)
     natives = [schedule._native for schedule in schedules]
-    scales = [schedule._scales(checked) for schedule in schedules]
+    scales = [schedule._scales(checked) if schedule._scale_fns else None for schedule in schedules]
     if isinstance(checked, range):
         invalid = _core.fill_range(natives, checked.start, scales, lr, momentum)
     else:
