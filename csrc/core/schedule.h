@@ -28,17 +28,18 @@ enum class Window : int32_t { triangular, welch, hann };
 enum class Mode : int32_t { constant, halved, power_of_step, power_of_cycle, linear, custom };
 
 struct Policy {
-  uint64_t up, down;          // steps of the rising and of the falling half, 1 to 2^53 - 1
-  uint64_t decay_steps;       // Mode::linear: steps until the amplitude is zero
-  DoubleDouble lead, length;  // a ramp: steps between its start and its step 0, and from end to end; both real
+  // What every step of the plain policies needs comes first.
+  uint64_t up, down;  // steps of the rising and of the falling half, 1 to 2^53 - 1
   double base_lr, base_momentum, max_momentum;
   DoubleDouble lr_amplitude, momentum_amplitude;  // max - base, exactly; Course::exponential: end - start
-  DoubleDouble log_gamma;                         // Mode::power_of_*; Course::exponential: log(end / start)
   Course course;
   Window window;
   Mode mode;
-  bool custom_by_cycle;  // Mode::custom: the scale is a function of the cycle (from 1), else of the step (from 0)
-  double base_decay;     // 1 if the base decays with the amplitude, 0 if it stays
+  bool custom_by_cycle;       // Mode::custom: the scale is a function of the cycle (from 1), else of the step (from 0)
+  uint64_t decay_steps;       // Mode::linear: steps until the amplitude is zero
+  double base_decay;          // 1 if the base decays with the amplitude, 0 if it stays
+  DoubleDouble log_gamma;     // Mode::power_of_*; Course::exponential: log(end / start)
+  DoubleDouble lead, length;  // a ramp: steps between its start and its step 0, and from end to end; both real
 };
 
 // A policy without momentum has NaN for base_momentum, and so for every value of it.

@@ -88,7 +88,7 @@ BoundSchedule make_schedule(const std::vector<std::tuple<std::uint64_t, std::uin
     bound.push_back({first, last, policy});
   }
   if (bound.empty()) throw py::value_error("pieces=[] must hold at least one");
-  return {std::move(bound), end};
+  return BoundSchedule(std::move(bound), end);
 }
 
 // (row, column) of the first invalid value, or None.
@@ -106,7 +106,7 @@ Invalid fill_rows(const std::vector<BoundSchedule*>& schedules, const BulkSteps&
     }
   }
   for (std::size_t g = 0; g < schedules.size(); ++g) {
-    if (schedules[g]->calls_back() && (!scales[g] || scales[g]->size() != steps.count)) {
+    if (schedules[g]->view().calls_back && (!scales[g] || scales[g]->size() != steps.count)) {
       throw py::value_error("scales must hold " + std::to_string(steps.count) + " numbers for every scale_fn");
     }
   }
@@ -114,8 +114,8 @@ Invalid fill_rows(const std::vector<BoundSchedule*>& schedules, const BulkSteps&
   std::vector<BulkRow> rows;
   for (std::size_t g = 0; g < schedules.size(); ++g) {
     const auto row = static_cast<py::ssize_t>(g);
-    const std::vector<Piece>& pieces = schedules[g]->pieces();
-    rows.push_back({pieces.data(), pieces.size(), scales[g] ? scales[g]->data() : nullptr, lr.mutable_data(row, 0),
+    const ScheduleView& schedule = schedules[g]->view();
+    rows.push_back({schedule.pieces, schedule.count, scales[g] ? scales[g]->data() : nullptr, lr.mutable_data(row, 0),
                     momentum.mutable_data(row, 0)});
   }
   const py::gil_scoped_release release;
@@ -150,21 +150,22 @@ double called_scale(const Piece& piece, std::uint64_t own, py::handle scale_fn) 
 
 }  // namespace
 
-BoundSchedule::BoundSchedule(std::vector<Piece> pieces, std::uint64_t end) : pieces_(std::move(pieces)), end_(end) {
+BoundSchedule::BoundSchedule(std::vector<Piece> pieces, std::uint64_t end) : pieces_(std::move(pieces)), view_{} {
   const auto any = [this](auto condition) { return std::any_of(pieces_.begin(), pieces_.end(), condition); };
-  calls_back_ = any([](const Piece& piece) { return piece.policy.mode == Mode::custom; });
-  may_have_momentum_ = any([](const Piece& piece) {
+  view_ = {pieces_.data(), pieces_.size(), end, false, false};
+  view_.calls_back = any([](const Piece& piece) { return piece.policy.mode == Mode::custom; });
+  view_.may_have_momentum = any([](const Piece& piece) {
     const Policy& policy = piece.policy;
     return clr::has_momentum(policy) && (policy.base_momentum != 0.0 || policy.momentum_amplitude.hi != 0.0);
   });
 }
 
-Value BoundSchedule::value(std::uint64_t step, py::handle scale_fns) const {
-  const Piece& piece = piece_at(pieces_.data(), pieces_.size(), step);
+Value ScheduleView::value(std::uint64_t step, py::handle scale_fns) const {
+  const Piece& piece = piece_at(pieces, count, step);
   const std::uint64_t own = step_in(piece, step);
   double scale = 1.0;
   if (piece.policy.mode == Mode::custom) {
-    const auto number = static_cast<Py_ssize_t>(&piece - pieces_.data());
+    const auto number = static_cast<Py_ssize_t>(&piece - pieces);
     scale = called_scale(piece, own, PyTuple_GetItem(scale_fns.ptr(), number));
   }
   return selected_isa().kernels->evaluate(piece.policy, own, scale);

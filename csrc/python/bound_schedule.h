@@ -12,29 +12,31 @@ namespace clr {
 
 namespace py = pybind11;
 
-class BoundSchedule {
- public:
-  // At least one piece, the first from step 0. `end`: the first step that the schedule was not made for, of which users
-  // are warned; UINT64_MAX for none.
-  BoundSchedule(std::vector<Piece> pieces, std::uint64_t end);
-
-  const std::vector<Piece>& pieces() const { return pieces_; }
-  std::uint64_t end() const { return end_; }
-
-  // Does value() call a user's function?
-  bool calls_back() const { return calls_back_; }
-
-  // Can any momentum of this schedule be other than zero?
-  bool may_have_momentum() const { return may_have_momentum_; }
+// What is asked of a schedule at every step, without its memory: a group keeps one by value, beside what else it needs.
+struct ScheduleView {
+  const Piece* pieces;
+  std::size_t count;       // of pieces, at least one
+  std::uint64_t end;       // the first step that it was not made for, of which users are warned; UINT64_MAX for none
+  bool calls_back;         // does value() call a user's function?
+  bool may_have_momentum;  // can any momentum be other than zero?
 
   // The value of `step`; NaN for a momentum that the schedule leaves alone. `scale_fns`: a tuple with a function for
   // each piece that calls one. Needs the GIL.
   Value value(std::uint64_t step, py::handle scale_fns) const;
+};
+
+class BoundSchedule {
+ public:
+  // At least one piece, the first from step 0.
+  BoundSchedule(std::vector<Piece> pieces, std::uint64_t end);
+  BoundSchedule(BoundSchedule&&) = default;  // the pieces stay where they are
+
+  // Valid as long as this object.
+  const ScheduleView& view() const { return view_; }
 
  private:
   std::vector<Piece> pieces_;
-  std::uint64_t end_;
-  bool calls_back_, may_have_momentum_;
+  ScheduleView view_;
 };
 
 // Does the value have a momentum?

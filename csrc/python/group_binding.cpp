@@ -42,7 +42,7 @@ bool same_bits(double a, double b) { return double_to_bits(a) == double_to_bits(
 
 GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object schedule, py::object scale_fns)
     : group_(std::move(group)),
-      bound_(&schedule.cast<const BoundSchedule&>()),
+      bound_(schedule.cast<const BoundSchedule&>().view()),
       index_(index),
       bound_object_(std::move(schedule)),
       scale_fns_(std::move(scale_fns)) {
@@ -52,7 +52,7 @@ GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object schedul
 }
 
 void GroupBinding::write_schedule() {
-  written_ = {bound_, step_, current_, step_object_, py::float_(current_.lr), py::object()};
+  written_ = {bound_.pieces, step_, current_, step_object_, py::float_(current_.lr), py::object()};
   if (has_momentum(current_)) written_.momentum = py::float_(current_.momentum);
   write_items();
 }
@@ -159,7 +159,7 @@ void GroupBinding::read_position() {
     refuse_position(object.ptr());
   }
   const bool moved = !step_object_ || step != step_;
-  const Value value = moved ? bound_->value(step, scale_fns_) : current_;
+  const Value value = moved ? bound_.value(step, scale_fns_) : current_;
   current_ = value;
   step_ = step;
   step_object_ = object;
@@ -250,12 +250,12 @@ void GroupBinding::warn_of_end() const {
 void GroupBinding::prepare_next(const Scheduled& before) {
   const std::uint64_t step = by_hand_ ? step_ : step_ + 1;
   const bool same_step = !by_hand_ && before.schedule != nullptr && before.step == step;
-  if (same_step && before.schedule == bound_ && !calls_back()) {
+  if (same_step && before.schedule == bound_.pieces && !calls_back()) {
     next_ = before;
     return;
   }
-  const Value value = by_hand_ ? current_ : bound_->value(step, scale_fns_);
-  next_.schedule = bound_;
+  const Value value = by_hand_ ? current_ : bound_.value(step, scale_fns_);
+  next_.schedule = bound_.pieces;
   next_.step = step;
   next_.value = value;
   next_.step_object = by_hand_ ? step_object_ : same_step ? before.step_object : py::int_(step);

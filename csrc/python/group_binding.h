@@ -15,7 +15,7 @@ namespace clr {
 // A position in a schedule and the values there, as numbers and as the objects that are written into the group. Groups
 // share what they can with the group before them: most have its position, and many its schedule or its momentum.
 struct Scheduled {
-  const BoundSchedule* schedule = nullptr;
+  const Piece* schedule = nullptr;  // its pieces
   std::uint64_t step = 0;
   Value value{};
   py::object step_object, lr, momentum;  // momentum: null where there is none
@@ -45,13 +45,13 @@ class GroupBinding {
   PyObject* parameters() const { return parameters_.ptr(); }
 
   // Can momentum ever play a part in this group, going by the last read()?
-  bool keeps_buffers() const { return bound_->may_have_momentum() || values_.momentum != 0.0; }
+  bool keeps_buffers() const { return bound_.may_have_momentum || values_.momentum != 0.0; }
 
   // Does prepare_next() call a user's function?
-  bool calls_back() const { return bound_->calls_back(); }
+  bool calls_back() const { return bound_.calls_back; }
 
   // Is this update the first that lies past the end of the schedule? Then users are warned.
-  bool is_at_end() const { return step_ == bound_->end() && !by_hand_; }
+  bool is_at_end() const { return step_ == bound_.end && !by_hand_; }
   void warn_of_end() const;
 
   // Computes what write() will write: the position and values of the next update. May throw what scale_fn throws.
@@ -103,8 +103,8 @@ class GroupBinding {
   bool unchanged_ = false;
   bool by_hand_ = false;
   bool followed_ = true;
-  const BoundSchedule* bound_;  // in bound_object_
-  Scheduled written_;           // by us, last: what stands in the group unless somebody changed it
+  ScheduleView bound_;  // of bound_object_
+  Scheduled written_;   // by us, last: what stands in the group unless somebody changed it
   Scheduled next_;
   std::uint64_t step_ = 0;  // of this update; with the next two other than in written_ if somebody moved it
   py::object step_object_;
