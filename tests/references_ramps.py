@@ -49,20 +49,22 @@ CURVES: dict[str, Callable[[Fraction], Fraction]] = {"linear": _linear, "cos": _
 
 
 def phases(schedule: OneCycleSchedule) -> list[Phase]:
-    """The table of the documentation. Its ends and rates are rounded to float64."""
+    """The table of the documentation. Its ends and rates are rounded to float64, and k / N steps of N are k."""
     torch_like = schedule.convention == "torch"
     share = (0.3 if torch_like else 0.25) if schedule.pct_start is None else schedule.pct_start
     factor = (1e4 if torch_like else 1e5) if schedule.final_div_factor is None else schedule.final_div_factor
     n, late = schedule.total_steps, 1 if torch_like else 0
     low, high = schedule.base_momentum, schedule.max_momentum
+    whole = round(share * n)
+    rising = whole if float(Fraction(whole, n)) == share else share * n
     initial = schedule.max_lr / schedule.div_factor
     final = (initial if torch_like else schedule.max_lr) / factor
-    rise = Phase(Fraction(share * n - late), (initial, schedule.max_lr), (high, low))
+    rise = Phase(Fraction(float(rising) - late), (initial, schedule.max_lr), (high, low))
     if not schedule.three_phase:
         return [rise, Phase(Fraction(n - late), (schedule.max_lr, final), (low, high))]
     return [
         rise,
-        Phase(Fraction(2 * share * n - 2 * late), (schedule.max_lr, initial), (low, high)),
+        Phase(Fraction(2.0 * rising - 2 * late), (schedule.max_lr, initial), (low, high)),
         Phase(Fraction(n - late), (initial, final), (high, high)),
     ]
 

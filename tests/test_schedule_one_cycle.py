@@ -289,3 +289,57 @@ def test_agreement_with_the_formula_of_fit_one_cycle(arguments: dict[str, Any], 
         expected = combined_cos(share, schedule.initial_lr, 0.02, schedule.final_lr, step / total)
         assert abs(lr - expected) <= 2**-51 * 0.02
         assert abs(momentum - combined_cos(share, high, low, high, step / total)) <= 2**-51
+
+
+# --- extended -------------------------------------------------------------------------------------------------
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    totals=st.tuples(st.integers(1, 3000), st.integers(0, 3000)),
+    share=st.fractions(0, 1),
+)
+def test_extended_keeps_a_rise_of_whole_steps_to_the_bit(
+    kind: dict[str, Any], totals: tuple[int, int], share: Fraction
+) -> None:
+    """49 * (1 / 49) is below 1: a rise that ends an ulp early would miss its peak, or skip its phase."""
+    rise = int(share * totals[0])
+    schedule = OneCycleSchedule(0.1, totals[0], pct_start=rise / totals[0], **kind)
+    longer = schedule.extended(sum(totals))
+    assert longer.total_steps == sum(totals)
+    steps = rise if schedule.convention == "torch" else min(rise + 1, totals[0])  # to the peak
+    assert longer.values(steps)[0].tolist() == schedule.values(steps)[0].tolist()
+    assert longer.values(steps)[1].tolist() == schedule.values(steps)[1].tolist()
+    assert steps == 0 or totals[0] == rise or longer(steps - 1) == (0.1, 0.85)
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    totals=st.tuples(st.integers(20, 3000), st.integers(0, 3000)),
+    share=st.floats(0.1, 0.9),
+)
+def test_extended_keeps_any_rise_to_some_ulp(kind: dict[str, Any], totals: tuple[int, int], share: float) -> None:
+    schedule = OneCycleSchedule(0.1, totals[0], pct_start=share, **kind)
+    longer = schedule.extended(sum(totals))
+    steps = int(phases(schedule)[0].end) + 1
+    for own, other in zip(schedule.values(steps)[0].tolist(), longer.values(steps)[0].tolist(), strict=True):
+        assert abs(own - other) <= 4 * math.ulp(own)
+
+
+def test_extended_keeps_everything_else_and_refuses_to_be_shortened() -> None:
+    schedule = OneCycleSchedule(0.3, 100, three_phase=True, div_factor=7.0, max_momentum=0.9)
+    assert schedule.extended(100) == dataclasses.replace(schedule, pct_start=0.3)
+    assert dataclasses.replace(schedule.extended(250), total_steps=100, pct_start=None) == schedule
+    assert schedule.extended(250).extended(400).values(30)[0].tolist() == schedule.values(30)[0].tolist()
+    wrong: list[tuple[Any, type[Exception]]] = [
+        (99, ValueError),
+        (0, ValueError),
+        (2**53, ValueError),
+        ("x", TypeError),
+    ]
+    for total, error in wrong:
+        with pytest.raises(error, match=f"total_steps={total!r} must be"):
+            schedule.extended(total)
+    assert schedule.total_steps == 100

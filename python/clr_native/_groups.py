@@ -31,7 +31,7 @@ class ScheduleArguments:
             _check_schedule(schedule, flat, "")
         elif all(name in flat for name in _BOUNDS):
             schedule = CyclicSchedule(**flat)
-        if momentum is not None and (schedule._always_has_momentum if schedule else arguments["cycle_momentum"]):
+        if momentum is not None and (schedule._begins_with_momentum if schedule else arguments["cycle_momentum"]):
             raise ValueError(_idle_momentum("", momentum))
         return cls(flat, schedule, momentum)
 
@@ -47,9 +47,9 @@ class ScheduleArguments:
             schedule = self.schedule
         else:
             schedule = _flat_schedule({**self.flat, **flat}, where)
-        if schedule._always_has_momentum and momentum is not None:
+        if schedule._begins_with_momentum and momentum is not None:
             raise ValueError(_idle_momentum(where, momentum))
-        if momentum is None and not schedule._always_has_momentum:
+        if momentum is None and not schedule._begins_with_momentum:
             momentum = self.momentum
         return schedule, 0.9 if momentum is None else momentum
 
@@ -61,7 +61,7 @@ def _is_default(name: str, value: object) -> bool:
 
 def _idle_momentum(where: str, momentum: object) -> str:
     return (
-        f"{where}momentum={momentum!r} is for cycle_momentum=False: "
+        f"{where}momentum={momentum!r} is for a schedule that begins without one, as with cycle_momentum=False: "
         "set base_momentum and max_momentum, or cycle_momentum=False"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, overload
 
@@ -268,7 +269,7 @@ class FusedCyclicSGD(Optimizer):
         """``{"state": ..., "param_groups": ...}`` as in torch; the schedule and its position stand in the groups."""
         state_dict = super().state_dict()
         for group in state_dict["param_groups"]:
-            group["schedule"] = dict(group["schedule"])
+            group["schedule"] = copy.deepcopy(group["schedule"])
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from clr_native import _core
 from clr_native.evaluation import FloatArray, Steps, checked_step, evaluate
+from clr_native.schedules._checks import choice
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -103,8 +104,8 @@ class Schedule:
         return fns if any(fn is not None for fn in fns) else ()
 
     @property
-    def _always_has_momentum(self) -> bool:
-        return all(piece.has_momentum for piece in self._cached_pieces)
+    def _begins_with_momentum(self) -> bool:
+        return self._cached_pieces[0].has_momentum
 
     def _scales(self, steps: range | npt.NDArray[np.int64]) -> FloatArray | None:
         """What ``scale_fn`` gives at each step, called once for each cycle or iteration; None without one."""
@@ -195,32 +196,35 @@ class Schedule:
 
 def from_dict(d: Mapping[str, Any], scale_fn: ScaleFn | Sequence[ScaleFn] | None = None) -> Schedule:
     """The schedule, of any kind, that its ``to_dict`` wrote down."""
-    functions = Functions(scale_fn)
-    schedule = made_from(d, functions)
-    functions.check_all_taken()
-    return schedule
+    return _kind_of(d).from_dict(d, scale_fn)
 
 
 def made_from(d: Mapping[str, Any], functions: Functions) -> Schedule:
     """As ``from_dict``, taking functions as they are needed."""
+    cls = _kind_of(d)
+    return cls._from_arguments(cls._arguments(d), functions)
+
+
+def _kind_of(d: Mapping[str, Any]) -> type[Schedule]:
     if not isinstance(d, Mapping):
         raise TypeError(f"d={d!r} must be a dict that to_dict() gave")
     kind = d.get("kind", "cyclic")
-    if kind not in Schedule._kinds:
-        raise ValueError(f"kind={kind!r} must be one of {', '.join(map(repr, Schedule._kinds))}")
-    cls = Schedule._kinds[kind]
-    return cls._from_arguments(cls._arguments(d), functions)
+    choice("kind", kind, tuple(Schedule._kinds))
+    return Schedule._kinds[kind]
 
 
 class Functions:
     """The functions that ``from_dict`` was given: one for all, or a sequence to be taken in order."""
 
     def __init__(self, given: ScaleFn | Sequence[ScaleFn] | None) -> None:
+        if given is not None and not callable(given) and (isinstance(given, str) or not isinstance(given, Sequence)):
+            raise TypeError(f"scale_fn={given!r} must be a function or a list of functions")
         self._same = given if callable(given) else None
-        self._left = [] if given is None or callable(given) else list(given)
+        self._left = [] if given is None else [given] if callable(given) else list(given)
 
     def take(self) -> ScaleFn:
         if self._same is not None:
+            self._left.clear()
             return self._same
         if not self._left:
             raise ValueError("scale_fn=None: this schedule was saved without its scale_fn, pass the function again")

@@ -49,9 +49,9 @@ class OneCycleSchedule(Schedule):
             (1 - cos(pi * s)) / 2                              anneal_strategy="cos"
         value = from + (to - from) * w
 
-    The ends of phases are real numbers, rounded to float64. A phase without length is over: ``s = 1``. After step N - 1
-    the last value is held, and ``FusedCyclicSGD`` and ``CyclicLR`` warn once that the schedule is over. Values are
-    float64 within 1 ulp.
+    The rates and the ends of phases are real numbers, rounded to float64; ``pct_start=k / N`` means k steps exactly. A
+    phase without length is over: ``s = 1``. After step N - 1 the last value is held, and ``FusedCyclicSGD`` and
+    ``CyclicLR`` warn once that the schedule is over. Values are float64 within 1 ulp.
 
     Args:
         max_lr: the peak, 0 or from 1e-270 to 1e270.
@@ -136,12 +136,16 @@ class OneCycleSchedule(Schedule):
     @property
     def _rising(self) -> float:
         """Steps that the rising phase is to take, a real number."""
-        return (_PCT_START[self.convention] if self.pct_start is None else self.pct_start) * self.total_steps
+        share = _PCT_START[self.convention] if self.pct_start is None else self.pct_start
+        steps = share * self.total_steps
+        whole = float(round(steps))
+        return whole if whole / self.total_steps == share else steps
 
     def extended(self, total_steps: int) -> OneCycleSchedule:
         """The same rise, with the peak at the same step, and what comes after it stretched to a later end.
 
-        Raises ValueError if ``total_steps`` is less than before.
+        A rise of a whole number of steps stays the same exactly, any other to the last place of ``pct_start``. Raises
+        ValueError if ``total_steps`` is less than before.
 
         >>> OneCycleSchedule(0.1, 100).extended(200)
         OneCycleSchedule(0.1, 200, pct_start=0.15)
@@ -151,8 +155,8 @@ class OneCycleSchedule(Schedule):
             raise ValueError(f"total_steps={total_steps!r} must be at least the present {self.total_steps}")
         share = self._rising / total_steps
         near = (share, math.nextafter(share, 0.0), math.nextafter(share, 1.0))
-        exact = (each for each in near if each * total_steps == self._rising)
-        return dataclasses.replace(self, total_steps=total_steps, pct_start=next(exact, share))
+        made = [dataclasses.replace(self, total_steps=total_steps, pct_start=each) for each in near]
+        return next((each for each in made if each._rising == self._rising), made[0])
 
     def cycle_starts(self, steps: int) -> list[int]:
         """The one cycle begins with update 0."""

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from clr_native.schedules._base import Functions, Piece, ScaleFn, Schedule, made_from
+from clr_native.schedules._base import NEVER, Functions, Piece, ScaleFn, Schedule, made_from
 from clr_native.schedules._checks import size
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class ScheduleSequence(Schedule):
         pieces: list[Piece] = []
         start = 0
         for schedule, n_steps in self.segments:
-            inside = [piece for piece in schedule._cached_pieces if n_steps is None or piece.first < n_steps]
+            stop = NEVER - start if n_steps is None else min(n_steps, NEVER - start)
+            inside = [piece for piece in schedule._cached_pieces if piece.first < stop]
             pieces += [piece._replace(first=start + piece.first) for piece in inside]
             start += n_steps or 0
         if self.segments[-1][1] is not None:
@@ -106,7 +107,7 @@ class ScheduleSequence(Schedule):
         end = schedule._end()
         if n_steps is not None or end is None:
             return None
-        return end + sum(n_steps or 0 for _, n_steps in self.segments)
+        return min(end + sum(n_steps or 0 for _, n_steps in self.segments), NEVER)
 
     def _functions(self) -> list[ScaleFn]:
         return [function for schedule, _ in self.segments for function in schedule._functions()]
@@ -119,16 +120,21 @@ class ScheduleSequence(Schedule):
     def _from_arguments(cls, arguments: dict[str, Any], functions: Functions) -> Self:
         if not isinstance(arguments.get("segments"), (list, tuple)):
             raise TypeError(f"segments={arguments.get('segments')!r} must be a list of pairs (schedule, n_steps)")
-        return cls([(made_from(d, functions), n_steps) for d, n_steps in arguments["segments"]])
+        pairs = (_pair(i, each) for i, each in enumerate(arguments["segments"]))
+        return cls([(made_from(d, functions), n_steps) for d, n_steps in pairs])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self.segments)!r})"
 
 
-def _segment(index: int, pair: object) -> Segment:
+def _pair(index: int, pair: object) -> tuple[Any, Any]:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise TypeError(f"segment {index}: {pair!r} must be a pair (schedule, n_steps)")
-    schedule, n_steps = pair
+    return pair[0], pair[1]
+
+
+def _segment(index: int, pair: object) -> Segment:
+    schedule, n_steps = _pair(index, pair)
     if not isinstance(schedule, Schedule):
         raise TypeError(f"segment {index}: {schedule!r} must be a schedule such as CyclicSchedule(...)")
     return schedule, None if n_steps is None else size(f"segment {index}: n_steps", n_steps)
