@@ -1,0 +1,300 @@
+"""Schedules of every kind as values: plain data, repr, equality, copies, and what OneCycleSchedule refuses."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import pickle
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import clr_native
+from clr_native import CyclicSchedule, OneCycleSchedule, RampSchedule, ScheduleSequence
+from clr_native.schedules import Schedule, from_dict
+
+
+def _halved(cycle: int) -> float:
+    return 0.5**cycle
+
+
+def _third(cycle: int) -> float:
+    return 1 / (cycle + 2)
+
+
+CYCLES = CyclicSchedule(0.1, 0.5, step_size_up=3)
+RAMP = RampSchedule(0.0, 0.1, 5)
+ONE = OneCycleSchedule(0.3, 40)
+HALVED = CyclicSchedule(0.1, 0.5, step_size_up=3, scale_fn=_halved)
+THIRD = CyclicSchedule(0.1, 0.5, step_size_up=2, scale_fn=_third, scale_mode="iterations")
+
+# Each with its repr.
+PLAIN: list[tuple[Schedule, str]] = [
+    (CYCLES, "CyclicSchedule(0.1, 0.5, step_size_up=3)"),
+    (RAMP, "RampSchedule(0.0, 0.1, 5)"),
+    (
+        RampSchedule(1, 0.1, 5.0, ramp="exponential", momentum=1),  # type: ignore[arg-type]  # a whole float is taken
+        "RampSchedule(1.0, 0.1, 5, ramp='exponential', momentum=1.0)",
+    ),
+    (ONE, "OneCycleSchedule(0.3, 40)"),
+    (OneCycleSchedule(0.3, 40, div_factor=25, pct_start=None), "OneCycleSchedule(0.3, 40)"),
+    (
+        OneCycleSchedule(
+            0.3, 40, convention="fastai", pct_start=0.5, anneal_strategy="linear", div_factor=3, three_phase=True
+        ),
+        "OneCycleSchedule(0.3, 40, convention='fastai', pct_start=0.5, anneal_strategy='linear', div_factor=3.0, "
+        "three_phase=True)",
+    ),
+    (
+        OneCycleSchedule(0.3, 40, final_div_factor=100, cycle_momentum=False, base_momentum=0, max_momentum=1),
+        "OneCycleSchedule(0.3, 40, final_div_factor=100.0, cycle_momentum=False, base_momentum=0.0, max_momentum=1.0)",
+    ),
+    (
+        ScheduleSequence([(RAMP, 5), (CYCLES, None)]),
+        "ScheduleSequence([(RampSchedule(0.0, 0.1, 5), 5), (CyclicSchedule(0.1, 0.5, step_size_up=3), None)])",
+    ),
+    (
+        ScheduleSequence([(ScheduleSequence([(RAMP, 3)]), 4), (ONE, 7)]),
+        "ScheduleSequence([(ScheduleSequence([(RampSchedule(0.0, 0.1, 5), 3)]), 4), (OneCycleSchedule(0.3, 40), 7)])",
+    ),
+]
+ALL = [schedule for schedule, _ in PLAIN]
+WITH_FUNCTIONS = [HALVED, ScheduleSequence([(HALVED, 5), (ScheduleSequence([(RAMP, 2), (THIRD, 3)]), None)])]
+
+
+def values(schedule: Schedule) -> bytes:
+    return np.array(schedule.values(60)).tobytes()
+
+
+COPIES: dict[str, Callable[[Schedule], Schedule]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "replace": lambda schedule: dataclasses.replace(schedule),  # type: ignore[type-var]  # every kind is a dataclass
+    "pickle 2": lambda schedule: pickle.loads(pickle.dumps(schedule, 2)),
+    "pickle 5": lambda schedule: pickle.loads(pickle.dumps(schedule, 5)),
+}
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("schedule", [*ALL, *WITH_FUNCTIONS], ids=repr)
+def test_copies_are_equal_and_give_the_same_values(schedule: Schedule, way: str, evaluated: bool) -> None:
+    before = COPIES["deepcopy"](schedule)
+    if evaluated:
+        before(1)
+    copied = COPIES[way](before)
+    assert copied == schedule
+    assert hash(copied) == hash(schedule)
+    assert repr(copied) == repr(schedule)
+    assert values(copied) == values(schedule)
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=repr)
+def test_to_dict_is_plain_data_that_json_carries(schedule: Schedule) -> None:
+    d = schedule.to_dict()
+    carried = json.loads(json.dumps(d, allow_nan=False))
+    assert carried == d
+    for back in (from_dict(carried), type(schedule).from_dict(carried)):
+        assert back == schedule
+        assert values(back) == values(schedule)
+    assert carried == d  # from_dict took nothing out of it
+    assert d is not schedule.to_dict()
+
+
+@pytest.mark.parametrize(("schedule", "text"), PLAIN, ids=[text for _, text in PLAIN])
+def test_repr_shows_what_is_not_default_and_can_be_evaluated(schedule: Schedule, text: str) -> None:
+    assert repr(schedule) == text
+    assert eval(text, vars(clr_native)) == schedule
+
+
+def test_all_kinds_and_arguments_make_a_difference() -> None:
+    changed: dict[str, Any] = {
+        "max_lr": 0.4,
+        "total_steps": 41,
+        "convention": "fastai",
+        "pct_start": 0.3,
+        "anneal_strategy": "linear",
+        "div_factor": 24.0,
+        "final_div_factor": 1e4,
+        "three_phase": True,
+        "cycle_momentum": False,
+        "base_momentum": 0.8,
+        "max_momentum": 0.9,
+    }
+    assert changed.keys() == {field.name for field in dataclasses.fields(OneCycleSchedule)}
+    ramps: dict[str, Any] = {"start_lr": 0.01, "end_lr": 0.2, "num_steps": 6, "ramp": "exponential", "momentum": 0.0}
+    assert ramps.keys() == {field.name for field in dataclasses.fields(RampSchedule)}
+    start = RampSchedule(0.05, 0.1, 5)
+    different = [
+        *{*ALL},
+        *(dataclasses.replace(ONE, **{name: value}) for name, value in changed.items()),
+        start,
+        *(dataclasses.replace(start, **{name: value}) for name, value in ramps.items()),
+        ScheduleSequence([(CYCLES, None)]),
+        ScheduleSequence([(CYCLES, 6)]),
+        ScheduleSequence([(CYCLES, 5), (RAMP, None)]),
+        *WITH_FUNCTIONS,
+    ]
+    assert len(set(different)) == len(different)
+
+
+@pytest.mark.parametrize("schedule", ALL, ids=repr)
+def test_it_cannot_be_changed(schedule: Schedule) -> None:
+    before = repr(schedule)
+    for name in [*schedule._fields(), "new"]:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(schedule, name, 0.2)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            delattr(schedule, name)
+    assert repr(schedule) == before
+
+
+def test_a_list_of_segments_changed_later_changes_nothing() -> None:
+    segments: list[Any] = [(RAMP, 5), [CYCLES, None]]
+    schedule = ScheduleSequence(segments)
+    before = schedule.to_dict()
+    segments[1][0] = ONE
+    segments.pop()
+    schedule.to_dict()["segments"].clear()
+    schedule.to_dict()["segments"][0][0]["end_lr"] = 7.0
+    assert schedule.to_dict() == before
+
+
+# --- functions ------------------------------------------------------------------------------------------------
+
+
+TWO = WITH_FUNCTIONS[1]
+
+
+def test_functions_come_back_in_their_order_or_one_for_all() -> None:
+    with pytest.raises(TypeError, match=re.escape(f"scale_fn={_halved!r} cannot be saved")):
+        TWO.to_dict()
+    saved = json.loads(json.dumps(TWO._to_dict()))
+    for back in (from_dict(saved, [_halved, _third]), ScheduleSequence.from_dict(saved, scale_fn=(_halved, _third))):
+        assert back == TWO
+        assert values(back) == values(TWO)
+    assert from_dict(saved, [_third, _halved]) != TWO
+    one_for_all = from_dict(saved, _halved)
+    assert one_for_all._functions() == [_halved, _halved]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "scale_fn", "error", "message"),
+    [
+        (TWO, None, ValueError, "scale_fn=None: this schedule was saved without its scale_fn"),
+        (TWO, [], ValueError, "scale_fn=None: this schedule was saved without its scale_fn"),
+        (TWO, [_halved], ValueError, "scale_fn=None: this schedule was saved without its scale_fn"),
+        (TWO, [_halved, _third, _halved], ValueError, f"scale_fn={[_halved]!r} is left over"),
+        (TWO, [_halved, 5], TypeError, "scale_fn=5 must be callable"),
+        (TWO, 5, TypeError, "scale_fn=5 must be a function or a list of functions"),
+        (TWO, "ab", TypeError, "scale_fn='ab' must be a function or a list of functions"),
+        (RAMP, _halved, ValueError, f"scale_fn={[_halved]!r} is left over"),
+        (ONE, [_halved], ValueError, f"scale_fn={[_halved]!r} is left over"),
+        (ALL[-1], _halved, ValueError, f"scale_fn={[_halved]!r} is left over"),
+        (CYCLES, [_halved], ValueError, f"scale_fn={[_halved]!r} is left over"),
+        (HALVED, [_halved, _third], ValueError, f"scale_fn={[_third]!r} is left over"),
+    ],
+)
+def test_functions_that_do_not_fit(schedule: Schedule, scale_fn: Any, error: type[Exception], message: str) -> None:
+    for read in (from_dict, type(schedule).from_dict):
+        with pytest.raises(error, match=re.escape(message)):
+            read(schedule._to_dict(), scale_fn)
+
+
+@pytest.mark.parametrize(
+    ("d", "error", "message"),
+    [
+        (None, TypeError, "d=None must be a dict"),
+        ([], TypeError, "d=[] must be a dict"),
+        ({"kind": "sine"}, ValueError, "kind='sine' must be one of 'cyclic', 'one_cycle', 'ramp', 'sequence'"),
+        ({"kind": None}, ValueError, "kind=None must be one of"),
+        ({"kind": []}, ValueError, "kind=[] must be one of"),
+        ({"kind": "ramp"}, TypeError, "'start_lr'"),
+        ({**RAMP.to_dict(), "gamma": 0.5}, ValueError, "gamma=0.5 is not an argument of RampSchedule"),
+        ({**RAMP.to_dict(), "num_steps": 0}, ValueError, "num_steps=0"),
+        ({**ONE.to_dict(), "max_lr": None}, TypeError, "max_lr=None"),
+        ({"kind": "sequence"}, TypeError, "segments=None must be a list of pairs"),
+        ({"kind": "sequence", "segments": {}}, TypeError, "segments={} must be a list of pairs"),
+        ({"kind": "sequence", "segments": []}, ValueError, "segments=[] must hold at least one pair"),
+        ({"kind": "sequence", "segments": [5]}, TypeError, "segment 0: 5 must be a pair"),
+        ({"kind": "sequence", "segments": [[RAMP.to_dict(), 5], [5]]}, TypeError, "segment 1: [5] must be a pair"),
+        ({"kind": "sequence", "segments": [[5, 5]]}, TypeError, "d=5 must be a dict"),
+        ({"kind": "sequence", "segments": [[RAMP, 5]]}, TypeError, f"d={RAMP!r} must be a dict"),
+        ({"kind": "sequence", "segments": [[RAMP.to_dict(), 0]]}, ValueError, "segment 0: n_steps=0"),
+        ({"kind": "sequence", "segments": [[{"kind": "sine"}, 5]]}, ValueError, "kind='sine' must be one of"),
+    ],
+)
+def test_from_dict_checks_what_it_is_given(d: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        from_dict(d)
+
+
+def test_from_dict_of_one_kind_refuses_another() -> None:
+    for cls in (CyclicSchedule, RampSchedule, ScheduleSequence):
+        with pytest.raises(ValueError, match=f"kind='one_cycle' must be '.*' for a {cls.__name__}"):
+            cls.from_dict(ONE.to_dict())
+
+
+# --- what OneCycleSchedule refuses ----------------------------------------------------------------------------
+
+NAN, INF = math.nan, math.inf
+NOT_NUMBERS = [True, "0.1", 1j, [0.1], np.array([0.1, 0.2])]
+
+REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
+    *(
+        ({name: value}, TypeError, f"{name}={value!r} must be")
+        for name in ("max_lr", "total_steps", "pct_start", "div_factor", "final_div_factor", "base_momentum")
+        for value in NOT_NUMBERS
+    ),
+    *(({name: None}, TypeError, f"{name}=None must be") for name in ("max_lr", "total_steps", "div_factor")),
+    *(({"max_lr": value}, ValueError, f"max_lr={value!r} must be") for value in (NAN, INF, -0.1, 1e-271, 1e271)),
+    ({"max_lr": 10**400}, ValueError, "must be within the range of a float"),
+    *(
+        ({"total_steps": value}, ValueError, f"total_steps={value!r} must be")
+        for value in (0, -5, 2.5, NAN, INF, 2**53, 10**400)
+    ),
+    *(({"pct_start": value}, ValueError, f"pct_start={value!r} must be") for value in (-0.1, 1.1, NAN, INF, 30.0)),
+    *(
+        ({"div_factor": value}, ValueError, f"div_factor={value!r} must be finite and at least 1")
+        for value in (0.0, -1.0, 0.99, NAN, INF)
+    ),
+    *(
+        ({"final_div_factor": value}, ValueError, f"final_div_factor={float(value)!r} must be finite, above 0")
+        for value in (0, -1.0, NAN, INF, 1e-3, 5e-324)
+    ),
+    ({"final_div_factor": 0.9, "three_phase": True}, ValueError, "final_div_factor=0.9 must be"),
+    ({"final_div_factor": 24.0, "three_phase": True, "convention": "fastai"}, ValueError, "final_div_factor=24.0"),
+    ({"div_factor": 1e200, "max_lr": 1e-100}, ValueError, "max_lr / div_factor=1e-300 must be"),
+    ({"final_div_factor": 1e290}, ValueError, "final_lr="),
+    *(
+        ({name: value}, ValueError, f"{name}={value!r} must be")
+        for name in ("base_momentum", "max_momentum")
+        for value in (NAN, INF, -0.1, 1.5, 1e-300)
+    ),
+    ({"base_momentum": 0.97}, ValueError, "base_momentum=0.97 must not be above max_momentum=0.95"),
+    *(
+        ({"convention": value}, ValueError, f"convention={value!r} must be one of 'torch', 'fastai'")
+        for value in ("keras", None, True, ["torch"])
+    ),
+    *(
+        ({"anneal_strategy": value}, ValueError, f"anneal_strategy={value!r} must be one of 'cos', 'linear'")
+        for value in ("cosine", None, 0, b"cos")
+    ),
+    *(
+        ({name: value}, TypeError, f"{name}={value!r} must be True or False")
+        for name in ("three_phase", "cycle_momentum")
+        for value in (None, 0, 1, "yes", np.True_)
+    ),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), REFUSED)
+def test_refused_arguments(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        OneCycleSchedule(**{"max_lr": 0.3, "total_steps": 40, **arguments})
+    assert message in str(caught.value)
