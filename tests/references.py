@@ -19,6 +19,7 @@ import mpmath
 import numpy as np
 
 from clr_native import CyclicSchedule, build_info, evaluate
+from clr_native.schedules import Schedule
 
 LARGEST_SIZE = 2**53 - 1
 LARGEST_STEP = 2**63 - 2
@@ -188,12 +189,16 @@ def _digest(arrays: Iterable[np.ndarray[Any, Any]]) -> str:
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
 
-def print_table() -> None:
-    """For a process of its own: the instruction set in use and the digests of a table of values."""
+def print_table(also: Iterable[tuple[str, Schedule, list[int], list[int]]] = ()) -> None:
+    """For a process of its own: the instruction set in use and the digests of a table of values, and of others."""
     random = np.random.default_rng(1506)
     digests = {}
     for name, schedule in _table():
         digests[name + ", steps"] = _digest(evaluate([schedule], telling_steps(schedule, random)))
         for first in (0, 2**40 + 3):
             digests[f"{name}, from {first}"] = _digest(schedule.values(range(first, first + 517)))
+    for name, each, steps, firsts in also:
+        digests[name + ", steps"] = _digest(evaluate([each], steps))
+        for first in firsts:
+            digests[f"{name}, from {first}"] = _digest(each.values(range(first, first + 200)))
     print(json.dumps({"isa": build_info()["isa"]["selected"], "digests": digests}))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -157,3 +159,29 @@ def worst_errors(schedule: Schedule, steps: list[int]) -> tuple[float, float]:
         else:
             worst_momentum = max(worst_momentum, references.ulp_error(momentum, truth.momentum))
     return worst_lr, worst_momentum
+
+
+def table() -> Iterator[tuple[str, Schedule, list[int], list[int]]]:
+    """Names, schedules, single steps and starts of ranges, for digests that every instruction set must give."""
+    for convention, three, strategy, n in itertools.product(
+        ("torch", "fastai"), (False, True), ("cos", "linear"), (1, 3, 400, 2**53 - 1)
+    ):
+        schedule = OneCycleSchedule(
+            0.3, n, convention=convention, three_phase=three, anneal_strategy=strategy, pct_start=0.237
+        )
+        joins = [max(0, int(phase.end) - 70) for phase in phases(schedule)]
+        yield f"one cycle {convention} {three} {strategy} {n}", schedule, telling_steps(schedule), [0, *joins]
+    for name, n, (start, end) in itertools.product(
+        ("linear", "exponential"), (1, 7, 100, 999_983, 2**53 - 1), ((1e-7, 10.0), (0.3, 1e-200), (0.1, 0.1))
+    ):
+        ramped = RampSchedule(start, end, n, ramp=name, momentum=0.9)
+        yield f"{name} ramp {n} {start} {end}", ramped, telling_steps(ramped), [0, max(0, n - 70)]
+    for gamma, cycle in itertools.product((5e-324, 0.5, 0.99994, math.nextafter(1, 0), math.nextafter(1, 2)), (3, 64)):
+        powers = CyclicSchedule(0.1, 0.7, step_size_up=cycle, mode="exp_range", gamma=gamma)
+        steps = [*range(200), 2**40 + 63, 2**53 + 1]
+        yield f"exp_range {gamma} {cycle}", powers, steps, [0, 1, 63, 64, 65, 2**40 + 31]
+    inner = ScheduleSequence([(RampSchedule(0.0, 0.3, 9), 9), (OneCycleSchedule(0.3, 70), 65)])
+    joined = ScheduleSequence(
+        [(inner, 80), (CyclicSchedule(0.1, 0.7, mode="exp_range", gamma=0.99, window="hann"), None)]
+    )
+    yield "sequence", joined, telling_steps(inner), [0, 3, 64, 79, 2**40]

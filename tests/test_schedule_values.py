@@ -219,7 +219,10 @@ def test_momentum_that_a_scale_above_one_brings_near_zero(up: int, step: int, co
 
 def table_from(isa: str) -> dict[str, str]:
     here = str(Path(__file__).parent)
-    code = f"import sys; sys.path.insert(0, {here!r}); import references; references.print_table()"
+    code = (
+        f"import sys; sys.path.insert(0, {here!r}); import references, references_ramps; "
+        "references.print_table(references_ramps.table())"
+    )
     environment = {**os.environ, "CLR_NATIVE_ISA": isa}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
