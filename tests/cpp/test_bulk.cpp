@@ -106,6 +106,31 @@ TEST_CASE("bulk: many cycles in one range") {
   }
 }
 
+TEST_CASE("bulk: powers of a step have the same bits wherever a range starts in their blocks") {
+  for (const clr::Isa& isa : clr_test::testable_isas()) {
+    for (const double gamma : {0x1p-1074, 0.5, 0.99994, 1.0 - 0x1p-53, 1.0 + 0x1p-52, 1.1}) {
+      for (const std::uint64_t up : {std::uint64_t{1}, std::uint64_t{50}, std::uint64_t{1} << 40}) {
+        Schedule s;
+        s.up = up;
+        s.down = 3;
+        s.mode = clr::Mode::power_of_step;
+        s.gamma = gamma;
+        for (const std::uint64_t border :
+             {clr::kPowerBlock, 1000 * clr::kPowerBlock, kFar, clr_test::kLastStep - 200}) {
+          for (const std::uint64_t before : {0u, 1u, 63u, 64u}) {
+            const std::size_t count = 131;
+            INFO(std::string(isa.name), ", ", described(s), ", border=", border, ", before=", before);
+            Values got(count);
+            isa.kernels->fill_range(s.policy(), border - before, count, nullptr, got.lr.data(), got.momentum.data());
+            const std::vector<double> scales(count, 1.0);
+            check_same(got, expected(s.policy(), counted(border - before, count), scales), "fill_range");
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("bulk: nothing is written beside a range") {
   Schedule s;
   s.up = 7;

@@ -50,6 +50,19 @@ TEST_CASE("double_double: sums and products of two doubles are exact") {
   }
 }
 
+TEST_CASE("double_double: a quotient of equals is one, of zero it is zero") {
+  Random random(4);
+  for (int i = 0; i < kTries; ++i) {
+    const double hi = any_double(random);
+    const DoubleDouble a = clr::fast_two_sum(hi, hi * 0x1p-54 * random.signed_unit());
+    const DoubleDouble one = clr::ratio(a, a), zero = clr::ratio({0.0, 0.0}, a);
+    REQUIRE(one.hi == 1.0);
+    REQUIRE(one.lo == 0.0);
+    REQUIRE(zero.hi == 0.0);
+    REQUIRE(zero.lo == 0.0);
+  }
+}
+
 #if CLR_TEST_QUAD
 
 namespace {
@@ -65,9 +78,10 @@ DoubleDouble any_double_double(Random& random) {
 TEST_CASE("double_double: error bounds of add, times and ratio") {
   using clr_test::quad;
   Random random(3);
-  // log2 of 3 u^2, 5 u^2 and 4 u^2 with u = 2^-53; the truth itself is off by 2^-113.
+  // log2 of 3 u^2, 5 u^2, 4 u^2 and 15 u^2 with u = 2^-53; the truth itself is off by 2^-113.
   const double add_bound = -106 + 1.59, times_bound = -106 + 2.33, ratio_bound = -106 + 2.01;
-  double worst_add = -1000, worst_times = -1000, worst_ratio = -1000;
+  const double quotient_bound = -106 + 3.91;
+  double worst_add = -1000, worst_times = -1000, worst_ratio = -1000, worst_quotient = -1000;
   for (int i = 0; i < kTries; ++i) {
     const DoubleDouble a = any_double_double(random), b = any_double_double(random);
     // The bound of add is for the larger of two magnitudes: quads lose digits in cancellation as well.
@@ -75,10 +89,12 @@ TEST_CASE("double_double: error bounds of add, times and ratio") {
     worst_add = std::max(worst_add, clr_test::relative_error_log2(clr::add(a, same_sign), quad(a) + quad(same_sign)));
     worst_times = std::max(worst_times, clr_test::relative_error_log2(clr::times(a, b), quad(a) * quad(b)));
     worst_ratio = std::max(worst_ratio, clr_test::relative_error_log2(clr::ratio(a.hi, b.hi), quad(a.hi) / quad(b.hi)));
+    worst_quotient = std::max(worst_quotient, clr_test::relative_error_log2(clr::ratio(a, b), quad(a) / quad(b)));
   }
   CHECK(worst_add <= add_bound);
   CHECK(worst_times <= times_bound);
   CHECK(worst_ratio <= ratio_bound);
+  CHECK(worst_quotient <= quotient_bound);
 }
 
 #else
