@@ -12,14 +12,20 @@ import torch
 from torch import Tensor
 from torch.optim import SGD
 
-from clr_native import CyclicSchedule, FusedCyclicSGD
+from clr_native import CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, RampSchedule, ScheduleSequence, ScheduleValue
+from clr_native.schedules import Schedule
 from helpers import assert_same_training, every_parameter, parameters, picture, raised
 
 SHAPES: list[tuple[int, ...]] = [(5,), (4, 3), (3, 2, 2, 2), (), (17,), (0,)]
-SCHEDULES = [
+RAMP = RampSchedule(0.01, 0.1, 3)
+SCHEDULES: list[Schedule] = [
     CyclicSchedule(0.01, 0.1, step_size_up=2, base_momentum=0.5),
     CyclicSchedule(0.0, 0.2, step_size_up=1, step_size_down=4, mode="triangular2", base_momentum=0.25),
     CyclicSchedule(0.05, 0.05, window="hann", base_momentum=0.7, max_momentum=0.8),
+    RAMP,
+    OneCycleSchedule(0.1, 100, three_phase=True),
+    # Momentum comes and goes.
+    ScheduleSequence([(RAMP, 1), (OneCycleSchedule(0.1, 7), 3), (RAMP, 2)] * 9),
 ]
 # Objects that come back, as constants of a training script do.
 SETTINGS: dict[str, list[Any]] = {"weight_decay": [0.0, 0.01, 0.1], "dampening": [0.0, 0.25], "maximize": [False, True]}
@@ -35,6 +41,7 @@ class Life:
         self.theirs = SGD([{"params": self.twins(0)}], lr=0.1, momentum=0.9, foreach=False)
         self.schedules, self.positions = [SCHEDULES[0]], [0]
         self.by_hand: set[int] = set()
+        self.replaced: set[int] = set()  # groups with a schedule that no step has seen
 
     def new_parameters(self) -> list[Tensor]:
         shapes = self.random.choices(SHAPES, k=self.random.randint(1, 3))
@@ -48,6 +55,9 @@ class Life:
 
     def a_group(self) -> int:
         return self.random.randrange(len(self.positions))
+
+    def scheduled(self, group: int) -> ScheduleValue:
+        return self.schedules[group](self.positions[group])
 
     # What happens between steps, the same to both.
 
@@ -73,7 +83,14 @@ class Life:
     def momentum_by_hand(self) -> None:
         group = self.a_group()
         self.ours.param_groups[group]["momentum"] = self.random.choice([0.33, 0.66])
-        self.by_hand.add(group)
+        if self.scheduled(group).momentum is not None:  # else it is a setting
+            self.by_hand.add(group)
+
+    def replace_schedule(self) -> None:
+        group = self.a_group()
+        self.schedules[group] = self.random.choice([each for each in SCHEDULES if each != self.schedules[group]])
+        self.ours.param_groups[group]["schedule"] = self.schedules[group]
+        self.replaced.add(group)
 
     def setting(self) -> None:
         group, name = self.a_group(), self.random.choice(list(SETTINGS))
@@ -86,6 +103,7 @@ class Life:
         self.ours.seek(step)
         self.positions = [step] * len(self.positions)
         self.by_hand.clear()
+        self.replaced.clear()
 
     def add_group(self) -> None:
         if len(self.positions) == 4:
@@ -106,6 +124,7 @@ class Life:
         for listed in (self.ours.param_groups, self.theirs.param_groups, self.schedules, self.positions):
             del listed[group]
         self.by_hand = {g - (g > group) for g in self.by_hand if g != group}
+        self.replaced = {g - (g > group) for g in self.replaced if g != group}
 
     def zero_grad(self) -> None:
         to_none = self.random.choice([False, True])
@@ -143,6 +162,7 @@ class Life:
     def save_and_load(self) -> None:
         if not self.by_hand:
             self.ours.load_state_dict(copy.deepcopy(self.ours.state_dict()))
+            self.replaced.clear()
 
     def become_a_copy(self) -> None:
         if not self.by_hand:
@@ -152,6 +172,8 @@ class Life:
                 parameter.grad = gradient
 
     def refused_step(self) -> None:
+        if self.replaced:
+            return  # the new schedule's values are written before anything is refused
         own, _ = self.random.choice(self.pairs())
         gradient, own.grad = own.grad, torch._neg_view(torch.ones_like(own.detach()))
         settings = {name: self.ours.param_groups[0][name] for name in SETTINGS}
@@ -165,21 +187,28 @@ class Life:
     # The step.
 
     def step(self) -> None:
-        for own, group in zip(self.ours.param_groups, self.theirs.param_groups, strict=True):
+        for i, (own, group) in enumerate(zip(self.ours.param_groups, self.theirs.param_groups, strict=True)):
             group["lr"], group["momentum"] = float(own["lr"]), own["momentum"]
+            if i in self.replaced:  # a new schedule puts its own in their place
+                lr, momentum = self.scheduled(i)
+                group["lr"], group["momentum"] = lr, own["momentum"] if momentum is None else momentum
+        self.by_hand -= self.replaced
+        self.replaced.clear()
         self.ours.step()
         self.theirs.step()
         assert_same_training(self.ours, self.theirs)
-        for i, (group, schedule) in enumerate(zip(self.ours.param_groups, self.schedules, strict=True)):
+        for i, (group, other) in enumerate(zip(self.ours.param_groups, self.theirs.param_groups, strict=True)):
             self.positions[i] += i not in self.by_hand
+            lr, momentum = self.scheduled(i)
             found = group["applied_steps"], group["lr"], group["momentum"]
-            assert found == (self.positions[i], *schedule(self.positions[i]))
+            assert found == (self.positions[i], lr, other["momentum"] if momentum is None else momentum)
         self.by_hand.clear()
 
 
 EVENTS: list[Callable[[Life], None]] = [
     Life.lr_by_hand,
     Life.momentum_by_hand,
+    Life.replace_schedule,
     Life.setting,
     Life.seek,
     Life.add_group,

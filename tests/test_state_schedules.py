@@ -111,6 +111,33 @@ def test_the_written_schedule_is_plain_data_and_shares_nothing(kind: str) -> Non
     go_on_alike(optimizer, made(KINDS[kind]))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_schedule_put_into_a_group_is_saved_as_plain_data_before_any_step(kind: str) -> None:
+    optimizer = made(CYCLES)
+    step(optimizer, 3)
+    optimizer.param_groups[0]["schedule"] = KINDS[kind]
+    saved = optimizer.state_dict()["param_groups"][0]["schedule"]
+    assert json.loads(json.dumps(saved)) == KINDS[kind]._to_dict()
+    if not KINDS[kind]._scale_fns:
+        go_on_alike(*(_loaded(optimizer, optimizer.state_dict()) for _ in range(2)))
+    optimizer.seek(3)
+    assert optimizer.get_last_lr() == [KINDS[kind](3).lr]
+    json.dumps(optimizer.state_dict()["param_groups"][0]["schedule"])
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_a_copy_made_before_the_first_step_under_a_new_schedule(way: str) -> None:
+    """The lr that stands in the group is the old schedule's, not one set by hand."""
+    optimizer = made(CYCLES)
+    step(optimizer, 3)
+    optimizer.param_groups[0]["schedule"] = KINDS["one cycle"]
+    other = WAYS[way](optimizer)
+    step(optimizer, 1)
+    step(other, 1)
+    go_on_alike(optimizer, other)
+    assert optimizer.get_last_lr() == [KINDS["one cycle"](18).lr]
+
+
 def test_a_checkpoint_can_be_loaded_twice_and_is_not_touched() -> None:
     optimizer = made(KINDS["functions"])
     step(optimizer, 7)

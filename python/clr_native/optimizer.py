@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any, overload
 
@@ -143,6 +142,10 @@ class FusedCyclicSGD(Optimizer):
                 return schedule if group["schedule"] is written else read_schedule(group, schedule)
         return read_schedule(group, None)
 
+    def _is_replaced(self, group: Group) -> bool:
+        """Does another schedule stand in a group than the one that was bound?"""
+        return any(known is group and group["schedule"] is not written for known, written, _ in self._schedules)
+
     def _bind(self) -> None:
         """Binds the groups whose dict or schedule is not the one that was bound.
 
@@ -268,8 +271,8 @@ class FusedCyclicSGD(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """``{"state": ..., "param_groups": ...}`` as in torch; the schedule and its position stand in the groups."""
         state_dict = super().state_dict()
-        for group in state_dict["param_groups"]:
-            group["schedule"] = copy.deepcopy(group["schedule"])
+        for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
+            saved["schedule"] = self._schedule_of(group)._to_dict()
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -300,6 +303,7 @@ class FusedCyclicSGD(Optimizer):
             **super().__getstate__(),
             "_arguments": self._arguments,
             "_schedules": [self._schedule_of(group) for group in self.param_groups],
+            "_replaced": [self._is_replaced(group) for group in self.param_groups],
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -308,8 +312,10 @@ class FusedCyclicSGD(Optimizer):
         if "_schedules" in state:  # unpickled or copied, not load_state_dict
             written = [(group["lr"], group["momentum"]) for group in self.param_groups]
             self._rebind(state["_schedules"])
-            for group, (lr, momentum) in zip(self.param_groups, written, strict=True):
-                if (lr, momentum) != (group["lr"], group["momentum"]):  # by hand, and not yet used
+            replaced = self.__dict__.pop("_replaced", [False] * len(written))  # 0.1.0 did not say
+            for group, (lr, momentum), new in zip(self.param_groups, written, replaced, strict=True):
+                # By hand, and not yet used. A new schedule puts its own in their place.
+                if not new and (lr, momentum) != (group["lr"], group["momentum"]):
                     group["lr"], group["momentum"] = lr, momentum
 
 
