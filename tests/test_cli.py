@@ -68,7 +68,7 @@ def test_info_prints_a_line_a_fact(capsys: pytest.CaptureFixture[str], monkeypat
 def test_the_command_is_light_to_import() -> None:
     code = (
         "import sys, clr_native.cli; "
-        "print([m for m in ('matplotlib', 'rich', 'sklearn', 'clr_native.demo') if m in sys.modules])"
+        "print([m for m in ('matplotlib', 'plotext', 'rich', 'sklearn', 'clr_native.demo') if m in sys.modules])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[]\n"
@@ -117,7 +117,7 @@ def test_a_line_break_in_an_argument_stays_in_the_line(capsys: pytest.CaptureFix
 
 def test_no_command_is_a_bad_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert capsys.readouterr().err == "clr-native: the following arguments are required: {info,demo}\n"
+    assert capsys.readouterr().err == "clr-native: the following arguments are required: {info,demo,plot,values,summary}\n"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import torch  # noqa: F401  # loads libtorch, whose threads the native core borr
 from clr_native._core import build_info
 from clr_native.evaluation import evaluate
 from clr_native.optimizer import FusedCyclicSGD
+from clr_native.plotting import plot_schedule
 from clr_native.schedules import (
     CyclicSchedule,
     OneCycleSchedule,
@@ -24,4 +25,5 @@ __all__ = [
     "ScheduleValue",
     "build_info",
     "evaluate",
+    "plot_schedule",
 ]

@@ -5,13 +5,16 @@ from clr_native.schedules.cyclic import CyclicSchedule
 from clr_native.schedules.one_cycle import OneCycleSchedule
 from clr_native.schedules.ramp import RampSchedule
 from clr_native.schedules.sequence import ScheduleSequence
+from clr_native.schedules.summary import Check, Summary
 
 __all__ = [
+    "Check",
     "CyclicSchedule",
     "OneCycleSchedule",
     "RampSchedule",
     "Schedule",
     "ScheduleSequence",
     "ScheduleValue",
+    "Summary",
     "from_dict",
 ]

@@ -17,6 +17,8 @@ from clr_native.schedules._checks import choice
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from clr_native.schedules.summary import Summary
+
 ScaleFn: TypeAlias = Callable[[int], float]
 
 NEVER = 2**63 - 1
@@ -86,6 +88,42 @@ class Schedule:
         """
         lr, momentum = evaluate([self], steps)
         return lr[0], momentum[0]
+
+    def summary(self, steps_per_epoch: int, epochs: int) -> Summary:
+        """What the paper advises and what this schedule does, for a run of ``epochs * steps_per_epoch`` steps.
+
+        The advice: half-cycles of 2 to 10 epochs; at least 3 cycles, 4 are better; stop at the end of a cycle;
+        ``base_lr`` a third or a quarter of ``max_lr``, unless a range test chose both. Other schedules: the run ends
+        where the schedule does; one cycle ends orders of magnitude below its start, with momentum the other way; a
+        range test rises linearly. A sequence is summed up by its segments.
+
+        Args:
+            steps_per_epoch: optimizer updates of an epoch, an int or whole float from 1 to 2**53 - 1.
+            epochs: epochs of the run, an int or whole float from 1 to 2**53 - 1.
+
+        Returns:
+            A ``Summary``: ``str()`` says it in words, ``checks`` and ``ok`` are for code, as in
+            ``assert schedule.summary(500, 20).ok``.
+
+        Raises:
+            TypeError, ValueError: an argument is not as described.
+
+        >>> from clr_native import CyclicSchedule
+        >>> summary = CyclicSchedule(0.002, 0.006, step_size_up=2000).summary(steps_per_epoch=500, epochs=20)
+        >>> print(summary)
+        CyclicSchedule(0.002, 0.006): 10,000 steps, 20 epochs
+          ok  half-cycle: 2,000 steps, 4 epochs (advised: 2 to 10 epochs)
+          no  cycles: 2.5 (advised: at least 3, 4 are better)
+          no  end of the run: 2,000 steps into cycle 3, which lasts from epoch 16 to 24 (advised: the end of a cycle)
+          ok  base_lr: max_lr / 3 (advised: max_lr / 3 to max_lr / 4, or what a range test shows)
+        >>> [(check.name, check.ok) for check in summary.checks]
+        [('half-cycle', True), ('cycles', False), ('end of the run', False), ('base_lr', True)]
+
+        Sources: L. N. Smith, arXiv:1506.01186, sections 3.2 and 3.3; L. N. Smith and N. Topin, arXiv:1708.07120.
+        """
+        from clr_native.schedules.summary import summarize
+
+        return summarize(self, steps_per_epoch, epochs)
 
     @functools.cached_property
     def _native(self) -> _core.Schedule:

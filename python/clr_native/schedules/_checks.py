@@ -21,11 +21,11 @@ def number(name: str, value: object) -> float:
         raise ValueError(f"{name}={value!r} must be within the range of a float") from None
 
 
-def size(name: str, value: object) -> int:
-    """A count of steps: an int or a whole float, 1 to 2**53 - 1."""
+def size(name: str, value: object, of: str = "steps") -> int:
+    """A count: an int or a whole float, 1 to 2**53 - 1."""
     count = number(name, value)
     if not math.isfinite(count) or count != int(count) or not 1 <= count <= LARGEST_SIZE:
-        raise ValueError(f"{name}={value!r} must be a whole number of steps from 1 to 2**53 - 1")
+        raise ValueError(f"{name}={value!r} must be a whole number of {of} from 1 to 2**53 - 1")
     return int(count)
 
 

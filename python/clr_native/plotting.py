@@ -1,0 +1,182 @@
+"""Pictures of schedules: learning rate and momentum over the steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from clr_native.evaluation import FloatArray, checked_step
+from clr_native.schedules import Schedule
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# More parts than a picture of usual width has dots.
+_PARTS = 2048
+# Steps evaluated at a time: 16 MiB of values.
+_AT_A_TIME = 2**20
+# Marks of cycles beyond this number say nothing more; and so many cycles are looked through for those to mark.
+_MOST_MARKS, _MOST_CYCLES = 100, 10**6
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """What a picture shows of a schedule: S steps (int64) with lr and momentum (float64), and where cycles begin."""
+
+    label: str
+    steps: npt.NDArray[np.int64]
+    lr: FloatArray
+    momentum: FloatArray
+    cycle_starts: list[int]
+
+    @property
+    def has_momentum(self) -> bool:
+        return not bool(np.isnan(self.momentum).all())
+
+
+def curves(
+    schedules: Sequence[Schedule], steps: int | range, labels: Sequence[str] | None = None, parts: int = _PARTS
+) -> list[Curve]:
+    """The curves of a picture that is ``parts`` dots wide, thinned out to what it can show; arguments are checked.
+
+    Of a run that is longer, each of ``parts`` stretches is there with its first and last step and its lowest and
+    highest values: no peak is lost, however many steps there are.
+    """
+    if not schedules:
+        raise TypeError("schedules=() must be at least one schedule")
+    for schedule in schedules:
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"schedules: {schedule!r} must be a schedule such as CyclicSchedule(...)")
+    shown = _checked_range(steps)
+    if labels is None:
+        labels = [_short(repr(schedule)) for schedule in schedules]
+    elif isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise TypeError(f"labels={labels!r} must be a list of texts")
+    elif len(labels) != len(schedules):
+        raise ValueError(f"labels={labels!r} must be one for each of the {len(schedules)} schedules")
+    return [_curve(schedule, shown, label, parts) for schedule, label in zip(schedules, labels, strict=True)]
+
+
+def _checked_range(steps: int | range) -> range:
+    if isinstance(steps, numbers.Integral) and not isinstance(steps, bool):
+        steps = range(int(steps))
+        if not steps:
+            raise ValueError(f"steps={steps.stop} must be a count of steps, 1 or more")
+    if not isinstance(steps, range):
+        raise TypeError(f"steps={steps!r} must be a count or a range")
+    if not steps:
+        raise ValueError(f"steps={steps!r} must hold at least one step")
+    checked_step(steps[0])
+    checked_step(steps[-1])
+    return steps if steps.step > 0 else steps[::-1]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _curve(schedule: Schedule, steps: range, label: str, parts: int) -> Curve:
+    chosen, lr, momentum = (np.concatenate(arrays) for arrays in zip(*_thinned(schedule, steps, parts), strict=True))
+    starts: list[int] = []
+    if schedule._cycles(steps[-1])[0] <= _MOST_CYCLES:
+        starts = [start for start in schedule.cycle_starts(steps[-1] + 1) if start >= steps[0]]
+    return Curve(label, chosen, lr, momentum, starts if len(starts) <= _MOST_MARKS else [])
+
+
+def _thinned(
+    schedule: Schedule, steps: range, parts: int
+) -> Iterator[tuple[npt.NDArray[np.int64], FloatArray, FloatArray]]:
+    """Steps that matter with their values, some stretches at a time."""
+    length = -(-len(steps) // parts)
+    at_a_time = length * max(1, _AT_A_TIME // length)
+    for start in range(0, len(steps), at_a_time):
+        some = steps[start : start + at_a_time]
+        lr, momentum = schedule.values(some)
+        numbers_ = np.arange(some.start, some.stop, some.step, dtype=np.int64)
+        if length > 4:
+            chosen = np.unique(np.concatenate([_extremes(lr, length), _extremes(momentum, length)]))
+            lr, momentum, numbers_ = lr[chosen], momentum[chosen], numbers_[chosen]
+        yield numbers_, lr, momentum
+
+
+def _extremes(values: FloatArray, length: int) -> npt.NDArray[np.intp]:
+    """Where stretches of ``length`` values begin and end, and where the lowest and highest of each stand."""
+    padded = np.pad(values, (0, -len(values) % length), mode="edge").reshape(-1, length)
+    starts = np.arange(0, len(values), length)
+    places = [starts, starts + length - 1, starts + padded.argmin(axis=1), starts + padded.argmax(axis=1)]
+    inside: npt.NDArray[np.intp] = np.minimum(np.concatenate(places), len(values) - 1)
+    return inside
+
+
+def plot_schedule(
+    *schedules: Schedule, steps: int | range, labels: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw learning rates, and momenta where there are any, over the steps.
+
+    The learning rate stands on the left axis; the momentum, dashed, on a second axis at the right. Faint lines mark
+    where cycles begin, up to 100 of them. Peaks are drawn however many steps there are. No window is opened:
+    ``plot_schedule(...).figure.savefig("schedule.png")`` writes a file, and ``ax=pyplot.gca()`` draws into pyplot's.
+
+    Args:
+        schedules: G schedules, drawn over each other.
+        steps: what is shown, in steps (optimizer updates, not epochs): a count, or a range.
+        labels: G texts for the legend, which is there if G > 1 or if labels are; by default the schedules' own.
+        ax: matplotlib Axes to draw on; None: those of a new figure.
+
+    Returns:
+        The Axes of the learning rate; ``ax.figure.axes`` has the others.
+
+    Raises:
+        ImportError: matplotlib is not there.
+        TypeError, ValueError: an argument is not as described, or a schedule gives a value that no optimizer can use.
+
+    >>> from clr_native import CyclicSchedule
+    >>> ax = plot_schedule(CyclicSchedule(0.1, 0.5, step_size_up=2), steps=9)
+    >>> ax.lines[0].get_ydata().tolist()
+    [0.1, 0.3, 0.5, 0.3, 0.1, 0.3, 0.5, 0.3, 0.1]
+    >>> [axes.get_ylabel() for axes in ax.figure.axes]
+    ['learning rate', 'momentum (dashed)']
+    """
+    try:
+        from matplotlib.axes import Axes
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(f'matplotlib cannot be imported ({error}): pip install "clr-native[plot]"') from error
+    if ax is not None and not isinstance(ax, Axes):
+        raise TypeError(f"ax={ax!r} must be matplotlib Axes or None")
+    drawn = curves(schedules, steps, labels)
+    if ax is None:
+        ax = Figure(figsize=(8, 4), layout="constrained").add_subplot()
+    # Above the momenta, so that neither they nor their axis cover the rates or the legend.
+    twin = ax.twinx() if any(curve.has_momentum for curve in drawn) else None
+    for i, curve in enumerate(drawn):
+        _draw(curve, ax, twin, f"C{i}")
+    ax.set(xlabel="step", ylabel="learning rate")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.margins(x=0.01)
+    ax.spines["top"].set_visible(False)
+    if twin is None:
+        ax.spines["right"].set_visible(False)
+    else:
+        twin.set_ylabel("momentum (dashed)")
+        twin.spines["top"].set_visible(False)
+        twin.set_zorder(ax.get_zorder() - 1)
+        twin.patch.set(visible=ax.patch.get_visible(), facecolor=ax.get_facecolor())
+        ax.patch.set_visible(False)
+    if len(drawn) > 1 or labels is not None:
+        # Above the Axes, where it covers nothing: labels side by side if they are short.
+        columns = len(drawn) if sum(len(curve.label) for curve in drawn) <= 80 else 1
+        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, frameon=False)
+    return ax
+
+
+def _draw(curve: Curve, ax: Axes, twin: Axes | None, color: str) -> None:
+    ax.plot(curve.steps, curve.lr, color=color, label=curve.label)
+    ax.vlines(curve.cycle_starts, 0, 1, transform=ax.get_xaxis_transform(), color="0.85", linewidth=0.8, zorder=0)
+    if twin is not None and curve.has_momentum:
+        twin.plot(curve.steps, curve.momentum, color=color, linestyle=(0, (4, 2)), linewidth=1, alpha=0.6)
