@@ -117,7 +117,9 @@ def test_a_line_break_in_an_argument_stays_in_the_line(capsys: pytest.CaptureFix
 
 def test_no_command_is_a_bad_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert capsys.readouterr().err == "clr-native: the following arguments are required: {info,demo,plot,values,summary}\n"
+    assert (
+        capsys.readouterr().err == "clr-native: the following arguments are required: {info,demo,plot,values,summary}\n"
+    )
 
 
 @pytest.mark.parametrize(
