@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Steps: TypeAlias = int | range | npt.NDArray[np.integer[Any]] | Sequence[int]
 
-_LARGEST_STEP = 2**63 - 2
+LARGEST_STEP = 2**63 - 2
 
 
 def checked_step(step: int) -> int:
     """The number of an update as an int; raises TypeError or ValueError for what is none."""
     if isinstance(step, bool) or not isinstance(step, numbers.Integral):
         raise TypeError(f"step={step!r} must be an int")
-    if not 0 <= step <= _LARGEST_STEP:
+    if not 0 <= step <= LARGEST_STEP:
         raise ValueError(f"step={step!r} must be from 0 to 2**63 - 2")
     return int(step)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from clr_native.evaluation import FloatArray, checked_step
+from clr_native.evaluation import LARGEST_STEP, FloatArray
 from clr_native.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -55,25 +55,26 @@ def curves(
     shown = _checked_range(steps)
     if labels is None:
         labels = [_short(repr(schedule)) for schedule in schedules]
-    elif isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+    if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
         raise TypeError(f"labels={labels!r} must be a list of texts")
-    elif len(labels) != len(schedules):
-        raise ValueError(f"labels={labels!r} must be one for each of the {len(schedules)} schedules")
+    if len(labels) != len(schedules):
+        raise ValueError(f"labels={labels!r} must be a label for each of {len(schedules)} schedules")
     return [_curve(schedule, shown, label, parts) for schedule, label in zip(schedules, labels, strict=True)]
 
 
 def _checked_range(steps: int | range) -> range:
+    """The steps in rising order."""
     if isinstance(steps, numbers.Integral) and not isinstance(steps, bool):
-        steps = range(int(steps))
-        if not steps:
-            raise ValueError(f"steps={steps.stop} must be a count of steps, 1 or more")
-    if not isinstance(steps, range):
+        shown = range(int(steps))
+    elif isinstance(steps, range):
+        shown = steps if steps.step > 0 else steps[::-1]
+    else:
         raise TypeError(f"steps={steps!r} must be a count or a range")
-    if not steps:
-        raise ValueError(f"steps={steps!r} must hold at least one step")
-    checked_step(steps[0])
-    checked_step(steps[-1])
-    return steps if steps.step > 0 else steps[::-1]
+    if not shown:
+        raise ValueError(f"steps={steps!r} must be at least one step")
+    if shown[0] < 0 or shown[-1] > LARGEST_STEP:
+        raise ValueError(f"steps={steps!r} must be from 0 to 2**63 - 2")
+    return shown
 
 
 def _short(text: str) -> str:
@@ -152,7 +153,7 @@ def plot_schedule(
     drawn = curves(schedules, steps, labels)
     if ax is None:
         ax = Figure(figsize=(8, 4), layout="constrained").add_subplot()
-    # Above the momenta, so that neither they nor their axis cover the rates or the legend.
+    ground = ax.patch.get_visible()
     twin = ax.twinx() if any(curve.has_momentum for curve in drawn) else None
     for i, curve in enumerate(drawn):
         _draw(curve, ax, twin, f"C{i}")
@@ -165,8 +166,9 @@ def plot_schedule(
     else:
         twin.set_ylabel("momentum (dashed)")
         twin.spines["top"].set_visible(False)
+        # Beneath the rates, on the ground that was theirs.
         twin.set_zorder(ax.get_zorder() - 1)
-        twin.patch.set(visible=ax.patch.get_visible(), facecolor=ax.get_facecolor())
+        twin.patch.set(visible=ground, facecolor=ax.get_facecolor())
         ax.patch.set_visible(False)
     if len(drawn) > 1 or labels is not None:
         # Above the Axes, where it covers nothing: labels side by side if they are short.

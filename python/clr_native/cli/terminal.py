@@ -73,6 +73,7 @@ def _panel(
 ) -> str:
     plotext.clear_figure()
     plotext.theme("clear")
+    plotext.limit_size(False, False)
     plotext.plotsize(*size)
     plotext.title(title)
     for i, (curve, ys) in enumerate(zip(curves, values, strict=True)):
@@ -84,7 +85,7 @@ def _panel(
     plotext.xticks(places, [f"{place:,}" for place in places])
     every = np.concatenate(values)
     low, high = float(np.nanmin(every)), float(np.nanmax(every))
-    margin = 0.05 * high if low == high else 0.0  # a constant is drawn in the middle
+    margin = (0.05 * high or 1.0) if low == high else 0.0  # a constant is drawn in the middle
     plotext.ylim(low - margin, high + margin)
     marks = [low] if low == high else np.linspace(low, high, max(size[1] // 4, 2)).tolist()
     plotext.yticks(marks, [f"{mark:.3g}".rjust(9) for mark in marks])
