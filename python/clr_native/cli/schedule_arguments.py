@@ -56,14 +56,16 @@ def add_options(parser: Parser, schedule_class: type[Schedule]) -> None:
         explained = documented.get(field.name, "")
         if not required and field.default is not None:
             explained += f" (default {field.default})"
-        settings: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS, "help": explained}
+        settings: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
         option = f"--{field.name.replace('_', '-')}"
         if isinstance(field.default, bool):
-            group.add_argument(option, action=argparse.BooleanOptionalAction, **settings)
+            action = group.add_argument(option, action=argparse.BooleanOptionalAction, **settings)
         elif field.name in _CHOICES:  # the schedule refuses others, by name
-            group.add_argument(option, metavar=f"{{{','.join(_CHOICES[field.name])}}}", **settings)
+            action = group.add_argument(option, metavar=f"{{{','.join(_CHOICES[field.name])}}}", **settings)
         else:
-            group.add_argument(option, type=_number, required=required, metavar="X", **settings)
+            action = group.add_argument(option, type=_number, required=required, metavar="X", **settings)
+        # Not among the settings: BooleanOptionalAction of Python 3.10 would add that the default is ==SUPPRESS==.
+        action.help = explained
 
 
 def made_from_options(schedule_class: type[Schedule], arguments: argparse.Namespace) -> Schedule:

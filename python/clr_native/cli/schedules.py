@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
 import json
 import math
 import sys
@@ -198,6 +199,7 @@ def _values(arguments: argparse.Namespace) -> None:
     steps = _steps(arguments, schedules, arguments.every)
     write = _write_json if arguments.format == "json" else _write_csv
     rows = _rows(schedules, steps, fail)
+    rows = itertools.chain([next(rows)], rows)  # evaluated before anything is printed
     if arguments.out is None:
         write(rows, sys.stdout, named=arguments.kind is None)
         return

@@ -1,0 +1,191 @@
+"""Schedules in TOML files, for `clr-native plot`, `values` and `summary`."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clr_native import CyclicSchedule, OneCycleSchedule, RampSchedule, ScheduleSequence
+from clr_native.schedules import Schedule
+from command_line import CYCLIC, refused, run
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+TEXTS = {
+    "plain": """
+[plain]
+base_lr = 0.1
+max_lr = 0.5
+step_size_up = 2
+""",
+    "one cycle": """
+["one cycle"]
+kind = "one_cycle"
+max_lr = 1
+total_steps = 6
+""",
+    "run": """
+[[run]]
+n_steps = 2
+kind = "ramp"
+start_lr = 0
+end_lr = 0.5
+num_steps = 2
+
+[[run]]
+base_lr = 0.5
+max_lr = 1
+step_size_up = 1
+""",
+    "nested": """
+[nested]
+kind = "sequence"
+
+[[nested.segments]]
+n_steps = 3
+segments = [
+    { n_steps = 1, kind = "ramp", start_lr = 0, end_lr = 1, num_steps = 4, momentum = 0.5 },
+    { base_lr = 0.1, max_lr = 0.2 },
+]
+
+[[nested.segments]]
+n_steps = 4
+base_lr = 0.1
+max_lr = 0.2
+cycle_momentum = false
+""",
+}
+RAMP = RampSchedule(0.0, 0.5, 2)
+INNER = ScheduleSequence([(RampSchedule(0, 1, 4, momentum=0.5), 1), (CyclicSchedule(0.1, 0.2), None)])
+SCHEDULES: dict[str, Schedule] = {
+    "plain": CyclicSchedule(0.1, 0.5, step_size_up=2),
+    "one cycle": OneCycleSchedule(1, 6),
+    "run": ScheduleSequence([(RAMP, 2), (CyclicSchedule(0.5, 1, step_size_up=1), None)]),
+    "nested": ScheduleSequence([(INNER, 3), (CyclicSchedule(0.1, 0.2, cycle_momentum=False), 4)]),
+}
+
+
+@pytest.fixture
+def file() -> None:
+    Path("a.toml").write_text("".join(TEXTS.values()))
+
+
+def expected_records(steps: range) -> list[dict[str, Any]]:
+    return [
+        {"schedule": name, "step": step, "lr": value.lr, "momentum": value.momentum}
+        for name, schedule in SCHEDULES.items()
+        for step in steps
+        for value in [schedule(step)]
+    ]
+
+
+def test_values_of_a_file(file: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(run("values --toml a.toml --format json --steps 9", capsys)) == expected_records(range(9))
+    rows = list(csv.DictReader(io.StringIO(run("values --toml a.toml --start 2 --steps 9 --every 4", capsys))))
+    expected = expected_records(range(2, 11, 4))
+    assert rows == [
+        {name: "" if value is None else str(value) for name, value in record.items()} for record in expected
+    ]
+
+
+@pytest.mark.parametrize(("only", "steps"), [("plain", 16), ("one cycle", 6), ("run", 10), ("nested", 7)])
+def test_the_usual_number_of_steps(only: str, steps: int, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.toml").write_text(TEXTS[only])
+    assert len(run("values --toml a.toml", capsys).splitlines()) == 1 + steps
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "toml=a.toml must hold at least one schedule: a table such as [name]"),
+        ("x = 1", "toml=a.toml: x=1 must be in a table of its own: [name] before it"),
+        ("x = [1]", "toml=a.toml: x[0]=1 must be a table"),
+        ("x = []", "toml=a.toml: x: segments=[] must hold at least one pair (schedule, n_steps)"),
+        ("[x]\nbase_lr = 1", "toml=a.toml: x: max_lr is missing, which CyclicSchedule needs"),
+        ("[x]\nkind = 'ramp'", "toml=a.toml: x: start_lr is missing, which RampSchedule needs"),
+        ("[x]\nbase_lr = 0.1\nmax_lr = 0.01", "toml=a.toml: x: base_lr=0.1 must not be above max_lr=0.01"),
+        ("[x]\nbase_lr = '1'\nmax_lr = 1", "toml=a.toml: x: base_lr='1' must be a number"),
+        ("[x]\nbase_lr = 1\nmax_lr = 2\nlr = 1", "toml=a.toml: x: lr=1 is not an argument of CyclicSchedule"),
+        ("[x]\nbase_lr = 1\nmax_lr = 2\nn_steps = 1", "toml=a.toml: x: n_steps=1 is not an argument of CyclicSchedule"),
+        (
+            "[x]\nbase_lr = 1\nmax_lr = 2\nscale_fn = true",
+            "toml=a.toml: x: scale_fn=True cannot be given in a file: functions need Python",
+        ),
+        ("[x]\nkind = 'a'", "toml=a.toml: x: kind='a' must be one of 'cyclic', 'one_cycle', 'ramp', 'sequence'"),
+        ("[x]\nkind = 1", "toml=a.toml: x: kind=1 must be one of 'cyclic', 'one_cycle', 'ramp', 'sequence'"),
+        (
+            "[x]\nkind = 'sequence'",
+            "toml=a.toml: x: a sequence must have `segments`, an array of tables, and nothing else",
+        ),
+        (
+            "[x]\nbase_lr = 1\nsegments = []",
+            "toml=a.toml: x: a sequence must have `segments`, an array of tables, and nothing else",
+        ),
+        (
+            "[x]\nkind = 'ramp'\nsegments = []",
+            "toml=a.toml: x: a sequence must have `segments`, an array of tables, and nothing else",
+        ),
+        (
+            "[[x]]\nbase_lr = 1\nmax_lr = 2\n[[x]]\nbase_lr = 1\nmax_lr = 2",
+            "toml=a.toml: x: segment 0: n_steps=None must be a number of steps: only the last has no end",
+        ),
+        ("[[x]]\nbase_lr = 2\nmax_lr = 1", "toml=a.toml: x[0]: base_lr=2.0 must not be above max_lr=1.0"),
+        (
+            "[[x.segments]]\nsegments = [{ base_lr = 2, max_lr = 1 }]",
+            "toml=a.toml: x.segments[0].segments[0]: base_lr=2.0 must not be above max_lr=1.0",
+        ),
+        ("[x", "toml=a.toml is not TOML (Expected ']' at the end of a table declaration (at "),
+        ("\udcff", "toml=a.toml is not TOML ('utf-8' codec can't decode byte 0xff in position 0"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plot", "values", "summary --epochs 1 --steps-per-epoch 1"])
+def test_a_file_that_is_wrong_says_where(
+    text: str, words: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("a.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert refused(f"{command} --toml a.toml", capsys).startswith(f"clr-native {command.split()[0]}: {words}")
+
+
+def test_files_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    start = "clr-native values: toml="
+    assert refused("values --toml no", capsys) == f"{start}no cannot be read (No such file or directory)"
+    assert refused("values --toml .", capsys) == f"{start}. cannot be read (Is a directory)"
+
+
+def test_before_python_311_tomli_reads_files(
+    file: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = run("values --toml a.toml", capsys)
+    reader = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    monkeypatch.setitem(sys.modules, "tomllib", None)
+    monkeypatch.setitem(sys.modules, "tomli", reader)
+    assert run("values --toml a.toml", capsys) == expected
+    monkeypatch.setitem(sys.modules, "tomli", None)
+    line = refused("values --toml a.toml", capsys)
+    assert line.startswith("clr-native values: tomli cannot be imported (")
+    assert line.endswith('): pip install "clr-native[plot]"')
+
+
+def test_curves_without_colours_have_letters(file: None, capsys: pytest.CaptureFixture[str]) -> None:
+    first, *others = run("plot --toml a.toml", capsys).splitlines()
+    assert first == "* plain  o one cycle  + run  x nested"
+    assert all(letter in "".join(others) for letter in "*o+x")
+
+
+def test_summary(file: None, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--steps-per-epoch 4 --epochs 5"
+    schedule = CyclicSchedule(0.1, 0.5, step_size_up=3)
+    assert run(f"summary {CYCLIC} {options}", capsys) == f"{schedule.summary(4, 5)}\n"
+    expected = "".join(f"{name}: {each.summary(4, 5)}\n" for name, each in SCHEDULES.items())
+    assert run(f"summary --toml a.toml {options}", capsys) == expected
