@@ -18,7 +18,7 @@ import clr_native
 README = Path(__file__).parent.parent / "README.md"
 
 # What the extras bring. The package does without; its plots and demo do not.
-EXTRAS = ("matplotlib", "mlxtend", "rich", "sklearn")
+EXTRAS = ("matplotlib", "mlxtend", "plotext", "rich", "sklearn")
 
 MODULES = [
     "clr_native",
