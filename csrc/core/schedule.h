@@ -188,10 +188,10 @@ CLR_INLINE bool may_leave_bounds(const Policy& policy) {
 // Does the base stay, and a at most one?
 CLR_INLINE bool is_plain(const Policy& policy) { return policy.base_decay == 0.0 && !may_leave_bounds(policy); }
 
-// `plain`: is_plain(policy) is known to hold, and what else there could be is left out.
+// `w`: of the window, which many policies may share. `plain`: is_plain(policy) is known to hold, and what else there
+// could be is left out.
 template <bool plain, class AnyScale>
-CLR_INLINE Value value_at(const Policy& policy, Window window, Phase phase, AnyScale a) {
-  const Phase w = windowed(window, phase);
+CLR_INLINE Value value_of(const Policy& policy, Phase w, AnyScale a) {
   const DoubleDouble weight = weighted(w.rise, a);
   const DoubleDouble swing = times(policy.lr_amplitude, weight);
   double lr = add(powered(swing, a), policy.base_lr).hi;
@@ -206,6 +206,11 @@ CLR_INLINE Value value_at(const Policy& policy, Window window, Phase phase, AnyS
     momentum = is_above_one(a) ? (down <= nothing && down >= -nothing ? 0.0 : down) : momentum;
   }
   return {lr, momentum};
+}
+
+template <bool plain, class AnyScale>
+CLR_INLINE Value value_at(const Policy& policy, Window window, Phase phase, AnyScale a) {
+  return value_of<plain>(policy, windowed(window, phase), a);
 }
 
 // s and 1 - s of a ramp. `step` is a whole number: from 2^53 on every ramp is over.
@@ -241,6 +246,13 @@ CLR_INLINE Value evaluate(const Policy& policy, uint64_t step, double custom) {
   const Phase phase = phase_of(policy, at.step_in_cycle);
   if (policy.mode == Mode::constant) return value_at<true>(policy, policy.window, phase, Whole{});
   return value_at<false>(policy, policy.window, phase, scale_of(policy, step, at.cycle, custom));
+}
+
+// Have the two the same w and a at every step?
+CLR_INLINE bool moves_alike(const Policy& a, const Policy& b) {
+  return a.course == Course::cycles && b.course == Course::cycles && a.up == b.up && a.down == b.down &&
+         a.window == b.window && a.mode == b.mode && a.mode != Mode::custom && a.decay_steps == b.decay_steps &&
+         a.log_gamma.hi == b.log_gamma.hi && a.log_gamma.lo == b.log_gamma.lo;
 }
 
 // What a scale function is called with.

@@ -6,6 +6,6 @@
 
 namespace clr {
 
-const CpuKernels avx2_kernels = {update_slot, evaluate_one, fill_range};
+const CpuKernels avx2_kernels = {update_slot, evaluate_one, evaluate_alike, fill_range};
 
 }  // namespace clr

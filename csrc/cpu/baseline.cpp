@@ -6,6 +6,6 @@
 
 namespace clr {
 
-const CpuKernels baseline_kernels = {update_slot, evaluate_one, fill_range};
+const CpuKernels baseline_kernels = {update_slot, evaluate_one, evaluate_alike, fill_range};
 
 }  // namespace clr

@@ -148,6 +148,19 @@ FillRamp ramp_filler(const Policy& policy) {
 
 Value evaluate_one(const Policy& policy, uint64_t step, double custom) { return evaluate(policy, step, custom); }
 
+template <bool plain, class AnyScale>
+void evaluate_all(const Policy* policies, int64_t count, Phase w, AnyScale scale, Value* values) {
+  for (int64_t i = 0; i < count; ++i) values[i] = value_of<plain>(policies[i], w, scale);
+}
+
+void evaluate_alike(const Policy* policies, int64_t count, uint64_t step, Value* values) {
+  const Policy& first = policies[0];
+  const Position at = position_of(first, step);
+  const Phase w = windowed(first.window, phase_of(first, at.step_in_cycle));
+  if (first.mode == Mode::constant) return evaluate_all<true>(policies, count, w, Whole{}, values);
+  evaluate_all<false>(policies, count, w, scale_of(first, step, at.cycle, 1.0), values);
+}
+
 void put(const Policy& policy, uint64_t step, double custom, double* lr, double* momentum) {
   const Value value = evaluate_one(policy, step, custom);
   *lr = value.lr;

@@ -14,6 +14,9 @@ struct CpuKernels {
   // The value of one step.
   Value (*evaluate)(const Policy& policy, uint64_t step, double custom);
 
+  // The values of one step, for policies that all move alike.
+  void (*evaluate_alike)(const Policy* policies, int64_t count, uint64_t step, Value* values);
+
   // Values of `count` steps from `first` on. `custom`: the scales of Mode::custom, one a step, else unused.
   void (*fill_range)(const Policy& policy, uint64_t first, int64_t count, const double* custom, double* lr,
                      double* momentum);

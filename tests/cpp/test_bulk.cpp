@@ -131,6 +131,63 @@ TEST_CASE("bulk: powers of a step have the same bits wherever a range starts in 
   }
 }
 
+TEST_CASE("bulk: policies that move alike, together and one by one") {
+  Random random(4);
+  for (const clr::Isa& isa : clr_test::testable_isas()) {
+    for (const clr::Window window : clr_test::kWindows) {
+      for (const clr::Mode mode : clr_test::kModes) {
+        if (mode == clr::Mode::custom) continue;
+        std::vector<clr::Policy> policies;
+        for (int i = 0; i < 9; ++i) {
+          Schedule s;
+          s.up = 37;
+          s.down = 5;
+          s.window = window;
+          s.mode = mode;
+          s.gamma = 0.9994;
+          s.decay_steps = 3001;
+          s.base_lr = 0.001 * (i + 1);
+          s.max_lr = 0.3 + 0.01 * i;
+          policies.push_back(s.policy());
+          CHECK(clr::moves_alike(policies.front(), policies.back()));
+        }
+        for (int i = 0; i < 50; ++i) {
+          const std::uint64_t step = random.below(std::uint64_t{1} << (1 + random.below(62)));
+          std::vector<clr::Value> values(policies.size());
+          isa.kernels->evaluate_alike(policies.data(), static_cast<std::int64_t>(policies.size()), step, values.data());
+          for (std::size_t p = 0; p < policies.size(); ++p) {
+            const clr::Value one = isa.kernels->evaluate(policies[p], step, 1.0);
+            INFO(std::string(isa.name), ", step=", step, ", policy ", p);
+            CHECK(clr_test::same(values[p].lr, one.lr));
+            CHECK(clr_test::same(values[p].momentum, one.momentum));
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("bulk: a policy that moves otherwise is told") {
+  const Schedule s;
+  const auto moves_otherwise = [&s](auto change) {
+    Schedule other = s;
+    change(other);
+    return !clr::moves_alike(s.policy(), other.policy());
+  };
+  CHECK_FALSE(moves_otherwise([](Schedule& o) { o.max_lr *= 2.0; }));
+  CHECK(moves_otherwise([](Schedule& o) { ++o.up; }));
+  CHECK(moves_otherwise([](Schedule& o) { ++o.down; }));
+  CHECK(moves_otherwise([](Schedule& o) { o.window = clr::Window::hann; }));
+  CHECK(moves_otherwise([](Schedule& o) { o.mode = clr::Mode::halved; }));
+  Schedule powers = s, others = s;
+  powers.mode = others.mode = clr::Mode::power_of_step;
+  powers.gamma = 0.9;
+  others.gamma = 0.8;
+  CHECK_FALSE(clr::moves_alike(powers.policy(), others.policy()));
+  powers.mode = clr::Mode::custom;
+  CHECK_FALSE(clr::moves_alike(powers.policy(), powers.policy()));
+}
+
 TEST_CASE("bulk: nothing is written beside a range") {
   Schedule s;
   s.up = 7;
