@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from bench import contenders, floor, importing, machine, schedules, tables
+from bench import contenders, floor, importing, machine, scheduler, schedules, tables
 from bench.contenders import CONTENDERS, OURS
 from bench.rounds import Samples, Visit, alternate, seconds, visit
 from bench.rows import Row, save
@@ -84,13 +84,23 @@ def schedule_rows(threads: Sequence[int], rounds: int) -> list[Row]:
         return pool.starmap(schedule_row, cases, chunksize=1)
 
 
+def scheduler_rows(rounds: int) -> list[Row]:
+    rows = []
+    for case in scheduler.CASES:
+        scheduler.verify(case)
+        built = {name: scheduler.build(name, case) for name in scheduler.SCHEDULERS}
+        visits = {name: visit(each.step, lambda: None) for name, (_, each) in built.items()}
+        rows.append(Row.of("scheduler", case.title, 1, alternate(visits, rounds)))
+    return rows
+
+
 def import_row(rounds: int) -> Row:
     visits = {name: importing.importing(imports) for name, imports in importing.IMPORTS.items()}
     return Row.of("import", "in a fresh interpreter", 1, alternate(visits, rounds))
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    choices = [*WORKLOADS, "schedule", "import"]
+    choices = [*WORKLOADS, "scheduler", "schedule", "import"]
     most = torch.get_num_threads()
     parser = argparse.ArgumentParser(prog="python -m bench.paired", description=__doc__)
     add = parser.add_argument
@@ -106,6 +116,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def measure(name: str, options: argparse.Namespace) -> list[Row]:
     """All rows of one workload."""
     threads, rounds = options.threads, options.rounds
+    if name == "scheduler":
+        return scheduler_rows(rounds or ROUNDS)
     if name == "schedule":
         return schedule_rows(threads, rounds or ROUNDS)
     if name == "import":

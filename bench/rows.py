@@ -9,15 +9,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from bench import schedules
+from bench import scheduler, schedules
 from bench.contenders import OURS, TORCH
 from bench.rounds import Samples, Spread
 
-Section = Literal["step", "schedule", "import"]
+Section = Literal["step", "scheduler", "schedule", "import"]
 
 # Above 1 ours is faster.
 AGAINST_BEST = "torch's best / ours"
 AGAINST_FLOOR = "floor / ours"
+AGAINST_TORCH = "torch's / ours"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def pairs(section: Section, medians: Mapping[str, float]) -> dict[str, tuple[str
         measured = [name for name in TORCH if name in medians]
         best = min(measured, key=lambda name: medians[name], default="")
         wanted = {AGAINST_BEST: (best, OURS), AGAINST_FLOOR: ("floor", OURS)}
+    elif section == "scheduler":
+        wanted = {AGAINST_TORCH: (scheduler.TORCH, OURS)}
     elif section == "schedule":
         wanted = {
             f"{theirs.split()[0]} / {ours}": (theirs, contender)

@@ -10,6 +10,7 @@ from bench.rows import Row, Section
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 TITLES: dict[Section, str] = {
     "step": "one step with its schedule",
+    "scheduler": "one CyclicLR.step()",
     "schedule": "1e6 values of lr and of momentum: schedules x steps",
     "import": "imports",
 }
@@ -17,6 +18,7 @@ KEY = "Medians [quartiles]; a ratio above 1 means ours is faster."
 KEYS: dict[Section, str] = {
     "step": "Floor: a bare loop in C over the same memory, all else left out. Reading: every `p.grad` read and every "
     "version counter raised, no arithmetic.",
+    "scheduler": "Own bounds: base_lr and max_lr are lists with other values for each group.",
     "schedule": "Cold: new arrays are new pages. Warm: they are memory freed before. The paired run steps torch's "
     "scheduler 100,000 times and multiplies by ten.",
     "import": "",

@@ -25,6 +25,7 @@ NOT_RUN = {
     'pip install ".[test]" && pytest': "installs, and runs this; CI does it",
     'pip install "clr-native[plot]"': "installs from the package index",
     "python -m bench.paired": "takes minutes; bench/results has what it printed",
+    "python -m bench.paired --workload scheduler": "takes a minute; bench/results has what it printed",
     "pytest bench --benchmark-only": "takes minutes",
     "nox -s neon": "needs a cross compiler and qemu; a job of the workflow runs it",
     "python docs/figures.py": "writes into the checkout; test_figures does what it does, elsewhere",

@@ -8,6 +8,7 @@
 #include "cpu/isa.h"
 #include "cpu/step.h"
 #include "python/bindings.h"
+#include "python/collected.h"
 #include "python/dict_version.h"
 #include "python/group_binding.h"
 #include "python/parameter_binding.h"
@@ -305,27 +306,11 @@ class Step {
   bool busy_ = false;
 };
 
-// The plan refers to parameters and to a user's scale_fn, which may refer to the optimizer: let the collector see it.
-int traverse_step(PyObject* self, visitproc visit, void* arg) {
-  Py_VISIT(Py_TYPE(self));
-  if (!py::detail::is_holder_constructed(self)) return 0;
-  return py::cast<Step&>(py::handle(self)).traverse(visit, arg);
-}
-
-int clear_step(PyObject* self) {
-  if (py::detail::is_holder_constructed(self)) py::cast<Step&>(py::handle(self)).clear();
-  return 0;
-}
-
 }  // namespace
 
 void bind_step(py::module_& m) {
-  py::class_<Step>(m, "Step", "A cached plan of the updates of one optimizer.",
-                   py::custom_type_setup([](PyHeapTypeObject* type) {
-                     type->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
-                     type->ht_type.tp_traverse = traverse_step;
-                     type->ht_type.tp_clear = clear_step;
-                   }))
+  // It refers to parameters and to a user's scale_fn, which may refer to the optimizer.
+  py::class_<Step>(m, "Step", "A cached plan of the updates of one optimizer.", collected<Step>())
       .def(py::init<>())
       .def("bind", &Step::bind, py::arg("index"), py::arg("group"), py::arg("schedule"), py::arg("scale_fns"),
            "Take group number `index` over and check its settings.")

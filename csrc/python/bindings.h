@@ -7,6 +7,7 @@ namespace clr {
 
 void bind_info(pybind11::module_& m);
 void bind_schedule(pybind11::module_& m);
+void bind_scheduler(pybind11::module_& m);
 void bind_step(pybind11::module_& m);
 
 }  // namespace clr

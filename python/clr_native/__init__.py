@@ -6,6 +6,7 @@ from clr_native._core import build_info
 from clr_native.evaluation import evaluate
 from clr_native.optimizer import FusedCyclicSGD
 from clr_native.plotting import plot_schedule
+from clr_native.scheduler import CyclicLR
 from clr_native.schedules import (
     CyclicSchedule,
     OneCycleSchedule,
@@ -17,6 +18,7 @@ from clr_native.schedules import (
 __version__: str = build_info()["version"]
 
 __all__ = [
+    "CyclicLR",
     "CyclicSchedule",
     "FusedCyclicSGD",
     "OneCycleSchedule",

@@ -12,7 +12,7 @@ from clr_native.schedules import CyclicSchedule, Schedule
 from clr_native.schedules._base import Functions, made_from
 
 SCHEDULE_FIELDS = {field.name: field.default for field in dataclasses.fields(CyclicSchedule)}
-_BOUNDS = ("base_lr", "max_lr")
+BOUNDS = ("base_lr", "max_lr")
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -26,10 +26,10 @@ class ScheduleArguments:
 
     @classmethod
     def of(cls, arguments: dict[str, Any], schedule: Schedule | None, momentum: float | None) -> ScheduleArguments:
-        flat = {name: value for name, value in arguments.items() if not _is_default(name, value)}
+        flat = {name: value for name, value in arguments.items() if not is_default(name, value)}
         if schedule is not None:
-            _check_schedule(schedule, flat, "")
-        elif all(name in flat for name in _BOUNDS):
+            check_schedule(schedule, flat, "")
+        elif all(name in flat for name in BOUNDS):
             schedule = CyclicSchedule(**flat)
         if momentum is not None and (schedule._begins_with_momentum if schedule else arguments["cycle_momentum"]):
             raise ValueError(_idle_momentum("", momentum))
@@ -41,12 +41,12 @@ class ScheduleArguments:
         own = group.pop("schedule", None)
         momentum = group.pop("momentum", None)
         if own is not None:
-            _check_schedule(own, flat, where)
+            check_schedule(own, flat, where)
             schedule = own
         elif self.schedule is not None and not flat:
             schedule = self.schedule
         else:
-            schedule = _flat_schedule({**self.flat, **flat}, where)
+            schedule = flat_schedule({**self.flat, **flat}, where)
         if schedule._begins_with_momentum and momentum is not None:
             raise ValueError(_idle_momentum(where, momentum))
         if momentum is None and not schedule._begins_with_momentum:
@@ -54,8 +54,8 @@ class ScheduleArguments:
         return schedule, 0.9 if momentum is None else momentum
 
 
-def _is_default(name: str, value: object) -> bool:
-    default = None if name in _BOUNDS else SCHEDULE_FIELDS[name]
+def is_default(name: str, value: object) -> bool:
+    default = None if name in BOUNDS else SCHEDULE_FIELDS[name]
     return type(value) is type(default) and value == default
 
 
@@ -66,7 +66,7 @@ def _idle_momentum(where: str, momentum: object) -> str:
     )
 
 
-def _check_schedule(schedule: Schedule, flat: dict[str, Any], where: str) -> None:
+def check_schedule(schedule: object, flat: dict[str, Any], where: str) -> None:
     if not isinstance(schedule, Schedule):
         raise TypeError(f"{where}schedule={schedule!r} must be a schedule such as CyclicSchedule(...)")
     if flat:
@@ -74,8 +74,8 @@ def _check_schedule(schedule: Schedule, flat: dict[str, Any], where: str) -> Non
         raise ValueError(f"{where}{name}={flat[name]!r} cannot be combined with schedule=: set it in the schedule")
 
 
-def _flat_schedule(flat: dict[str, Any], where: str) -> CyclicSchedule:
-    missing = " and ".join(f"{name}=None" for name in _BOUNDS if flat.get(name) is None)
+def flat_schedule(flat: dict[str, Any], where: str) -> CyclicSchedule:
+    missing = " and ".join(f"{name}=None" for name in BOUNDS if flat.get(name) is None)
     if missing:
         raise ValueError(
             f"{where}{missing}: give both bounds to the constructor, both to every group, or say schedule="

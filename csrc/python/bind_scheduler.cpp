@@ -1,0 +1,283 @@
+// lr and momentum of a scheduler's step, written to the parameter groups of any torch optimizer.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "python/bindings.h"
+#include "python/collected.h"
+#include "python/dict_version.h"
+#include "python/scheduled_values.h"
+#include "python/tensor_view.h"
+
+namespace clr {
+
+namespace {
+
+// Interned once: a dict finds them by identity.
+struct Keys {
+  PyObject* lr = PyUnicode_InternFromString("lr");
+  PyObject* momentum = PyUnicode_InternFromString("momentum");
+  PyObject* betas = PyUnicode_InternFromString("betas");
+  PyObject* fill = PyUnicode_InternFromString("fill_");
+  PyObject* clone = PyUnicode_InternFromString("clone");
+  PyObject* copy = PyUnicode_InternFromString("copy_");
+};
+
+const Keys& keys() {
+  static const Keys k;
+  return k;
+}
+
+// A parameter group: where its values come from, and what the last write left in it.
+struct Target {
+  std::uint32_t source;
+  PyObject* momentum_key;       // null: nothing takes a momentum
+  std::uint64_t version = 0;    // of the dict, while which stands its values are plain numbers; 0 says nothing
+  PyObject* written = nullptr;  // betas as written, alive while the version stands
+  py::object group, betas;      // of the write that is running
+  bool lr_is_tensor = false, momentum_is_tensor = false;
+  bool replaces_floats = false;  // and nothing else
+};
+
+struct Fill {
+  py::object tensor, value, before;
+};
+
+py::object owned(PyObject* object) { return py::reinterpret_borrow<py::object>(object); }
+
+py::object call(const py::object& object, PyObject* method, const py::object& argument) {
+  PyObject* const result = PyObject_CallMethodOneArg(object.ptr(), method, argument.ptr());
+  if (result == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(result);
+}
+
+class GroupWriter {
+ public:
+  // A schedule, its scale functions and the key of what takes its momentum for each group, in order.
+  GroupWriter(const std::vector<py::object>& schedules, const std::vector<py::object>& scale_fns,
+              const std::vector<std::optional<std::string>>& momentum_keys) {
+    if (scale_fns.size() != schedules.size() || momentum_keys.size() != schedules.size()) {
+      throw py::value_error("schedules, scale_fns and momentum_keys must be as many");
+    }
+    std::unordered_map<PyObject*, std::uint32_t> known;
+    for (std::size_t g = 0; g < schedules.size(); ++g) {
+      const auto place = known.find(schedules[g].ptr());
+      Target target{};
+      target.source = place != known.end() ? place->second : values_.add(schedules[g], scale_fns[g], g);
+      known.emplace(schedules[g].ptr(), target.source);
+      if (momentum_keys[g]) target.momentum_key = *momentum_keys[g] == "betas" ? keys().betas : keys().momentum;
+      targets_.push_back(std::move(target));
+    }
+  }
+
+  // Takes `step` as the one whose values last_lr() and last_momentum() tell, without writing anything.
+  void seek(std::uint64_t step) {
+    const Busy busy(*this);
+    values_.prepare(step, false);
+    values_.keep();
+  }
+
+  // Writes the values of `step`. False, with nothing done, if there are not as many groups as schedules. What cannot be
+  // written raises and has changed nothing.
+  bool write(const py::list& groups, std::uint64_t step) {
+    const Busy busy(*this);
+    if (groups.size() != targets_.size()) return false;
+    values_.prepare(step, true);
+    read(groups);
+    if (!fills_.empty()) fill();
+    for (Target& target : targets_) put(target);
+    values_.keep();
+    return true;
+  }
+
+  py::list last_lr() const {
+    py::list list;
+    for (const Target& target : targets_) list.append(values_.last(target.source).lr);
+    return list;
+  }
+
+  py::list last_momentum() const {
+    py::list list;
+    for (const Target& target : targets_) {
+      const Value& value = values_.last(target.source);
+      list.append(has_momentum(value) ? py::object(py::float_(value.momentum)) : py::object(py::none()));
+    }
+    return list;
+  }
+
+  int traverse(visitproc visit, void* arg) const { return values_.traverse(visit, arg); }
+
+  void clear() {
+    targets_.clear();
+    values_.clear();
+  }
+
+ private:
+  // A scale_fn, a tensor's method or the end of an object that stood in a group may call back. Also lets go of groups.
+  class Busy {
+   public:
+    explicit Busy(GroupWriter& writer) : writer_(writer) {
+      if (writer.busy_) throw std::runtime_error("step() was called while a step of the same scheduler is running");
+      writer.busy_ = true;
+    }
+    ~Busy() {
+      for (Target& target : writer_.targets_) {
+        target.group = py::object();
+        target.betas = py::object();
+      }
+      writer_.fills_.clear();
+      writer_.busy_ = false;
+    }
+    Busy(const Busy&) = delete;
+    Busy& operator=(const Busy&) = delete;
+
+   private:
+    GroupWriter& writer_;
+  };
+
+  // Looks at all groups: what takes the values is there and of a kind that can.
+  void read(const py::list& groups) {
+    if (groups.size() != targets_.size()) throw py::value_error("param_groups changed size during step()");
+    // All of them first: a new tuple may start the garbage collector, and that anything.
+    for (std::size_t g = 0; g < targets_.size(); ++g) {
+      PyObject* const group = PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(g));
+      if (!PyDict_Check(group)) throw py::type_error(group_name(g) + "must be a dict");
+      targets_[g].group = owned(group);
+    }
+    for (std::size_t g = 0; g < targets_.size(); ++g) {
+      Target& target = targets_[g];
+      const Source& source = values_[target.source];
+      if (target.version == 0 || target.version != version_of(target.group.ptr())) look_at(target, g);
+      if (target.lr_is_tensor) fills_.push_back({owned(item(target, keys().lr, g)), source.lr, {}});
+      if (source.momentum && target.momentum_key != nullptr) read_momentum(target, source, g);
+    }
+  }
+
+  void look_at(Target& target, std::size_t g) {
+    target.version = 0;
+    target.written = nullptr;
+    PyObject* const lr = item(target, keys().lr, g);
+    target.lr_is_tensor = is_tensor(lr);
+    target.replaces_floats = PyFloat_CheckExact(lr);
+    if (target.momentum_key != keys().momentum) return;
+    PyObject* const momentum = item(target, keys().momentum, g);
+    target.momentum_is_tensor = is_tensor(momentum);
+    target.replaces_floats = target.replaces_floats && PyFloat_CheckExact(momentum);
+  }
+
+  // Most are floats, which need no walk over base classes.
+  static bool is_tensor(PyObject* object) {
+    return !PyFloat_CheckExact(object) && TorchReader::get().is_tensor(object);
+  }
+
+  // Borrowed from the group.
+  static PyObject* item(const Target& target, PyObject* key, std::size_t g) {
+    PyObject* const object = PyDict_GetItemWithError(target.group.ptr(), key);
+    if (object != nullptr) return object;
+    if (PyErr_Occurred()) throw py::error_already_set();
+    throw py::value_error(group_name(g) + "has lost its key '" + py::str(key).cast<std::string>() + "'");
+  }
+
+  void read_momentum(Target& target, const Source& source, std::size_t g) {
+    if (target.momentum_is_tensor) fills_.push_back({owned(item(target, keys().momentum, g)), source.momentum, {}});
+    if (target.momentum_key != keys().betas) return;
+    py::object betas = owned(target.written != nullptr ? target.written : item(target, keys().betas, g));
+    if (!PyTuple_CheckExact(betas.ptr())) {
+      target.replaces_floats = false;
+      const bool is_sequence = PyTuple_Check(betas.ptr()) || PyList_Check(betas.ptr());
+      if (is_sequence) betas = py::reinterpret_steal<py::object>(PySequence_Tuple(betas.ptr()));
+      if (!is_sequence) {
+        throw py::type_error(group_name(g) + "betas=" + py::repr(betas).cast<std::string>() + " must be a tuple");
+      }
+    }
+    const Py_ssize_t size = PyTuple_GET_SIZE(betas.ptr());
+    if (size == 0) throw py::value_error(group_name(g) + "betas=() must hold at least one");
+    PyObject* const first = PyTuple_GET_ITEM(betas.ptr(), 0);
+    target.replaces_floats = target.replaces_floats && PyFloat_CheckExact(first);
+    if (is_tensor(first)) {
+      fills_.push_back({owned(first), source.momentum, {}});
+      return;
+    }
+    target.betas = with_first(betas, source.momentum, g == 0 ? py::object() : targets_[g - 1].betas);
+  }
+
+  // betas with another first number; the group before's where that is the same.
+  static py::object with_first(const py::object& betas, const py::object& first, const py::object& before) {
+    const Py_ssize_t size = PyTuple_GET_SIZE(betas.ptr());
+    bool same = before && PyTuple_GET_SIZE(before.ptr()) == size && PyTuple_GET_ITEM(before.ptr(), 0) == first.ptr();
+    for (Py_ssize_t i = 1; same && i < size; ++i) {
+      same = PyTuple_GET_ITEM(before.ptr(), i) == PyTuple_GET_ITEM(betas.ptr(), i);
+    }
+    if (same) return before;
+    PyObject* const made = PyTuple_New(size);
+    if (made == nullptr) throw py::error_already_set();
+    for (Py_ssize_t i = 0; i < size; ++i) {
+      PyTuple_SET_ITEM(made, i, Py_NewRef(i == 0 ? first.ptr() : PyTuple_GET_ITEM(betas.ptr(), i)));
+    }
+    return py::reinterpret_steal<py::object>(made);
+  }
+
+  // Tensors in place. They alone can still fail: those filled before are then put back.
+  void fill() {
+    for (std::size_t i = 0; i + 1 < fills_.size(); ++i) {
+      fills_[i].before =
+          py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(fills_[i].tensor.ptr(), keys().clone));
+      if (!fills_[i].before) throw py::error_already_set();
+    }
+    std::size_t done = 0;
+    try {
+      for (; done < fills_.size(); ++done) call(fills_[done].tensor, keys().fill, fills_[done].value);
+    } catch (...) {
+      while (done-- > 0) call(fills_[done].tensor, keys().copy, fills_[done].before);
+      throw;
+    }
+  }
+
+  static void set_item(PyObject* dict, PyObject* key, const py::object& value) {
+    if (PyDict_SetItem(dict, key, value.ptr()) != 0) throw py::error_already_set();
+  }
+
+  void put(Target& target) {
+    const Source& source = values_[target.source];
+    PyObject* const group = target.group.ptr();
+    if (!target.lr_is_tensor) set_item(group, keys().lr, source.lr);
+    if (source.momentum && target.momentum_key != nullptr) {
+      if (target.betas) {
+        set_item(group, keys().betas, target.betas);
+      } else if (target.momentum_key == keys().momentum && !target.momentum_is_tensor) {
+        set_item(group, keys().momentum, source.momentum);
+      }
+    }
+    // Any other object may have run code at its end that changed the dict again.
+    target.version = target.replaces_floats ? version_of(group) : 0;
+    target.written = target.version != 0 ? target.betas.ptr() : nullptr;
+  }
+
+  ScheduledValues values_;
+  std::vector<Target> targets_;
+  std::vector<Fill> fills_;
+  bool busy_ = false;
+};
+
+}  // namespace
+
+void bind_scheduler(py::module_& m) {
+  py::class_<GroupWriter>(m, "GroupWriter", "Writes the values of schedules to parameter groups.",
+                          collected<GroupWriter>())
+      .def(py::init<const std::vector<py::object>&, const std::vector<py::object>&,
+                    const std::vector<std::optional<std::string>>&>(),
+           py::arg("schedules"), py::arg("scale_fns"), py::arg("momentum_keys"),
+           "For each group: its schedule, its functions, and 'betas', 'momentum' or None for what takes its momentum.")
+      .def("write", &GroupWriter::write, py::arg("groups"), py::arg("step"),
+           "Write the values of `step`. False, with nothing done, if there are not as many groups as schedules.")
+      .def("seek", &GroupWriter::seek, py::arg("step"), "Take `step` as the last one, without writing.")
+      .def("last_lr", &GroupWriter::last_lr, "The learning rates of the last step, one a group.")
+      .def("last_momentum", &GroupWriter::last_momentum, "The momenta of the last step, None where there is none.");
+}
+
+}  // namespace clr

@@ -1,0 +1,25 @@
+// Objects that refer to a user's: the garbage collector must see through them.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace clr {
+
+// For a class with `int traverse(visitproc, void*) const` and `void clear()`.
+template <class T>
+pybind11::custom_type_setup collected() {
+  return pybind11::custom_type_setup([](PyHeapTypeObject* type) {
+    type->ht_type.tp_flags |= Py_TPFLAGS_HAVE_GC;
+    type->ht_type.tp_traverse = [](PyObject* self, visitproc visit, void* arg) -> int {
+      Py_VISIT(Py_TYPE(self));
+      if (!pybind11::detail::is_holder_constructed(self)) return 0;
+      return pybind11::cast<T&>(pybind11::handle(self)).traverse(visit, arg);
+    };
+    type->ht_type.tp_clear = [](PyObject* self) -> int {
+      if (pybind11::detail::is_holder_constructed(self)) pybind11::cast<T&>(pybind11::handle(self)).clear();
+      return 0;
+    };
+  });
+}
+
+}  // namespace clr

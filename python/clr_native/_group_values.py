@@ -1,0 +1,62 @@
+"""Learning rate and momentum as they stand in a torch optimizer's parameter group: numbers or tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clr_native.schedules import Schedule
+
+
+def like(present: object, value: float) -> float | Tensor:
+    """The value as it would stand where ``present`` does."""
+    return torch.full_like(present, value, requires_grad=False) if isinstance(present, Tensor) else value
+
+
+def stands_as(present: Any, value: float) -> bool:
+    """Is ``present`` what writing the value leaves there?"""
+    return bool((present == like(present, value)).all()) if isinstance(present, Tensor) else bool(present == value)
+
+
+def detached(value: Any) -> Any:
+    """The value by itself: a tensor in a group may change."""
+    return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+def _place(group: Mapping[str, Any]) -> str | None:
+    return next((key for key in ("betas", "momentum") if key in group), None)
+
+
+def momentum_key(group: Mapping[str, Any], schedule: Schedule, optimizer: object, index: int) -> str | None:
+    """What takes the schedule's momentum: "betas", whose first it is, "momentum", or None where it has none."""
+    if not any(piece.has_momentum for piece in schedule._cached_pieces):
+        return None
+    place = _place(group)
+    if place is None:
+        raise ValueError(
+            f"parameter group {index}: cycle_momentum=True, but {type(optimizer).__name__} has neither momentum nor "
+            "betas: pass cycle_momentum=False, to the schedule where there is one"
+        )
+    return place
+
+
+def momentum_in(group: Mapping[str, Any]) -> Any:
+    """The momentum or beta1 that stands in a group; None where it has neither."""
+    place = _place(group)
+    return None if place is None else detached(group["betas"][0] if place == "betas" else group[place])
+
+
+def put_momentum(group: dict[str, Any], key: str | None, value: Any) -> None:
+    """Writes one that ``momentum_in`` gave."""
+    if key is None:
+        return
+    present = group["betas"][0] if key == "betas" else group[key]
+    if isinstance(present, Tensor):
+        present.fill_(value)
+    elif key == "betas":
+        group["betas"] = (value, *group["betas"][1:])
+    else:
+        group[key] = value

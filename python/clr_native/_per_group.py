@@ -1,0 +1,80 @@
+"""The schedule arguments of CyclicLR: one for all parameter groups, or a list with one for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clr_native._groups import BOUNDS, SCHEDULE_FIELDS, check_schedule, flat_schedule, is_default
+from clr_native.schedules import Schedule
+
+
+def where(index: int) -> str:
+    return f"parameter group {index}: "
+
+
+class PerGroup:
+    """What the constructor was given, from which the schedules of its groups and of later ones are made."""
+
+    def __init__(self, flat: Mapping[str, Any], schedule: object) -> None:
+        given = {name: value for name, value in flat.items() if not is_default(name, value)}
+        if schedule is not None:
+            for each in schedule if isinstance(schedule, (list, tuple)) else [schedule]:
+                check_schedule(each, given, "")
+            given = {"schedule": schedule}
+        self._same = {name: value for name, value in given.items() if not isinstance(value, (list, tuple))}
+        self._lists = {name: value for name, value in given.items() if isinstance(value, (list, tuple))}
+        # What a group that comes later joins, if that is the same for all.
+        self.common = None if self._lists else self._made(given)
+
+    def of_groups(self, count: int) -> list[Schedule]:
+        """The schedules of the first ``count`` groups; neighbours with equal arguments share one."""
+        for name, values in self._lists.items():
+            if len(values) != count:
+                raise ValueError(f"{name} with {len(values)} entries must have one for each of the {count} groups")
+        if self.common is not None:
+            return [self.common] * count
+        schedules: list[Schedule] = []
+        for index in range(count):
+            own = {name: values[index] for name, values in self._lists.items()}
+            schedule = self._named(own, index)
+            schedules.append(schedules[-1] if schedules and schedule == schedules[-1] else schedule)
+        return schedules
+
+    def of_late_group(self, group: Mapping[str, Any], index: int) -> Schedule:
+        """The schedule of a group that was added later: what it says itself wins over what is the same for all."""
+        own = {name: group[name] for name in ("schedule", *SCHEDULE_FIELDS) if name in group}
+        if "schedule" in own:
+            schedule: Schedule = own.pop("schedule")
+            check_schedule(schedule, own, where(index))
+            return schedule
+        if not own and self.common is not None:
+            return self.common
+        needed = list(self._lists) or (["schedule"] if "schedule" in self._same else BOUNDS)
+        missing = ", ".join(f"{name}=None" for name in needed if name not in own)
+        if missing and self.common is None:
+            raise ValueError(
+                f"{where(index)}{missing}: the schedules of the groups differ, "
+                "so a new one must say its own in the dict given to add_param_group"
+            )
+        return self._named(own, index)
+
+    def _named(self, own: Mapping[str, Any], index: int) -> Schedule:
+        try:
+            return self._made({**self._same, **own})
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{where(index)}{error}") from None
+
+    @staticmethod
+    def _made(arguments: dict[str, Any]) -> Schedule:
+        flat = {name: value for name, value in arguments.items() if name != "schedule"}
+        if "schedule" in arguments:
+            schedule: Schedule = arguments["schedule"]
+            check_schedule(schedule, flat, "")
+            return schedule
+        return flat_schedule(flat, "")
+
+
+def shared(schedules: Sequence[Schedule]) -> Schedule | None:
+    """The schedule of all groups, if it is one."""
+    return schedules[0] if schedules and all(each is schedules[0] for each in schedules) else None

@@ -1,0 +1,326 @@
+"""Cyclical learning rate and momentum for any torch optimizer."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler
+
+from clr_native import _core
+from clr_native._group_values import (
+    detached,
+    like,
+    momentum_in,
+    momentum_key,
+    put_momentum,
+    stands_as,
+)
+from clr_native._groups import SCHEDULE_FIELDS
+from clr_native._per_group import PerGroup, shared, where
+from clr_native._scheduler_state import saved_schedules, written_for_torch
+from clr_native.evaluation import checked_step
+from clr_native.optimizer import FusedCyclicSGD
+from clr_native.schedules import Schedule
+
+T = TypeVar("T")
+PerGroupOf: TypeAlias = T | Sequence[T]  # one for all parameter groups, or a list with one for each
+
+# The scheduler that last took over an optimizer, for what its momentum was before.
+_latest: weakref.WeakKeyDictionary[Optimizer, weakref.ref[CyclicLR]] = weakref.WeakKeyDictionary()
+
+
+class CyclicLR(LRScheduler):
+    """Cyclical learning rate and momentum for any torch optimizer, in place of ``torch.optim.lr_scheduler.CyclicLR``.
+
+    Each parameter group follows a schedule of this package: :class:`CyclicSchedule`, where the formula stands, of the
+    arguments below, or any other by ``schedule=``. Batch number ``n`` (from 0, counted in ``last_epoch``) gets
+    ``lr`` and ``momentum`` of the schedule at step ``n``: those of step 0 stand in the groups after construction, and
+    ``step()``, called after ``optimizer.step()``, writes the next ones. Momentum goes where torch's puts it: to the
+    first of ``group["betas"]`` (Adam and its kin), else to ``group["momentum"]`` (SGD, RMSprop). A tensor that stands
+    there is filled in place. Values of all groups are computed and written in one native call.
+
+    Args:
+        optimizer: any ``torch.optim.Optimizer`` but ``FusedCyclicSGD``, which has its own schedule.
+        base_lr, max_lr, step_size_up, step_size_down, mode, gamma, scale_fn, scale_mode, cycle_momentum, base_momentum,
+            max_momentum, window, decay_steps, decay_base: the schedule, see ``CyclicSchedule``. Sizes are in steps
+            (batches, not epochs). Each may be a list or tuple with one entry for each parameter group.
+        last_epoch: the number of the last batch when training goes on without a state to load: the values of the next
+            one are written. -1: from the beginning.
+        schedule: a schedule of any kind, or a list of one for each group, in place of the arguments above.
+
+    A group that is added to the optimizer later joins at the next ``step()`` where all groups have the same schedule;
+    its dict may bring arguments of its own, and must where the constructor was given lists.
+
+    ``load_state_dict`` takes states of this class and of torch's, whose class takes those of this one where it has such
+    a schedule. A ``scale_fn`` is not saved: the constructor's is kept. After the end of a ``OneCycleSchedule``
+    the last value is held, with one UserWarning.
+
+    ``SequentialLR`` may hold it: until its turn comes lr and momentum are the optimizer's own; afterwards momentum
+    stays as it was last written. ``ChainedScheduler``, which multiplies rates, is refused: use ``ScheduleSequence``.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        ValueError: an argument or a value that ``step()`` would write is out of its range, or the optimizer has nothing
+            that takes a momentum. In both cases nothing has changed: no group, and not ``last_epoch``.
+
+    >>> import torch
+    >>> optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(3))])
+    >>> scheduler = CyclicLR(optimizer, base_lr=0.1, max_lr=0.5, step_size_up=4)
+    >>> for _ in range(4):
+    ...     optimizer.step()
+    ...     scheduler.step()
+    >>> scheduler.get_last_lr(), scheduler.get_last_momentum(), optimizer.param_groups[0]["betas"]
+    ([0.5], [0.8], (0.8, 0.999))
+    """
+
+    _epoch: int = -1
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        base_lr: PerGroupOf[float] | None = None,
+        max_lr: PerGroupOf[float] | None = None,
+        step_size_up: PerGroupOf[int] = 2000,
+        step_size_down: PerGroupOf[int | None] | None = None,
+        mode: PerGroupOf[str] = "triangular",
+        gamma: PerGroupOf[float] = 1.0,
+        scale_fn: PerGroupOf[Callable[[int], float] | None] | None = None,
+        scale_mode: PerGroupOf[str] = "cycle",
+        cycle_momentum: PerGroupOf[bool] = True,
+        base_momentum: PerGroupOf[float] = 0.8,
+        max_momentum: PerGroupOf[float] = 0.9,
+        last_epoch: int = -1,
+        *,
+        window: PerGroupOf[str] = "triangular",
+        decay_steps: PerGroupOf[int | None] | None = None,
+        decay_base: PerGroupOf[bool] = False,
+        schedule: PerGroupOf[Schedule] | None = None,
+    ) -> None:
+        given = locals()
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer={optimizer!r} must be a torch.optim.Optimizer")
+        if isinstance(optimizer, FusedCyclicSGD):
+            raise TypeError("optimizer=FusedCyclicSGD has its own schedule: say base_lr=, max_lr= or schedule= there")
+        if last_epoch != -1:
+            last_epoch = checked_step(last_epoch)
+        self._arguments = PerGroup({name: given[name] for name in SCHEDULE_FIELDS}, schedule)
+        self._optimizer = optimizer
+        self._schedules = self._arguments.of_groups(len(optimizer.param_groups))
+        self._writer, self._momentum_keys = self._writer_of(self._schedules)
+        self._own_momenta = self._found_momenta()
+        fresh = self._set_initial_lr()
+        try:
+            super().__init__(optimizer, last_epoch)
+        except BaseException:
+            for group in fresh:
+                del group["initial_lr"]
+            raise
+        _latest[optimizer] = weakref.ref(self)
+
+    def _follow(self, schedules: Sequence[Schedule], epoch: int, write: bool) -> None:
+        """Follows these schedules from ``epoch`` on; raises, with nothing changed, if one cannot be."""
+        groups = self._optimizer.param_groups
+        writer, keys = self._writer_of(schedules)
+        late = range(len(self._own_momenta), len(groups))
+        own = [momentum_in(groups[i]) for i in late]
+        if epoch == -1 or not write:
+            writer.seek(max(epoch, 0))
+        else:
+            writer.write(groups, epoch)
+            self._release_momentum(keys)
+        self._schedules, self._writer, self._momentum_keys = list(schedules), writer, keys
+        self._own_momenta += own
+        self._epoch = epoch
+
+    def _release_momentum(self, keys: Sequence[str | None]) -> None:
+        """Puts the optimizer's own momentum back where a schedule that had one gives way to one that has none."""
+        own = zip(self._optimizer.param_groups, self._momentum_keys, self._own_momenta, keys, strict=False)
+        for (group, before, momentum, now), last in zip(own, self._writer.last_momentum(), strict=False):
+            if before is not None and now is None and last is not None and stands_as(momentum_in(group), last):
+                put_momentum(group, before, momentum)
+
+    def _writer_of(self, schedules: Sequence[Schedule]) -> tuple[_core.GroupWriter, list[str | None]]:
+        groups = zip(self._optimizer.param_groups, schedules, strict=True)
+        keys = [momentum_key(group, each, self._optimizer, i) for i, (group, each) in enumerate(groups)]
+        natives = [each._native for each in schedules]
+        return _core.GroupWriter(natives, [each._scale_fns for each in schedules], keys), keys
+
+    def _set_initial_lr(self) -> list[dict[str, Any]]:
+        """Notes the optimizer's own rates for other schedulers where none did; returns the groups it wrote to."""
+        for index, group in enumerate(self._optimizer.param_groups):
+            if "lr" not in group:
+                raise ValueError(f"{where(index)}{type(self._optimizer).__name__} has no 'lr' there to be set")
+        fresh = [group for group in self._optimizer.param_groups if "initial_lr" not in group]
+        for group in fresh:
+            group["initial_lr"] = detached(group["lr"])
+        return fresh
+
+    # --- the step -------------------------------------------------------------------------------------------------
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        """Writes the values of batch ``epoch``, or of the next: what torch's ``step()`` and ``SequentialLR`` call."""
+        step = self._epoch + 1 if epoch is None else checked_step(epoch)
+        if not self._writer.write(self._optimizer.param_groups, step):
+            self._admit_groups()
+            self._writer.write(self._optimizer.param_groups, step)
+        self._epoch = step
+
+    def _admit_groups(self) -> None:
+        """Gives groups that were added to the optimizer their schedules."""
+        groups = self._optimizer.param_groups
+        count = len(self._schedules)
+        if len(groups) < count:
+            raise ValueError(f"param_groups has {len(groups)} groups, of {count} that the scheduler was made for")
+        if len(groups) == count:
+            return
+        late = [self._arguments.of_late_group(groups[i], i) for i in range(count, len(groups))]
+        self._follow([*self._schedules, *late], self._epoch, write=False)
+        self._set_initial_lr()
+
+    @property
+    def last_epoch(self) -> int:
+        """The number of the batch whose values were last written, from 0; -1 before the first.
+
+        May be set: the next ``step()`` goes on from there. Back at -1, as ``SequentialLR`` sets it until the
+        scheduler's turn has come, the optimizer has its own momentum again.
+        """
+        return self._epoch
+
+    @last_epoch.setter
+    def last_epoch(self, value: int) -> None:
+        # Nested SequentialLRs count down more than once.
+        value = -1 if isinstance(value, int) and value < 0 else checked_step(value)
+        if value == -1 < self._epoch:
+            for group, key, own in zip(
+                self._optimizer.param_groups, self._momentum_keys, self._own_momenta, strict=False
+            ):
+                put_momentum(group, key, own)
+        self._epoch = value
+
+    # --- what it says ---------------------------------------------------------------------------------------------
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The optimizer whose groups it writes to."""
+        if sys._getframe(1).f_code is ChainedScheduler.__init__.__code__:
+            raise ValueError(
+                "ChainedScheduler multiplies learning rates, which CyclicLR sets: "
+                "use schedule=ScheduleSequence(...) or a decaying mode instead"
+            )
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Optimizer) -> None:
+        self._optimizer = optimizer
+
+    @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        """The schedule of each group. May be set to a schedule or a list of them: present values are written anew.
+
+        >>> import torch
+        >>> from clr_native import OneCycleSchedule
+        >>> optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(3))], momentum=0.9)
+        >>> scheduler = CyclicLR(optimizer, schedule=OneCycleSchedule(0.1, 100))
+        >>> scheduler.schedules = scheduler.schedules[0].extended(200)
+        >>> scheduler.schedules
+        (OneCycleSchedule(0.1, 200, pct_start=0.15),)
+        """
+        return tuple(self._schedules)
+
+    @schedules.setter
+    def schedules(self, schedule: PerGroupOf[Schedule]) -> None:
+        arguments = PerGroup({}, schedule)
+        self._follow(arguments.of_groups(len(self._optimizer.param_groups)), self._epoch, write=True)
+        self._arguments = arguments
+
+    @property
+    def base_lrs(self) -> list[float | Tensor]:
+        """The learning rate of each group at step 0."""
+        return [schedule(0).lr for schedule in self._schedules]
+
+    @base_lrs.setter
+    def base_lrs(self, value: object) -> None:
+        if "_epoch" in self.__dict__:  # not torch's constructor, which notes the initial_lr of the groups
+            raise AttributeError("base_lrs is what the schedules say: set schedules instead")
+
+    @property
+    def _last_lr(self) -> list[float | Tensor]:  # type: ignore[override]  # torch sets it only where we do not use it
+        return self.get_last_lr()
+
+    def get_last_lr(self) -> list[float | Tensor]:
+        """The learning rate that was last written to each group: a float, or a new tensor where it stands in one."""
+        groups = self._optimizer.param_groups
+        return [like(group["lr"], lr) for group, lr in zip(groups, self._writer.last_lr(), strict=False)]
+
+    def get_last_momentum(self) -> list[float | None]:
+        """The momentum, or beta1, that was last written to each group; None where the schedule has none."""
+        return self._writer.last_momentum()
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The learning rate of each group at ``last_epoch``, computed anew. Changes nothing."""
+        values = [schedule(max(self._epoch, 0)).lr for schedule in self._schedules]
+        return [like(group["lr"], lr) for group, lr in zip(self._optimizer.param_groups, values, strict=False)]
+
+    # --- saving and loading ---------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data: position and schedules, and the keys of torch's CyclicLR where that has such schedules."""
+        self._admit_groups()
+        rates = self._writer.last_lr()
+        groups = self._optimizer.param_groups
+        return {
+            **written_for_torch(self._schedules),
+            "schedules": [schedule._to_dict() for schedule in self._schedules],
+            "last_epoch": self._epoch,
+            "_step_count": self._step_count,
+            "_last_lr": rates,
+            # Another scheduler of a SequentialLR, or a hand, may have written since: then loading must not.
+            "in_charge": all(stands_as(g["lr"], lr) for g, lr in zip(groups, rates, strict=True)),
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on from a state of this class or of torch's CyclicLR, and write the values of its position to the groups.
+
+        The state's schedules win over the constructor's, but for a ``scale_fn``, which is not saved: the constructor's
+        is kept. The caller's dict is not changed. Raises TypeError or ValueError, with nothing changed, if the state
+        does not fit: other groups, or a schedule that needs a ``scale_fn`` where there is none.
+        """
+        missing = [name for name in ("last_epoch", "_step_count") if name not in state_dict]
+        if missing:
+            raise ValueError(f"state_dict has no {missing[0]!r}: it is not of a CyclicLR")
+        epoch = state_dict["last_epoch"]
+        if epoch != -1:
+            epoch = checked_step(epoch)
+        late = len(self._optimizer.param_groups) - len(self._schedules)
+        schedules = saved_schedules(state_dict, [*self._schedules, *[None] * late])
+        self._follow(schedules, epoch, write=state_dict.get("in_charge", True))
+        self._arguments.common = shared(schedules)
+        self._step_count = state_dict["_step_count"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_writer"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._writer, self._momentum_keys = self._writer_of(self._schedules)
+        self._writer.seek(max(self._epoch, 0))
+
+    # --- the momentum that the optimizer had ----------------------------------------------------------------------
+
+    def _found_momenta(self) -> list[Any]:
+        """What takes each group's momentum holds; what it held before where another CyclicLR has just written it."""
+        groups = self._optimizer.param_groups
+        latest = _latest.get(self._optimizer, lambda: None)()
+        found = [momentum_in(group) for group in groups]
+        if latest is None or len(latest._own_momenta) != len(groups):
+            return found
+        written = latest.get_last_momentum()
+        return [
+            own if last is not None and stands_as(value, last) else value
+            for value, last, own in zip(found, written, latest._own_momenta, strict=True)
+        ]
