@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
+from torch.optim.lr_scheduler import CyclicLR
 from torch.optim.optimizer import (
     Optimizer,
     ParamsT,
@@ -16,8 +17,12 @@ from torch.optim.optimizer import (
 from clr_native import _core
 from clr_native._checkpoint import complete_groups, own_tensors
 from clr_native._groups import SCHEDULE_FIELDS, ScheduleArguments, check_parameter, read_schedule
+from clr_native._interchange import groups_of, pair_of
 from clr_native.evaluation import checked_step
 from clr_native.schedules import Schedule
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Group = dict[str, Any]
 
@@ -105,6 +110,42 @@ class FusedCyclicSGD(Optimizer):
             "maximize": maximize,
         }
         super().__init__(params, defaults)
+
+    # --- beside torch's own pair ----------------------------------------------------------------------------------
+
+    @classmethod
+    def from_torch(cls, sgd: torch.optim.SGD, cyclic_lr: CyclicLR) -> Self:
+        """Take over a live ``torch.optim.SGD`` and its ``CyclicLR``: parameters, settings, momentum
+        buffers (the same tensors) and position.
+
+        The pair must not be stepped any more. Training goes on as it would have: bit for bit in float32, in float64 up
+        to the rounding of torch's own schedule. Raises TypeError for anything but such a pair, and ValueError for a
+        scheduler of another optimizer or step sizes that are not whole.
+
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> sgd = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
+        >>> opt = FusedCyclicSGD.from_torch(sgd, torch.optim.lr_scheduler.CyclicLR(sgd, 0.1, 0.5, step_size_up=4))
+        >>> opt.get_last_lr(), opt.get_last_momentum()
+        ([0.1], [0.9])
+        """
+        optimizer = cls(groups_of(sgd, cyclic_lr))
+        for parameter, entry in sgd.state.items():
+            optimizer.state[parameter] = dict(entry)
+        return optimizer
+
+    def to_torch(self) -> tuple[torch.optim.SGD, CyclicLR]:
+        """A ``torch.optim.SGD`` and its CyclicLR that go on from here, with the same parameters and buffers.
+
+        This optimizer must not be stepped any more. Raises ValueError where torch has no such schedule: other windows
+        or modes, or groups that differ in sizes, mode or position.
+
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> sgd, scheduler = FusedCyclicSGD([weight], base_lr=0.1, max_lr=0.5).to_torch()
+        >>> sgd.param_groups[0]["lr"], scheduler.last_epoch
+        (0.1, 0)
+        """
+        schedules = [self._schedule_of(group) for group in self.param_groups]
+        return pair_of(self.param_groups, schedules, self.state)
 
     # --- groups ---------------------------------------------------------------------------------------------------
 

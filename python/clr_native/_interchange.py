@@ -1,0 +1,78 @@
+"""A live torch.optim.SGD with its CyclicLR, taken over and given back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.optim.lr_scheduler import CyclicLR
+
+from clr_native._groups import SCHEDULE_FIELDS
+from clr_native._scheduler_state import saved_schedules, written_for_torch
+from clr_native.schedules import CyclicSchedule, Schedule
+
+Group = dict[str, Any]
+Pair = tuple[torch.optim.SGD, CyclicLR]
+
+# What SGD and the schedulers keep in a group for themselves.
+_TORCH_ONLY = ("lr", "initial_lr", "foreach", "fused", "capturable", "differentiable")
+_OURS_ONLY = ("schedule", "applied_steps", "skipped_steps")
+
+
+def groups_of(sgd: torch.optim.SGD, scheduler: CyclicLR) -> list[Group]:
+    """The parameter groups of a pair, as the constructor of ``FusedCyclicSGD`` takes them, at the pair's position."""
+    if not isinstance(sgd, torch.optim.SGD):
+        raise TypeError(f"sgd of type={type(sgd).__name__} must be a torch.optim.SGD")
+    if not isinstance(scheduler, CyclicLR):
+        raise TypeError(f"cyclic_lr of type={type(scheduler).__name__} must be a torch.optim.lr_scheduler.CyclicLR")
+    if scheduler.optimizer is not sgd:
+        raise ValueError("cyclic_lr must be the scheduler of this sgd, and not of another optimizer")
+    function = scheduler._scale_fn_custom
+    known = None if function is None else CyclicSchedule(0.0, 0.0, scale_fn=function)
+    schedules = saved_schedules(scheduler.state_dict(), [known] * len(sgd.param_groups))
+    groups = []
+    for group, schedule in zip(sgd.param_groups, schedules, strict=True):
+        dropped = {*_TORCH_ONLY, *SCHEDULE_FIELDS, *(("momentum",) if schedule._begins_with_momentum else ())}
+        kept = {name: value for name, value in group.items() if name not in dropped}
+        groups.append({**kept, "schedule": schedule, "applied_steps": scheduler.last_epoch})
+    return groups
+
+
+def pair_of(groups: Sequence[Group], schedules: Sequence[Schedule], state: Mapping[torch.Tensor, Group]) -> Pair:
+    """A torch pair that goes on where these groups stand, with the same buffers."""
+    positions = {group["applied_steps"] for group in groups}
+    if len(positions) != 1:
+        raise ValueError(f"applied_steps={sorted(positions)} must be the same in all groups: torch counts once for all")
+    if not written_for_torch(schedules):
+        raise ValueError(
+            f"schedule={schedules[0]!r}: torch's CyclicLR has triangular windows only, in the modes triangular, "
+            "triangular2 and exp_range, with the same sizes and mode in all groups"
+        )
+    cyclic = [schedule for schedule in schedules if isinstance(schedule, CyclicSchedule)]  # all of them
+    sgd = torch.optim.SGD([_torch_group(group) for group in groups], lr=0.0)
+    for parameter, entry in state.items():
+        sgd.state[parameter] = dict(entry)
+    for group, schedule in zip(sgd.param_groups, cyclic, strict=True):
+        group["initial_lr"] = schedule.base_lr  # without it torch takes no position
+    first = cyclic[0]
+    scheduler = CyclicLR(
+        sgd,
+        [each.base_lr for each in cyclic],
+        [each.max_lr for each in cyclic],
+        step_size_up=first.step_size_up,
+        step_size_down=first.step_size_down,
+        mode=first.mode,  # type: ignore[arg-type]  # one of torch's three, as written_for_torch has seen
+        gamma=first.gamma,
+        scale_fn=first.scale_fn,  # type: ignore[arg-type]  # of an int, where torch says float
+        scale_mode=first.scale_mode,  # type: ignore[arg-type]  # one of torch's two
+        cycle_momentum=first.cycle_momentum,
+        base_momentum=[each.base_momentum for each in cyclic],  # type: ignore[arg-type]  # torch takes lists
+        max_momentum=[each.max_momentum for each in cyclic],  # type: ignore[arg-type]
+        last_epoch=positions.pop() - 1,
+    )
+    return sgd, scheduler
+
+
+def _torch_group(group: Group) -> Group:
+    return {name: value for name, value in group.items() if name not in _OURS_ONLY}
