@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Optimizer
 
 from clr_native import CyclicLR, CyclicSchedule, RampSchedule
 from helpers import picture, raised
@@ -128,34 +128,6 @@ def test_groups_taken_out_are_missed() -> None:
 # --- what stands in a group -----------------------------------------------------------------------------------------
 
 
-def test_tensors_are_filled_in_place() -> None:
-    lr, beta = torch.tensor(7.0), torch.tensor(0.5)
-    optimizer = Adam(weights(1), lr=lr, betas=(beta, torch.tensor(0.75)), foreach=False)
-    (group,) = optimizer.param_groups
-    betas = group["betas"]
-    scheduler = CyclicLR(optimizer, schedule=CYCLE)
-    for step in range(6):
-        assert group["lr"] is lr
-        assert group["betas"] is betas
-        assert (lr.item(), beta.item()) == CYCLE(step)
-        (last,) = scheduler.get_last_lr()
-        assert isinstance(last, torch.Tensor)
-        assert last is not lr
-        assert torch.equal(last, lr)
-        advance(scheduler, optimizer)
-    assert group["initial_lr"].item() == 7.0
-
-
-def test_tensor_momentum_is_filled_in_place() -> None:
-    optimizer = sgd()
-    momentum = optimizer.param_groups[0]["momentum"] = torch.tensor(0.5)
-    scheduler = CyclicLR(optimizer, schedule=CYCLE)
-    assert optimizer.param_groups[0]["momentum"] is momentum
-    assert momentum.item() == 0.75
-    scheduler.last_epoch = -1
-    assert momentum.item() == 0.5
-
-
 @pytest.mark.parametrize("value", [np.float64(3), np.float32(3), 3, True])
 def test_numbers_of_other_types_are_replaced(value: Any) -> None:
     optimizer = sgd()
@@ -166,17 +138,6 @@ def test_numbers_of_other_types_are_replaced(value: Any) -> None:
     assert values(optimizer) == [CYCLE(1)]
     assert type(optimizer.param_groups[0]["lr"]) is float
     assert type(optimizer.param_groups[0]["momentum"]) is float
-
-
-def test_a_float_that_becomes_a_tensor_is_noticed_and_back() -> None:
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, schedule=CYCLE)
-    (group,) = optimizer.param_groups
-    for step, value in enumerate([torch.tensor(7.0), 7.0, torch.tensor(7.0)], start=1):
-        group["lr"] = value
-        advance(scheduler, optimizer)
-        assert (group["lr"] is value) == isinstance(value, torch.Tensor)
-        assert values(optimizer) == [CYCLE(step)]
 
 
 def test_groups_replaced_by_a_loaded_state_are_followed() -> None:

@@ -65,6 +65,18 @@ def test_betas_that_are_none_are_refused(betas: Any) -> None:
     assert picture(optimizer) == before
 
 
+@pytest.mark.parametrize("base", [tuple, list])
+def test_betas_that_cannot_be_read_raise_their_own_error(base: type) -> None:
+    def broken(self: object) -> None:
+        raise LookupError("no beta")
+
+    optimizer = adam()
+    scheduler = CyclicLR(optimizer, schedule=CYCLE)
+    optimizer.param_groups[0]["betas"] = type("Broken", (base,), {"__iter__": broken})((0.5, 0.75))
+    with pytest.raises(LookupError, match="no beta"):
+        scheduler._update_lr()
+
+
 @pytest.mark.parametrize(
     ("scale_fn", "message"),
     [

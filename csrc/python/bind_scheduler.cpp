@@ -131,6 +131,7 @@ class GroupWriter {
         target.betas = py::object();
       }
       writer_.fills_.clear();
+      writer_.filled_.clear();
       writer_.busy_ = false;
     }
     Busy(const Busy&) = delete;
@@ -153,7 +154,7 @@ class GroupWriter {
       Target& target = targets_[g];
       const Source& source = values_[target.source];
       if (target.version == 0 || target.version != version_of(target.group.ptr())) look_at(target, g);
-      if (target.lr_is_tensor) fills_.push_back({owned(item(target, keys().lr, g)), source.lr, {}});
+      if (target.lr_is_tensor) fill_later(item(target, keys().lr, g), "lr", source.lr, g);
       if (source.momentum && target.momentum_key != nullptr) read_momentum(target, source, g);
     }
   }
@@ -184,26 +185,40 @@ class GroupWriter {
   }
 
   void read_momentum(Target& target, const Source& source, std::size_t g) {
-    if (target.momentum_is_tensor) fills_.push_back({owned(item(target, keys().momentum, g)), source.momentum, {}});
+    if (target.momentum_is_tensor) fill_later(item(target, keys().momentum, g), "momentum", source.momentum, g);
     if (target.momentum_key != keys().betas) return;
     py::object betas = owned(target.written != nullptr ? target.written : item(target, keys().betas, g));
     if (!PyTuple_CheckExact(betas.ptr())) {
       target.replaces_floats = false;
       const bool is_sequence = PyTuple_Check(betas.ptr()) || PyList_Check(betas.ptr());
-      if (is_sequence) betas = py::reinterpret_steal<py::object>(PySequence_Tuple(betas.ptr()));
       if (!is_sequence) {
         throw py::type_error(group_name(g) + "betas=" + py::repr(betas).cast<std::string>() + " must be a tuple");
       }
+      betas = py::reinterpret_steal<py::object>(PySequence_Tuple(betas.ptr()));
+      if (!betas) throw py::error_already_set();  // of the __iter__ of a class of the user's
     }
     const Py_ssize_t size = PyTuple_GET_SIZE(betas.ptr());
     if (size == 0) throw py::value_error(group_name(g) + "betas=() must hold at least one");
     PyObject* const first = PyTuple_GET_ITEM(betas.ptr(), 0);
     target.replaces_floats = target.replaces_floats && PyFloat_CheckExact(first);
     if (is_tensor(first)) {
-      fills_.push_back({owned(first), source.momentum, {}});
+      fill_later(first, "betas[0]", source.momentum, g);
       return;
     }
     target.betas = with_first(betas, source.momentum, g == 0 ? py::object() : targets_[g - 1].betas);
+  }
+
+  // A tensor that groups share, as those that the optimizer was given for all of them, cannot hold two values.
+  void fill_later(PyObject* tensor, const char* name, const py::object& value, std::size_t g) {
+    fills_.push_back({owned(tensor), value, {}});
+    DLTensor view;
+    const void* const memory = TorchReader::get().read(tensor, view) ? data_of(view) : tensor;
+    const auto [first, is_new] = filled_.emplace(memory, std::pair(value, g));
+    if (is_new || PyFloat_AS_DOUBLE(first->second.first.ptr()) == PyFloat_AS_DOUBLE(value.ptr())) return;
+    throw py::value_error(group_name(g) + name + "=" + py::repr(value).cast<std::string>() +
+                          " cannot be put into a tensor that parameter group " + std::to_string(first->second.second) +
+                          " holds too, with " + py::repr(first->second.first).cast<std::string>() +
+                          ": give each group a tensor of its own");
   }
 
   // betas with another first number; the group before's where that is the same.
@@ -261,6 +276,7 @@ class GroupWriter {
   ScheduledValues values_;
   std::vector<Target> targets_;
   std::vector<Fill> fills_;
+  std::unordered_map<const void*, std::pair<py::object, std::size_t>> filled_;  // by memory: the value, and whose
   bool busy_ = false;
 };
 
