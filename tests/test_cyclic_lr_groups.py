@@ -115,6 +115,43 @@ def test_a_late_group_after_loading_joins_what_was_loaded() -> None:
     assert values(resumed) == [CYCLE(1)] * 2
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"schedule": RampSchedule(1, 2, 2)},
+        {"schedule": CyclicSchedule(1, 2, scale_fn=abs)},
+        {"max_lr": 9, "scale_fn": lambda cycle: 1.0},
+    ],
+)
+def test_what_a_late_group_brings_does_not_stay_in_the_optimizers_state(own: dict[str, Any]) -> None:
+    """A schedule or a function there could not be saved as plain data."""
+    twin = sgd(2)
+    saved = CyclicLR(twin, 1, 5).state_dict()
+    for join in (CyclicLR._update_lr, CyclicLR.state_dict, lambda each: each.load_state_dict(saved)):
+        optimizer = sgd()
+        scheduler = CyclicLR(optimizer, 1, 5)
+        add(optimizer, **own, mine=3)
+        join(scheduler)
+        assert optimizer.param_groups[1].keys() == twin.param_groups[1].keys() | {"mine"}
+        assert optimizer.param_groups[1]["initial_lr"] == 7.0
+
+
+def test_what_the_optimizer_calls_as_the_schedule_does_is_its_own() -> None:
+    """AdaBound has a gamma, and every group of it."""
+
+    class Bounded(SGD):
+        def __init__(self, params: Any) -> None:
+            super().__init__(params, lr=7.0, momentum=0.5)
+            self.defaults["gamma"] = 1e-3
+
+    optimizer = Bounded(weights(1))
+    scheduler = CyclicLR(optimizer, schedule=CYCLE)
+    add(optimizer)
+    advance(scheduler, optimizer)
+    assert values(optimizer) == [CYCLE(1)] * 2
+    assert optimizer.param_groups[1]["gamma"] == 1e-3
+
+
 def test_groups_taken_out_are_missed() -> None:
     optimizer = sgd(2)
     scheduler = CyclicLR(optimizer, 1, 5)

@@ -321,6 +321,19 @@ def test_pickle_and_deepcopy_go_on_alone(name: str, copied: Callable[[Any], Any]
     ]
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+def test_a_copy_made_before_a_late_group_has_joined(copied: Callable[[Any], Any]) -> None:
+    optimizer = sgd(2)
+    scheduler = CyclicLR(optimizer, [1, 2], [5, 10])
+    advance(scheduler, optimizer, 2)
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(3))], "base_lr": 3, "max_lr": 9})
+    for other_optimizer, other in (copied((optimizer, scheduler)), (optimizer, scheduler)):
+        assert len(other.get_last_lr()) == 2
+        advance(other, other_optimizer)
+        assert other.schedules[2] == CyclicSchedule(3, 9)
+        assert other.get_last_lr() == [group["lr"] for group in other_optimizer.param_groups]
+
+
 def test_a_checkpoint_file(tmp_path: Path) -> None:
     optimizer = adam(2)
     scheduler = CyclicLR(optimizer, **LISTS)

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch.optim import Optimizer
+
 from clr_native._groups import BOUNDS, SCHEDULE_FIELDS, check_schedule, flat_schedule, is_default
 from clr_native.schedules import Schedule
 
 
 def where(index: int) -> str:
     return f"parameter group {index}: "
+
+
+def own_arguments(group: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+    """What the dict of a late group says of its schedule. A name that the optimizer has too is the optimizer's."""
+    names = ("schedule", *SCHEDULE_FIELDS)
+    return {name: group[name] for name in names if name in group and name not in optimizer.defaults}
 
 
 class PerGroup:
@@ -41,9 +49,8 @@ class PerGroup:
             schedules.append(schedules[-1] if schedules and schedule == schedules[-1] else schedule)
         return schedules
 
-    def of_late_group(self, group: Mapping[str, Any], index: int) -> Schedule:
+    def of_late_group(self, own: dict[str, Any], index: int) -> Schedule:
         """The schedule of a group that was added later: what it says itself wins over what is the same for all."""
-        own = {name: group[name] for name in ("schedule", *SCHEDULE_FIELDS) if name in group}
         if "schedule" in own:
             schedule: Schedule = own.pop("schedule")
             check_schedule(schedule, own, where(index))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -21,7 +22,7 @@ from clr_native._group_values import (
     stands_as,
 )
 from clr_native._groups import SCHEDULE_FIELDS
-from clr_native._per_group import PerGroup, shared, where
+from clr_native._per_group import PerGroup, own_arguments, shared, where
 from clr_native._scheduler_state import saved_schedules, written_for_torch
 from clr_native.evaluation import checked_step
 from clr_native.optimizer import FusedCyclicSGD
@@ -54,7 +55,7 @@ class CyclicLR(LRScheduler):
         schedule: a schedule of any kind, or a list of one for each group, in place of the arguments above.
 
     A group that is added to the optimizer later joins at the next ``step()`` where all groups have the same schedule;
-    its dict may bring arguments of its own, and must where the constructor was given lists.
+    its dict may bring arguments of its own, and must where the constructor was given lists; they are taken out of it.
 
     ``load_state_dict`` takes states of this class and of torch's, whose class takes those of this one where it has such
     a schedule. A ``scale_fn`` is not saved: the constructor's is kept. After the end of a ``OneCycleSchedule``
@@ -113,13 +114,8 @@ class CyclicLR(LRScheduler):
         self._schedules = self._arguments.of_groups(len(optimizer.param_groups))
         self._writer, self._momentum_keys = self._writer_of(self._schedules)
         self._own_momenta = self._found_momenta()
-        fresh = self._set_initial_lr()
-        try:
+        with self._initial_lr_noted():
             super().__init__(optimizer, last_epoch)
-        except BaseException:
-            for group in fresh:
-                del group["initial_lr"]
-            raise
         _latest[optimizer] = weakref.ref(self)
 
     def _follow(self, schedules: Sequence[Schedule], epoch: int, write: bool) -> None:
@@ -128,14 +124,18 @@ class CyclicLR(LRScheduler):
         writer, keys = self._writer_of(schedules)
         late = range(len(self._own_momenta), len(groups))
         own = [momentum_in(groups[i]) for i in late]
-        if epoch == -1 or not write:
-            writer.seek(max(epoch, 0))
-        else:
-            writer.write(groups, epoch)
-            self._release_momentum(keys)
+        with self._initial_lr_noted():
+            if epoch == -1 or not write:
+                writer.seek(max(epoch, 0))
+            else:
+                writer.write(groups, epoch)
+                self._release_momentum(keys)
         self._schedules, self._writer, self._momentum_keys = list(schedules), writer, keys
         self._own_momenta += own
         self._epoch = epoch
+        for i in late:  # taken, as a schedule or a function in them could not be saved with the optimizer's state
+            for name in own_arguments(groups[i], self._optimizer):
+                del groups[i][name]
 
     def _release_momentum(self, keys: Sequence[str | None]) -> None:
         """Puts the optimizer's own momentum back where a schedule that had one gives way to one that has none."""
@@ -145,20 +145,27 @@ class CyclicLR(LRScheduler):
                 put_momentum(group, before, momentum)
 
     def _writer_of(self, schedules: Sequence[Schedule]) -> tuple[_core.GroupWriter, list[str | None]]:
-        groups = zip(self._optimizer.param_groups, schedules, strict=True)
+        # Copied or unpickled, a scheduler may find late groups that have not joined.
+        groups = zip(self._optimizer.param_groups[: len(schedules)], schedules, strict=True)
         keys = [momentum_key(group, each, self._optimizer, i) for i, (group, each) in enumerate(groups)]
         natives = [each._native for each in schedules]
         return _core.GroupWriter(natives, [each._scale_fns for each in schedules], keys), keys
 
-    def _set_initial_lr(self) -> list[dict[str, Any]]:
-        """Notes the optimizer's own rates for other schedulers where none did; returns the groups it wrote to."""
+    @contextlib.contextmanager
+    def _initial_lr_noted(self) -> Iterator[None]:
+        """Notes the optimizer's own rates for other schedulers where none did, unless what is done then fails."""
         for index, group in enumerate(self._optimizer.param_groups):
             if "lr" not in group:
                 raise ValueError(f"{where(index)}{type(self._optimizer).__name__} has no 'lr' there to be set")
         fresh = [group for group in self._optimizer.param_groups if "initial_lr" not in group]
         for group in fresh:
             group["initial_lr"] = detached(group["lr"])
-        return fresh
+        try:
+            yield
+        except BaseException:
+            for group in fresh:
+                del group["initial_lr"]
+            raise
 
     # --- the step -------------------------------------------------------------------------------------------------
 
@@ -178,9 +185,9 @@ class CyclicLR(LRScheduler):
             raise ValueError(f"param_groups has {len(groups)} groups, of {count} that the scheduler was made for")
         if len(groups) == count:
             return
-        late = [self._arguments.of_late_group(groups[i], i) for i in range(count, len(groups))]
+        own = [own_arguments(groups[i], self._optimizer) for i in range(count, len(groups))]
+        late = [self._arguments.of_late_group(each, i) for i, each in enumerate(own, count)]
         self._follow([*self._schedules, *late], self._epoch, write=False)
-        self._set_initial_lr()
 
     @property
     def last_epoch(self) -> int:
