@@ -214,11 +214,15 @@ def test_functions_that_do_not_fit(schedule: Schedule, scale_fn: Any, error: typ
         ({"kind": "sine"}, ValueError, "kind='sine' must be one of 'cyclic', 'one_cycle', 'ramp', 'sequence'"),
         ({"kind": None}, ValueError, "kind=None must be one of"),
         ({"kind": []}, ValueError, "kind=[] must be one of"),
-        ({"kind": "ramp"}, TypeError, "'start_lr'"),
+        ({}, ValueError, "base_lr is missing, which CyclicSchedule needs"),
+        ({"base_lr": 1}, ValueError, "max_lr is missing, which CyclicSchedule needs"),
+        ({"kind": "ramp"}, ValueError, "start_lr is missing, which RampSchedule needs"),
+        ({3: 4, "x": 5}, ValueError, "3=4 is not an argument of CyclicSchedule"),
         ({**RAMP.to_dict(), "gamma": 0.5}, ValueError, "gamma=0.5 is not an argument of RampSchedule"),
         ({**RAMP.to_dict(), "num_steps": 0}, ValueError, "num_steps=0"),
         ({**ONE.to_dict(), "max_lr": None}, TypeError, "max_lr=None"),
-        ({"kind": "sequence"}, TypeError, "segments=None must be a list of pairs"),
+        ({"kind": "sequence"}, ValueError, "segments is missing, which ScheduleSequence needs"),
+        ({"kind": "sequence", "segments": None}, TypeError, "segments=None must be a list of pairs"),
         ({"kind": "sequence", "segments": {}}, TypeError, "segments={} must be a list of pairs"),
         ({"kind": "sequence", "segments": []}, ValueError, "segments=[] must hold at least one pair"),
         ({"kind": "sequence", "segments": [5]}, TypeError, "segment 0: 5 must be a pair"),
@@ -232,6 +236,15 @@ def test_functions_that_do_not_fit(schedule: Schedule, scale_fn: Any, error: typ
 def test_from_dict_checks_what_it_is_given(d: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         from_dict(d)
+
+
+def test_a_users_own_class_does_not_take_the_place_of_ours() -> None:
+    class Own(CyclicSchedule):
+        pass
+
+    own = Own(1, 2)
+    assert type(Own.from_dict(own.to_dict())) is Own
+    assert type(from_dict(own.to_dict())) is CyclicSchedule
 
 
 def test_from_dict_of_one_kind_refuses_another() -> None:

@@ -36,15 +36,6 @@ def fields(schedule_class: type[Schedule]) -> Iterator[dataclasses.Field[Any]]:
             yield field
 
 
-def missing(schedule_class: type[Schedule], given: dict[str, Any]) -> list[str]:
-    """The names of arguments without a default that are not there."""
-    return [
-        field.name
-        for field in fields(schedule_class)
-        if field.default is dataclasses.MISSING and field.name not in given
-    ]
-
-
 def add_options(parser: Parser, schedule_class: type[Schedule]) -> None:
     """An option a field; what is not given is not in the namespace either."""
     formulas, documented = _documentation(schedule_class)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clr_native.cli.arguments import Fail, check_importable
-from clr_native.cli.schedule_arguments import FUNCTIONS, missing
+from clr_native.cli.schedule_arguments import FUNCTIONS
 from clr_native.schedules import Schedule, ScheduleSequence, from_dict
 
 HELP = """\
@@ -77,19 +77,9 @@ def _schedule(place: str, value: object) -> Schedule:
         if name in value:
             raise ValueError(f"{place}: {name}={value[name]!r} cannot be given in a file: functions need Python")
     try:
-        return _plain(value)
+        return from_dict(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{place}: {error}") from None
-
-
-def _plain(table: dict[str, Any]) -> Schedule:
-    kind = table.get("kind", "cyclic")
-    schedule_class = Schedule._kinds.get(kind) if isinstance(kind, str) else None
-    if schedule_class is not None:
-        lacking = missing(schedule_class, table)
-        if lacking:
-            raise ValueError(f"{lacking[0]} is missing, which {schedule_class.__name__} needs")
-    return from_dict(table)
 
 
 def _sequence(place: str, tables: list[Any]) -> ScheduleSequence:

@@ -49,7 +49,8 @@ class Schedule:
     _kinds: ClassVar[dict[str, type[Schedule]]] = {}
 
     def __init_subclass__(cls) -> None:
-        Schedule._kinds[cls._kind] = cls
+        if "_kind" in cls.__dict__:  # else a user's class, derived from one of ours
+            Schedule._kinds[cls._kind] = cls
 
     # --- what a kind of schedule says ---------------------------------------------------------------------------
 
@@ -200,9 +201,13 @@ class Schedule:
         kind = arguments.pop("kind", cls._kind)
         if kind != cls._kind:
             raise ValueError(f"kind={kind!r} must be {cls._kind!r} for a {cls.__name__}")
-        unknown = arguments.keys() - {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        unknown = sorted(arguments.keys() - {field.name for field in fields}, key=str)
         if unknown:
-            raise ValueError(f"{min(unknown)}={arguments[min(unknown)]!r} is not an argument of {cls.__name__}")
+            raise ValueError(f"{unknown[0]}={arguments[unknown[0]]!r} is not an argument of {cls.__name__}")
+        for field in fields:
+            if field.default is dataclasses.MISSING and field.name not in arguments:
+                raise ValueError(f"{field.name} is missing, which {cls.__name__} needs")
         return arguments
 
     @classmethod
