@@ -34,7 +34,7 @@ def test_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a.PNG", "a.svg"}
 
 
-@pytest.mark.parametrize("name", ["a.svg", "a.png"])
+@pytest.mark.parametrize("name", ["a.svg", "a.png", ".png"])
 def test_the_same_picture_is_the_same_file(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     made = []
     for _ in range(2):

@@ -209,6 +209,14 @@ def test_options_may_stand_before_the_kind(capsys: pytest.CaptureFixture[str]) -
             f"summary {CYCLIC} --epochs 3",
             "clr-native summary cyclic: the following arguments are required: --steps-per-epoch, --epochs",
         ),
+        (
+            "plot cyclic --base-lr 0 --max-lr 1 --step-size-up 9007199254740991",
+            f"clr-native plot cyclic: steps=range(0, {8 * (2**53 - 1)}) must be at most 2**32 steps",
+        ),
+        (
+            f"summary {CYCLIC} --steps-per-epoch {2**53} --epochs 1",
+            f"clr-native summary cyclic: steps_per_epoch={2**53} must be at most {2**53 - 1}",
+        ),
         (f"summary {CYCLIC} --epochs 0", "clr-native summary cyclic: epochs=0 must be at least 1"),
     ],
 )

@@ -157,6 +157,20 @@ def test_a_file_that_is_wrong_says_where(
     assert refused(f"{command} --toml a.toml", capsys).startswith(f"clr-native {command.split()[0]}: {words}")
 
 
+def tables(depth: int) -> str:
+    return "".join(f"[[x{'.segments' * i}]]\nn_steps = 9\n" for i in range(1, depth)) + "base_lr = 1\nmax_lr = 2\n"
+
+
+@pytest.mark.parametrize("text", [f"x = {'[' * 3000}{']' * 3000}", tables(700)])
+@pytest.mark.parametrize(
+    "command", ["plot", "plot --out a.png", "values --out a.csv", "summary --epochs 1 --steps-per-epoch 1"]
+)
+def test_a_file_nested_too_deeply(text: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.toml").write_text(text)
+    assert refused(f"{command} --toml a.toml", capsys) == "clr-native: schedules are nested too deeply"
+    assert [path.name for path in Path().iterdir()] == ["a.toml"]
+
+
 def test_files_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
     start = "clr-native values: toml="
     assert refused("values --toml no", capsys) == f"{start}no cannot be read (No such file or directory)"

@@ -167,6 +167,8 @@ def test_the_learning_rate_is_drawn_above_the_momentum_on_the_same_ground() -> N
         ([CYCLIC], {"steps": range(4, 4)}, ValueError, "steps=range(4, 4) must be at least one step"),
         ([CYCLIC], {"steps": range(-1, 4)}, ValueError, "steps=range(-1, 4) must be from 0 to 2**63 - 2"),
         ([CYCLIC], {"steps": 2**63}, ValueError, f"steps={2**63} must be from 0 to 2**63 - 2"),
+        ([CYCLIC], {"steps": 2**32 + 1}, ValueError, f"steps={2**32 + 1} must be at most 2**32 steps: every n-th"),
+        ([CYCLIC], {"steps": range(2**63 - 1)}, ValueError, f"steps=range(0, {2**63 - 1}) must be at most 2**32 steps"),
         ([CYCLIC], {"steps": 1.5}, TypeError, "steps=1.5 must be a count or a range"),
         ([CYCLIC], {"steps": True}, TypeError, "steps=True must be a count or a range"),
         ([CYCLIC], {"steps": [1, 2]}, TypeError, "steps=[1, 2] must be a count or a range"),

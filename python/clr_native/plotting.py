@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 # More parts than a picture of usual width has dots.
 _PARTS = 2048
-# Steps evaluated at a time: 16 MiB of values.
+# Steps evaluated at a time: 16 MiB of values, unless a single stretch has more.
 _AT_A_TIME = 2**20
+# All of them are evaluated: about a minute, and two gigabytes for the long stretches of a narrow picture.
+_MOST_STEPS = 2**32
 # Marks of cycles beyond this number say nothing more; and so many cycles are looked through for those to mark.
 _MOST_MARKS, _MOST_CYCLES = 100, 10**6
 
@@ -74,6 +76,8 @@ def _checked_range(steps: int | range) -> range:
         raise ValueError(f"steps={steps!r} must be at least one step")
     if shown[0] < 0 or shown[-1] > LARGEST_STEP:
         raise ValueError(f"steps={steps!r} must be from 0 to 2**63 - 2")
+    if len(shown) > _MOST_STEPS:
+        raise ValueError(f"steps={steps!r} must be at most 2**32 steps: every n-th are range(start, stop, n)")
     return shown
 
 
@@ -120,7 +124,7 @@ def plot_schedule(
     """Draw learning rates, and momenta where there are any, over the steps.
 
     The learning rate stands on the left axis; the momentum, dashed, on a second axis at the right. Faint lines mark
-    where cycles begin, up to 100 of them. Peaks are drawn however many steps there are. No window is opened:
+    where cycles begin, up to 100 of them. Every peak of up to 2**32 steps is drawn. No window is opened:
     ``plot_schedule(...).figure.savefig("schedule.png")`` writes a file, and ``ax=pyplot.gca()`` draws into pyplot's.
 
     Args:

@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `clr-native values ... | head`: what is left to print goes nowhere, without a word
         _forget_output()
         return 141
+    except RecursionError:  # of a TOML file
+        print("clr-native: schedules are nested too deeply", file=sys.stderr)
+        return 2
     except OSError as error:  # every file is the business of its command: what is left is standard output
         _forget_output()
         print(f"clr-native: cannot print ({error.strerror})", file=sys.stderr)

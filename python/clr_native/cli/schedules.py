@@ -28,6 +28,7 @@ from clr_native.cli.arguments import (
 from clr_native.cli.schedule_arguments import KINDS, add_options, made_from_options
 from clr_native.plotting import curves, plot_schedule
 from clr_native.schedules import CyclicSchedule, OneCycleSchedule, RampSchedule, Schedule, ScheduleSequence
+from clr_native.schedules._checks import LARGEST_SIZE
 
 # A schedule by its name in the TOML file, or by "" if options gave it.
 Named: TypeAlias = Mapping[str, Schedule]
@@ -36,6 +37,7 @@ Options: TypeAlias = Callable[[Parser, str | None], None]
 
 _STEP = whole_number(0, 2**63 - 2)
 _COUNT = whole_number(1, 2**63 - 2)
+_SIZE = whole_number(1, LARGEST_SIZE)
 # Steps whose values are written at a time.
 _AT_A_TIME = 8192
 
@@ -112,7 +114,7 @@ def _values_options(parser: Parser, default: str | None) -> None:
 
 def _summary_options(parser: Parser, default: str | None) -> None:
     for name in ("steps-per-epoch", "epochs"):
-        parser.add_argument(f"--{name}", action=Checked, check=_COUNT, default=default, metavar="N", help="of the run")
+        parser.add_argument(f"--{name}", action=Checked, check=_SIZE, default=default, metavar="N", help="of the run")
 
 
 def _schedules(arguments: argparse.Namespace) -> Named:
@@ -162,7 +164,8 @@ def _plot(arguments: argparse.Namespace) -> None:
     labels = list(schedules) if arguments.kind is None else None
     if arguments.out is not None:
         check_writable("out", arguments.out, fail)
-        picture = _picture(schedules, steps, labels, arguments.out.suffix[1:].lower(), fail)
+        form = arguments.out.name.lower().rpartition(".")[2]  # of a file named .png too
+        picture = _picture(schedules, steps, labels, form, fail)
         with whole_file("out", arguments.out, fail) as file:
             file.write(picture)
         return
