@@ -11,6 +11,7 @@
 #include "python/bindings.h"
 #include "python/collected.h"
 #include "python/dict_version.h"
+#include "python/group_dict.h"
 #include "python/scheduled_values.h"
 #include "python/tensor_view.h"
 
@@ -18,7 +19,6 @@ namespace clr {
 
 namespace {
 
-// Interned once: a dict finds them by identity.
 struct Keys {
   PyObject* lr = PyUnicode_InternFromString("lr");
   PyObject* momentum = PyUnicode_InternFromString("momentum");
@@ -154,7 +154,7 @@ class GroupWriter {
       Target& target = targets_[g];
       const Source& source = values_[target.source];
       if (target.version == 0 || target.version != version_of(target.group.ptr())) look_at(target, g);
-      if (target.lr_is_tensor) fill_later(item(target, keys().lr, g), "lr", source.lr, g);
+      if (target.lr_is_tensor) fill_later(group_item(target.group.ptr(), keys().lr, g), "lr", source.lr, g);
       if (source.momentum && target.momentum_key != nullptr) read_momentum(target, source, g);
     }
   }
@@ -162,11 +162,11 @@ class GroupWriter {
   void look_at(Target& target, std::size_t g) {
     target.version = 0;
     target.written = nullptr;
-    PyObject* const lr = item(target, keys().lr, g);
+    PyObject* const lr = group_item(target.group.ptr(), keys().lr, g);
     target.lr_is_tensor = is_tensor(lr);
     target.replaces_floats = PyFloat_CheckExact(lr);
     if (target.momentum_key != keys().momentum) return;
-    PyObject* const momentum = item(target, keys().momentum, g);
+    PyObject* const momentum = group_item(target.group.ptr(), keys().momentum, g);
     target.momentum_is_tensor = is_tensor(momentum);
     target.replaces_floats = target.replaces_floats && PyFloat_CheckExact(momentum);
   }
@@ -176,18 +176,11 @@ class GroupWriter {
     return !PyFloat_CheckExact(object) && TorchReader::get().is_tensor(object);
   }
 
-  // Borrowed from the group.
-  static PyObject* item(const Target& target, PyObject* key, std::size_t g) {
-    PyObject* const object = PyDict_GetItemWithError(target.group.ptr(), key);
-    if (object != nullptr) return object;
-    if (PyErr_Occurred()) throw py::error_already_set();
-    throw py::value_error(group_name(g) + "has lost its key '" + py::str(key).cast<std::string>() + "'");
-  }
-
   void read_momentum(Target& target, const Source& source, std::size_t g) {
-    if (target.momentum_is_tensor) fill_later(item(target, keys().momentum, g), "momentum", source.momentum, g);
+    PyObject* const group = target.group.ptr();
+    if (target.momentum_is_tensor) fill_later(group_item(group, keys().momentum, g), "momentum", source.momentum, g);
     if (target.momentum_key != keys().betas) return;
-    py::object betas = owned(target.written != nullptr ? target.written : item(target, keys().betas, g));
+    py::object betas = owned(target.written != nullptr ? target.written : group_item(group, keys().betas, g));
     if (!PyTuple_CheckExact(betas.ptr())) {
       target.replaces_floats = false;
       const bool is_sequence = PyTuple_Check(betas.ptr()) || PyList_Check(betas.ptr());
@@ -253,19 +246,15 @@ class GroupWriter {
     }
   }
 
-  static void set_item(PyObject* dict, PyObject* key, const py::object& value) {
-    if (PyDict_SetItem(dict, key, value.ptr()) != 0) throw py::error_already_set();
-  }
-
   void put(Target& target) {
     const Source& source = values_[target.source];
     PyObject* const group = target.group.ptr();
-    if (!target.lr_is_tensor) set_item(group, keys().lr, source.lr);
+    if (!target.lr_is_tensor) set_group_item(group, keys().lr, source.lr);
     if (source.momentum && target.momentum_key != nullptr) {
       if (target.betas) {
-        set_item(group, keys().betas, target.betas);
+        set_group_item(group, keys().betas, target.betas);
       } else if (target.momentum_key == keys().momentum && !target.momentum_is_tensor) {
-        set_item(group, keys().momentum, source.momentum);
+        set_group_item(group, keys().momentum, source.momentum);
       }
     }
     // Any other object may have run code at its end that changed the dict again.

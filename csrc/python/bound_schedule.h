@@ -12,6 +12,8 @@ namespace clr {
 
 namespace py = pybind11;
 
+constexpr std::uint64_t kLastStep = INT64_MAX - 1;
+
 // What is asked of a schedule at every step, without its memory: a group keeps one by value, beside what else it needs.
 struct ScheduleView {
   const Piece* pieces;

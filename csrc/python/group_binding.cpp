@@ -4,12 +4,12 @@
 #include <utility>
 
 #include "python/dict_version.h"
+#include "python/group_dict.h"
 
 namespace clr {
 
 namespace {
 
-// Keys are interned once: a dict finds them by identity.
 struct Keys {
   PyObject* params = PyUnicode_InternFromString("params");
   PyObject* schedule = PyUnicode_InternFromString("schedule");
@@ -27,14 +27,8 @@ const Keys& keys() {
   return k;
 }
 
-void set_item(PyObject* dict, PyObject* key, const py::object& value) {
-  if (PyDict_SetItem(dict, key, value.ptr()) != 0) throw py::error_already_set();
-}
-
 // Interned or not: keys that come out of a checkpoint need not be.
 bool same_key(PyObject* a, PyObject* b) { return a == b || (PyUnicode_Check(a) && PyUnicode_Compare(a, b) == 0); }
-
-constexpr std::uint64_t kLastStep = INT64_MAX - 1;
 
 bool same_bits(double a, double b) { return double_to_bits(a) == double_to_bits(b); }
 
@@ -112,16 +106,11 @@ void GroupBinding::forget() {
 
 // Owned: reading a number can run other code, which may take the object out of the group.
 py::object GroupBinding::item(PyObject* key) const {
-  PyObject* const object = PyDict_GetItemWithError(group_.ptr(), key);
-  if (object != nullptr) return py::reinterpret_borrow<py::object>(object);
-  if (PyErr_Occurred()) throw py::error_already_set();
-  throw py::value_error("parameter group " + std::to_string(index_) + " has lost its key '" +
-                        py::str(key).cast<std::string>() + "'");
+  return py::reinterpret_borrow<py::object>(group_item(group_.ptr(), key, index_));
 }
 
 std::string GroupBinding::name_value(PyObject* key, PyObject* object) const {
-  return "parameter group " + std::to_string(index_) + ": " + py::str(key).cast<std::string>() + "=" +
-         py::repr(object).cast<std::string>();
+  return group_name(index_) + py::str(key).cast<std::string>() + "=" + py::repr(object).cast<std::string>();
 }
 
 double GroupBinding::number(PyObject* key, PyObject* object) const {
@@ -204,9 +193,8 @@ void GroupBinding::read_settings() {
 
 void GroupBinding::require(bool ok, const char* name, double value, const char* must) const {
   if (ok) return;
-  throw py::value_error("parameter group " + std::to_string(index_) + ": " + name + "=" +
-                        py::repr(py::float_(value)).cast<std::string>() + " at applied_steps=" + std::to_string(step_) +
-                        " must be " + must);
+  throw py::value_error(group_name(index_) + name + "=" + py::repr(py::float_(value)).cast<std::string>() +
+                        " at applied_steps=" + std::to_string(step_) + " must be " + must);
 }
 
 void GroupBinding::read() {
@@ -242,7 +230,7 @@ py::object GroupBinding::shared(double value, double a, const py::object& object
 }
 
 void GroupBinding::warn_of_end() const {
-  const std::string message = "parameter group " + std::to_string(index_) + ": applied_steps=" + std::to_string(step_) +
+  const std::string message = group_name(index_) + "applied_steps=" + std::to_string(step_) +
                               " is past the end of its schedule, which holds its last value: extend it, or stop";
   if (PyErr_WarnEx(PyExc_UserWarning, message.c_str(), 1) != 0) throw py::error_already_set();
 }
@@ -269,8 +257,8 @@ void GroupBinding::prepare_next(const Scheduled& before) {
 }
 
 void GroupBinding::write_items() {
-  set_item(group_.ptr(), keys().lr, written_.lr);
-  if (written_.momentum) set_item(group_.ptr(), keys().momentum, written_.momentum);
+  set_group_item(group_.ptr(), keys().lr, written_.lr);
+  if (written_.momentum) set_group_item(group_.ptr(), keys().momentum, written_.momentum);
 }
 
 void GroupBinding::write() {
@@ -281,7 +269,7 @@ void GroupBinding::write() {
   step_ = written_.step;
   step_object_ = written_.step_object;
   current_ = written_.value;
-  set_item(group_.ptr(), keys().applied_steps, written_.step_object);
+  set_group_item(group_.ptr(), keys().applied_steps, written_.step_object);
   write_items();
   if (!same_keys) return forget();
   if (untouched) {

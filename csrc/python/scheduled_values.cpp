@@ -3,12 +3,11 @@
 #include <algorithm>
 
 #include "cpu/isa.h"
+#include "python/group_dict.h"
 
 namespace clr {
 
 namespace {
-
-constexpr std::uint64_t kLastStep = INT64_MAX - 1;
 
 bool is_one_policy(const ScheduleView& schedule) {
   return schedule.count == 1 && schedule.pieces->last >= kLastStep &&

@@ -11,8 +11,6 @@
 
 namespace clr {
 
-inline std::string group_name(std::size_t group) { return "parameter group " + std::to_string(group) + ": "; }
-
 // A schedule that one group or several follow.
 struct Source {
   py::object schedule, scale_fns;
