@@ -45,6 +45,26 @@ def test_tensor_initial_lr_is_a_copy() -> None:
     assert optimizer.param_groups[0]["initial_lr"].item() == 7.0
 
 
+# Groups that got one lr tensor from the optimizer all run at the last one's rate.
+
+
+def rates_of_a_shared_tensor(kind: Any) -> list[float]:
+    optimizer = sgd(2, lr=torch.tensor(7.0))
+    kind(optimizer, [0.25, 0.5], 1.0)
+    return rates(optimizer)
+
+
+def test_groups_that_share_a_tensor_are_refused_two_rates() -> None:
+    with pytest.raises(ValueError, match="give each group a tensor of its own"):
+        rates_of_a_shared_tensor(CyclicLR)
+
+
+def test_torch_gives_all_groups_the_last_rate() -> None:
+    if rates_of_a_shared_tensor(lr_scheduler.CyclicLR) == [0.25, 0.5]:
+        mended("one lr tensor for all groups")
+    assert rates_of_a_shared_tensor(lr_scheduler.CyclicLR) == [0.5, 0.5]
+
+
 # add_param_group after construction: ValueError at the next step.
 
 
