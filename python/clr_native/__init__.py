@@ -6,6 +6,7 @@ from clr_native._core import build_info
 from clr_native.evaluation import evaluate
 from clr_native.optimizer import FusedCyclicSGD
 from clr_native.plotting import plot_schedule
+from clr_native.range_test import LearningRateBounds, RangeTestResult, lr_range_test
 from clr_native.scheduler import CyclicLR
 from clr_native.schedules import (
     CyclicSchedule,
@@ -21,11 +22,14 @@ __all__ = [
     "CyclicLR",
     "CyclicSchedule",
     "FusedCyclicSGD",
+    "LearningRateBounds",
     "OneCycleSchedule",
     "RampSchedule",
+    "RangeTestResult",
     "ScheduleSequence",
     "ScheduleValue",
     "build_info",
     "evaluate",
+    "lr_range_test",
     "plot_schedule",
 ]

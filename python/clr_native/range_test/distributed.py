@@ -1,0 +1,29 @@
+"""What ranks agree on: the mean of what each of them has measured."""
+
+from __future__ import annotations
+
+import torch
+
+
+def is_distributed() -> bool:
+    """Is there an initialised process group with more than one rank?"""
+    distributed = torch.distributed
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def is_first_rank() -> bool:
+    """The rank that shows progress."""
+    return not is_distributed() or torch.distributed.get_rank() == 0
+
+
+def mean_over_ranks(*values: float) -> tuple[float, ...]:
+    """The means over all ranks, the same bits on each of them; without a process group the values themselves.
+
+    Every rank must call it. Summed in float64; a NaN on one rank is a NaN on all.
+    """
+    if not is_distributed():
+        return values
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(total)
+    return tuple((total / torch.distributed.get_world_size()).tolist())

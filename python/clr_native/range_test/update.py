@@ -1,0 +1,142 @@
+"""One update of a range test, in each of the ways in which a user may put it, and the loss on validation data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from clr_native.range_test.batches import Batches, Device, to_device
+from clr_native.range_test.distributed import mean_over_ranks
+
+LossFn: TypeAlias = Callable[[Any, Any], Tensor]
+Metric: TypeAlias = Callable[..., Any]
+StepFn: TypeAlias = Callable[[Any], Tensor]
+TrainStep: TypeAlias = Callable[[Any], Any]
+
+
+class Scaler(Protocol):
+    """What is asked of a GradScaler."""
+
+    def scale(self, outputs: Tensor) -> Tensor: ...
+    def step(self, optimizer: Optimizer) -> Any: ...
+    def update(self) -> None: ...
+
+
+class Measured(NamedTuple):
+    """Loss and metric of an update's batches, or means over the validation data; the metric is NaN without one."""
+
+    loss: float
+    metric: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The user's side of the training loop."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    loss_fn: LossFn | None
+    metric: Metric | None
+    step_fn: StepFn | None
+    train_step: TrainStep | None
+    scaler: Scaler | None
+    accumulate: int
+
+    def update(self, batches: Batches, *, measure: bool) -> Measured:
+        """Train on the next batches, and `measure` the metric on them, if there is one.
+
+        After a loss that is not finite, on any rank, nothing is updated.
+        """
+        if self.train_step is not None:
+            batch = batches.next()
+            metric = self._metric_of_batch(batch) if measure else math.nan
+            return Measured(*mean_over_ranks(float(self.train_step(batch)), metric))
+        self.optimizer.zero_grad()
+        measured = []
+        for _ in range(self.accumulate):
+            loss, metric = self._forward(batches.next(), measure)
+            measured.append((float(loss.detach()), metric))
+            share = loss / self.accumulate if self.accumulate > 1 else loss
+            share = share if self.scaler is None else self.scaler.scale(share)
+            share.backward()  # type: ignore[no-untyped-call]
+        mean = Measured(*mean_over_ranks(*_means(measured)))
+        if math.isfinite(mean.loss):
+            if self.scaler is None:
+                self.optimizer.step()
+            else:
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+        return mean
+
+    def validate(self, loader: Iterable[Any], device: Device | None) -> Measured:
+        """Means over the batches of `loader`, in eval mode and without gradients."""
+        with _evaluating(self.model):
+            measured = []
+            for batch in loader:
+                loss, metric = self._forward(to_device(batch, device), measure=True)
+                measured.append((float(loss.detach()), metric))
+        if not measured:
+            raise ValueError(f"val_loader={loader!r} gives no batch: pass a DataLoader or a list of batches")
+        return Measured(*mean_over_ranks(*_means(measured)))
+
+    def _forward(self, batch: Any, measure: bool) -> tuple[Tensor, float]:
+        if self.step_fn is not None:
+            metric = self._metric_of_batch(batch) if measure else math.nan
+            return _checked_loss(self.step_fn(batch), "step_fn(batch)"), metric
+        assert self.loss_fn is not None  # one of the two is there: the arguments have been checked
+        inputs, targets = _pair(batch)
+        outputs = self.model(inputs)
+        loss = _checked_loss(self.loss_fn(outputs, targets), "loss_fn(outputs, targets)")
+        if not measure or self.metric is None:
+            return loss, math.nan
+        with torch.no_grad():
+            return loss, float(self.metric(outputs, targets))
+
+    def _metric_of_batch(self, batch: Any) -> float:
+        """With step_fn and train_step the outputs are the user's: the metric gets the batch."""
+        if self.metric is None:
+            return math.nan
+        with _evaluating(self.model):
+            return float(self.metric(batch))
+
+
+def _means(measured: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    losses, metrics = zip(*measured, strict=True)
+    return sum(losses) / len(measured), sum(metrics) / len(measured)
+
+
+def _pair(batch: Any) -> tuple[Any, Any]:
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    kind = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list, dict)) else type(batch).__name__
+    raise TypeError(
+        f"loader gives a {kind} where (inputs, targets) is expected: pass step_fn=, which gets the batch "
+        "and returns the loss"
+    )
+
+
+def _checked_loss(loss: object, source: str) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        shape = f" of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else ""
+        raise TypeError(f"{source} gives a {type(loss).__name__}{shape}: it must be a tensor with one element")
+    return loss.reshape(())
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; afterwards every submodule is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,1 @@
+"""Answers of other packages, kept with the scripts that asked for them."""

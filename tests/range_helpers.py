@@ -1,0 +1,54 @@
+"""What the tests of the range test share: a small model with everything that can be disturbed, and batches for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Batch = tuple[Tensor, Tensor]
+
+
+def batches(count: int = 7, size: int = 8, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Batch]:
+    """Inputs [size, 4] and targets [size, 2] of a linear rule with noise."""
+    generator = torch.Generator().manual_seed(seed)
+    rule = torch.tensor([[1.0, -2.0], [0.5, 0.3], [0.0, 1.0], [2.0, 0.1]], dtype=dtype)
+    made = []
+    for _ in range(count):
+        inputs = torch.randn(size, 4, generator=generator, dtype=dtype)
+        made.append((inputs, inputs @ rule + 0.1 * torch.randn(size, 2, generator=generator, dtype=dtype)))
+    return made
+
+
+class Network(nn.Module):
+    """With BatchNorm statistics, dropout, and a part that is frozen and in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 6)
+        self.norm = nn.BatchNorm1d(6)
+        self.dropout = nn.Dropout(0.2)
+        self.frozen = nn.Linear(6, 6).requires_grad_(False)
+        self.frozen_norm = nn.BatchNorm1d(6).eval()
+        self.last = nn.Linear(6, 2)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        hidden = self.dropout(self.norm(self.first(inputs)).tanh())
+        outputs: Tensor = self.last(self.frozen_norm(self.frozen(hidden)))
+        return outputs
+
+
+def network() -> Network:
+    """Always the same."""
+    torch.manual_seed(0)
+    return Network()
+
+
+def mse(outputs: Tensor, targets: Tensor) -> Tensor:
+    return nn.functional.mse_loss(outputs, targets)
+
+
+def quick(**settings: Any) -> dict[str, Any]:
+    """A short test."""
+    return {"num_steps": 6, "start_lr": 1e-3, "end_lr": 1e-1, **settings}
