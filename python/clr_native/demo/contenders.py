@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from torch import nn
 from torch.optim import SGD, Optimizer
@@ -12,21 +12,30 @@ from torch.optim.lr_scheduler import CyclicLR
 
 from clr_native import FusedCyclicSGD
 
-BASE_LR, MAX_LR = 0.002, 0.08
 BASE_MOMENTUM, MAX_MOMENTUM = 0.85, 0.95
 MODE: Final = "triangular2"
 WEIGHT_DECAY = 1e-3
 NESTEROV = True
 
+
+class Bounds(NamedTuple):
+    """The rates between which lr cycles."""
+
+    base_lr: float
+    max_lr: float
+
+
+TUNED = Bounds(0.002, 0.08)
+
 # The optimizer, and what the loop calls after `backward()`.
 Lines: TypeAlias = tuple[Optimizer, Callable[[], object]]
 
 
-def _fused(parameters: Iterable[nn.Parameter], step_size: int) -> Lines:
+def _fused(parameters: Iterable[nn.Parameter], step_size: int, bounds: Bounds) -> Lines:
     optimizer = FusedCyclicSGD(
         parameters,
-        base_lr=BASE_LR,
-        max_lr=MAX_LR,
+        base_lr=bounds.base_lr,
+        max_lr=bounds.max_lr,
         step_size_up=step_size,
         mode=MODE,
         base_momentum=BASE_MOMENTUM,
@@ -37,10 +46,10 @@ def _fused(parameters: Iterable[nn.Parameter], step_size: int) -> Lines:
     return optimizer, optimizer.step
 
 
-def _torch(parameters: Iterable[nn.Parameter], step_size: int) -> Lines:
+def _torch(parameters: Iterable[nn.Parameter], step_size: int, bounds: Bounds) -> Lines:
     optimizer = SGD(
         parameters,
-        lr=BASE_LR,
+        lr=bounds.base_lr,
         momentum=MAX_MOMENTUM,
         weight_decay=WEIGHT_DECAY,
         nesterov=NESTEROV,
@@ -48,8 +57,8 @@ def _torch(parameters: Iterable[nn.Parameter], step_size: int) -> Lines:
     )
     scheduler = CyclicLR(
         optimizer,
-        base_lr=BASE_LR,
-        max_lr=MAX_LR,
+        base_lr=bounds.base_lr,
+        max_lr=bounds.max_lr,
         step_size_up=step_size,
         mode=MODE,
         base_momentum=BASE_MOMENTUM,
@@ -69,8 +78,8 @@ class Contender:
 
     library: str
     calls: str
-    lines: Callable[[Iterable[nn.Parameter], int], Lines]
-    """(parameters, steps from bottom to peak) to optimizer and calls."""
+    lines: Callable[[Iterable[nn.Parameter], int, Bounds], Lines]
+    """(parameters, steps from bottom to peak, bounds) to optimizer and calls."""
 
 
 CLR_NATIVE = Contender("clr_native", "FusedCyclicSGD.step()", _fused)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from clr_native.demo.contenders import Contender
+from clr_native.demo.contenders import TUNED, Bounds, Contender
 from clr_native.demo.data import Digits
 from clr_native.demo.network import convolutional_network
 
@@ -50,6 +50,7 @@ def train(
     contender: Contender,
     epochs: int,
     seed: int,
+    bounds: Bounds = TUNED,
     *,
     on_step: Callable[[Run], None],
     on_epoch: Callable[[Run], None],
@@ -58,7 +59,7 @@ def train(
     torch.manual_seed(seed)
     network = convolutional_network(digits.side)
     run = Run(contender.library, network, steps_per_epoch(digits))
-    optimizer, step = contender.lines(network.parameters(), EPOCHS_PER_CYCLE // 2 * run.steps_per_epoch)
+    optimizer, step = contender.lines(network.parameters(), EPOCHS_PER_CYCLE // 2 * run.steps_per_epoch, bounds)
     group = optimizer.param_groups[0]
     for _ in range(epochs):
         for images, labels in digits.batches(BATCH_SIZE):

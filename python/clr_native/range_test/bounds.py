@@ -10,6 +10,7 @@ import numpy as np
 
 from clr_native.evaluation import FloatArray
 from clr_native.range_test.descent import FEWEST_POINTS, Descent, find_descent, rate_at
+from clr_native.range_test.stopping import WINDOW
 from clr_native.schedules._checks import number
 
 # The bounds hold the middle half of the descent: where a quarter of it has been made, and where three quarters have.
@@ -69,10 +70,10 @@ def _check_descent(descent: Descent, lr: FloatArray, losses: FloatArray, ratio: 
     size = float(np.nanmax(np.abs(losses)))
     least = (LEAST_DROP + LEAST_DROP_OF_FEW / len(descent.curve)) * descent.noise
     if descent.drop <= max(least, LEAST_SHARE * size):
-        rise = float(np.nanmax(losses)) - descent.top
-        if rise > max(2.0 * least, LEAST_SHARE * size):
+        rise = float(np.median(losses[~np.isnan(losses)][-WINDOW:])) - descent.top
+        if rise > max(LEAST_DROP * descent.noise, LEAST_SHARE * size):
             raise NoAnswerError(
-                f"no bounds: {name} never falls, it only gets worse (from {descent.top:.6g} by {rise:.6g}): lower "
+                f"no bounds: {name} never falls, it only gets worse (from {descent.top:.6g} on): lower "
                 f"start_lr={lr[0]:.6g}; if that does not help, this model has nothing to learn from these batches"
             )
         raise NoAnswerError(
@@ -82,7 +83,8 @@ def _check_descent(descent: Descent, lr: FloatArray, losses: FloatArray, ratio: 
     middle = descent.slope(descent.step_at(STARTED), descent.step_at(SLOWED))
     stretch = max((len(descent.curve) - 1) / 40.0, 1.0)
     end = len(descent.curve) - 1.0
-    if descent.slope(end - stretch, end) < FASTEST_AT_END * middle:
+    turns_up = len(descent.curve) < len(losses)
+    if not turns_up and descent.slope(end - stretch, end) < FASTEST_AT_END * middle:
         raise NoAnswerError(
             f"no bounds: {name} falls ever faster up to the end of the test, "
             f"lr={lr[len(descent.curve) - 1]:.6g}: raise end_lr"

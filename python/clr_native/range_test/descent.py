@@ -17,6 +17,7 @@ import numpy as np
 
 from clr_native.evaluation import FloatArray
 from clr_native.range_test.smooth import smooth
+from clr_native.range_test.stopping import WINDOW, range_of
 
 MOST_BENDS: Final = 48
 # The fit ends where the loss has risen by this share of its fall: divergence must not shape it.
@@ -87,10 +88,24 @@ def _remembered(losses: bytes) -> Descent:
     return fit_descent(np.frombuffer(losses))
 
 
+def capped(losses: FloatArray) -> FloatArray:
+    """Without the heights of divergence: no loss further above the first ones than the best is below them.
+
+    Levels are running medians of five, as those that end a test. A loss of a million says no more than that it has
+    diverged, but would bend any curve that is fitted to it.
+    """
+    taken = losses[~np.isnan(losses)]
+    if len(taken) < WINDOW:
+        return losses
+    levels = np.median(np.lib.stride_tricks.sliding_window_view(taken, WINDOW), axis=1)
+    start, noise = float(levels[0]), float(np.median(np.abs(np.diff(taken))))
+    return np.minimum(losses, start + range_of(start, float(levels.min()), noise))
+
+
 def fit_descent(losses: FloatArray) -> Descent:
     """The descent in `losses` [n], at equal distances; NaN marks one that is missing. At least 8 must be there."""
-    end = _end_of_fit(losses)
-    losses = losses[:end]
+    losses = capped(losses)
+    losses = losses[: _end_of_fit(losses)]
     smoothed, variance = smooth(losses)
     taken = ~np.isnan(losses)
     bends = min(MOST_BENDS, int(taken.sum()) - 2)

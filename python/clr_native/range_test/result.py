@@ -15,7 +15,7 @@ import numpy as np
 
 from clr_native.evaluation import FloatArray
 from clr_native.range_test.bounds import LearningRateBounds, NoAnswerError, checked_ratio, interval, read_bounds
-from clr_native.range_test.descent import FEWEST_POINTS, find_descent
+from clr_native.range_test.descent import FEWEST_POINTS, capped, find_descent
 from clr_native.range_test.smooth import smooth
 from clr_native.range_test.suggest import RULES, steep
 from clr_native.schedules import CyclicSchedule
@@ -85,8 +85,17 @@ class RangeTestResult:
 
     @functools.cached_property
     def smoothed_loss(self) -> FloatArray:
-        """[S], the validation loss, or else the training loss, smoothed without lag (see ``range_test/smooth.py``)."""
-        return smooth(self.loss if self.val_loss is None else self.val_loss).curve
+        """[S], the validation loss, or else the training loss, smoothed without lag (see ``range_test/smooth.py``).
+
+        Losses are capped before, and repetitions averaged after that: the height of divergence would bend the curve.
+        """
+        return smooth(_mean(self._capped_losses)).curve
+
+    @functools.cached_property
+    def _capped_losses(self) -> FloatArray:
+        """[R, S], what the model is judged by if there is no metric."""
+        rows = self.losses if self.val_losses is None else self.val_losses
+        return np.array([capped(row) for row in rows]).reshape(rows.shape)
 
     @functools.cached_property
     def smoothed_metric(self) -> FloatArray | None:
@@ -112,7 +121,7 @@ class RangeTestResult:
         if method == "smith":
             return self.bounds().max_lr
         if method == "steep":
-            losses = self.loss if self.val_loss is None else self.val_loss
+            losses = _mean(self._capped_losses)
             if (~np.isnan(losses)).sum() < FEWEST_POINTS:
                 raise ValueError(
                     f"method='steep' needs at least {FEWEST_POINTS} points: the test ended at: {self.stopped}"
@@ -135,7 +144,7 @@ class RangeTestResult:
         """
         ratio = checked_ratio(ratio)
         rows, name = self._read_from()
-        base_lr, max_lr = read_bounds(self.lr, rows.mean(axis=0), ratio, name, self.stopped)
+        base_lr, max_lr = read_bounds(self.lr, _mean(rows), ratio, name, self.stopped)
         singly = [self._read_singly(row, ratio, name) for row in rows] if len(rows) > 1 else []
         answers = [each for each in singly if each is not None]
         return LearningRateBounds(
@@ -152,9 +161,7 @@ class RangeTestResult:
         """What the bounds are read from, [R, S], falling where the model learns, and what it is called."""
         if self.metrics is not None:
             return -self.metrics, "the negated metric"
-        if self.val_losses is not None:
-            return self.val_losses, "the validation loss"
-        return self.losses, "the loss"
+        return self._capped_losses, "the loss" if self.val_losses is None else "the validation loss"
 
     def schedule(self, *, step_size_up: int, ratio: float | None = None, **settings: Any) -> CyclicSchedule:
         """A schedule between the bounds. ``step_size_up`` is in steps, 2 to 10 epochs of them in the paper.

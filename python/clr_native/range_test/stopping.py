@@ -9,6 +9,11 @@ from collections import deque
 WINDOW = 5
 
 
+def range_of(start: float, best: float, noise: float) -> float:
+    """How far a loss has come down, or what stands in for it where it has not."""
+    return max(start - best, 6.0 * noise, abs(start) / 100.0)
+
+
 class Divergence:
     """Has the loss risen far above its best, measured by how far it had come down?
 
@@ -38,7 +43,7 @@ class Divergence:
             self._start = level
         self._best = min(self._best, level)
         noise = statistics.median(self._differences)
-        span = max(self._start - self._best, 6.0 * noise, abs(self._start) / 100.0)
+        span = range_of(self._start, self._best, noise)
         if level <= self._best + self._factor * span:
             return None
         return (

@@ -1,0 +1,45 @@
+"""`clr-native find`: its arguments, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from clr_native.cli.arguments import Checked, Parser, whole_number
+from clr_native.cli.demo import add_run_arguments, check_run_arguments
+from clr_native.range_test.bounds import NoAnswerError
+
+
+def add(parser: Parser) -> None:
+    add_run_arguments(parser, Path("clr-native-find.png"))
+    parser.add_argument(
+        "--repeats",
+        action=Checked,
+        check=whole_number(1, 1000),
+        default=3,
+        metavar="N",
+        help="how many times the test is run, for a mean and intervals (default 3)",
+    )
+    parser.set_defaults(run=_run, fail=parser.error)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    check_run_arguments(arguments)
+
+    from clr_native.demo import find
+
+    try:
+        find.run(
+            arguments.data,
+            seed=arguments.seed,
+            threads=arguments.threads,
+            repeats=arguments.repeats,
+            png=arguments.out,
+            json=arguments.json,
+        )
+    except BrokenPipeError:
+        raise
+    except NoAnswerError as error:
+        arguments.fail(str(error))
+    except OSError as error:  # the disk has filled up, or a folder is gone, since the check above
+        arguments.fail(str(error))
