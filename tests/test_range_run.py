@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import math
+import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+import rich.console
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
@@ -134,7 +137,7 @@ def test_ratios_between_groups_are_kept(kind: str, rates: list[float], ratios: l
     assert seen == result.group_lr.T.tolist()
 
 
-# --- what a batch may be, and who trains ----------------------------------------------------------------------------
+# --- what a batch may be, and who trains ---------------------------------------------------------------------------
 
 
 def test_step_fn_takes_any_batch() -> None:
@@ -200,7 +203,7 @@ def test_modes_are_those_found_and_a_model_in_eval_mode_is_trained() -> None:
     assert seen == [(True, True, False)] * 6 + [(True, True, True)] * 6
 
 
-# --- metric and validation --------------------------------------------------------------------------------------------
+# --- metric and validation -------------------------------------------------------------------------------------------
 
 
 def negative_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -259,7 +262,7 @@ def test_validation_is_the_mean_over_its_loader_after_the_update() -> None:
     assert result.val_loss[3] == sum(mse(twin(x), y).item() for x, y in DATA[:2]) / 2
 
 
-# --- repetitions ------------------------------------------------------------------------------------------------------
+# --- repetitions -----------------------------------------------------------------------------------------------------
 
 
 def test_repeats_start_from_the_same_weights_with_further_batches() -> None:
@@ -289,7 +292,7 @@ def test_of_repeats_of_different_lengths_the_common_part_is_kept() -> None:
     assert result.stopped.startswith("repeat 2 of 3: loss=nan is not finite at step 3, lr=0.0158489")
 
 
-# --- when it ends -----------------------------------------------------------------------------------------------------
+# --- when it ends ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -359,7 +362,7 @@ def test_one_ragged_batch_and_noise_do_not_end_it() -> None:
     assert ends_at(np.full(100, 0.5)) is None
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------
+# --- what is refused -------------------------------------------------------------------------------------------------
 
 
 def one_walk() -> Iterator[Batch]:
@@ -436,3 +439,30 @@ def test_the_result_makes_a_schedule() -> None:
         bounds.base_lr, bounds.max_lr, step_size_up=300, mode="triangular2"
     )
     assert result.suggest() == result.suggest("smith") == bounds.max_lr
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+def test_progress_is_shown_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = linear()
+    sgd = SGD(model.parameters(), lr=1.0)
+    lr_range_test(model, sgd, mse, DATA, **quick())
+    assert capsys.readouterr() == ("", "")
+
+    terminal = io.StringIO()
+    console = rich.console.Console(file=terminal, force_terminal=True, width=100)
+    monkeypatch.setattr(rich.console, "Console", lambda **_: console)
+    lr_range_test(model, sgd, mse, DATA, progress=False, **quick())
+    assert terminal.getvalue() == ""
+    lr_range_test(model, sgd, mse, DATA, **quick())
+    assert "6/6" in terminal.getvalue()
+    assert "lr 1.00e-01" in terminal.getvalue()
+
+
+def test_without_rich_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    model = linear()
+    assert len(lr_range_test(model, SGD(model.parameters(), lr=1.0), mse, DATA, **quick()).lr) == 6
