@@ -158,10 +158,33 @@ def test_interval_over_repeats() -> None:
     singly = [RangeTestResult(lr, lr[None], row[None], None, None, "").bounds() for row in rows]
     assert bounds.base_lr_interval == (min(each.base_lr for each in singly), max(each.base_lr for each in singly))
     assert bounds.max_lr_interval == (min(each.max_lr for each in singly), max(each.max_lr for each in singly))
-    assert bounds.base_lr_interval[0] < bounds.base_lr < bounds.base_lr_interval[1]
+    assert bounds.base_lr == sorted(each.base_lr for each in singly)[2]
+    assert bounds.max_lr == sorted(each.max_lr for each in singly)[2]
     assert singly[0].base_lr_interval is singly[0].max_lr_interval is None
+    by_ratio = RangeTestResult(lr, lr[None], rows, None, None, "").bounds(ratio=4)
+    assert by_ratio.base_lr == by_ratio.max_lr / 4 == bounds.max_lr / 4
+
+
+def test_repeats_that_diverge_at_different_rates_are_not_averaged() -> None:
+    """The average turns up with the first of them."""
+    lr = LR[:95]
+    rows = np.array([known(0.01, diverges=at)[:95] for at in (0.03, 0.3, 0.4)])
+    alone = RangeTestResult(lr, lr[None], rows[1:2], None, None, "")
+    together = RangeTestResult(lr, lr[None], rows, None, None, "")
+    assert together.bounds().max_lr == pytest.approx(alone.bounds().max_lr, rel=0.1)
+    assert together.suggest("steep") == pytest.approx(alone.suggest("steep"), rel=0.1)
+    averaged = RangeTestResult(lr, lr[None], rows.mean(axis=0)[None], None, None, "")
+    assert averaged.bounds().max_lr < 0.8 * alone.bounds().max_lr
+
+
+def test_where_most_repeats_have_no_answer_their_average_is_read() -> None:
+    lr = LR[:85]
+    rows = known()[None, :85] + 0.05 * np.random.default_rng(0).standard_normal((5, 85))
     rows[1:] = 2.3 + 0.05 * np.random.default_rng(1).standard_normal((4, 85))  # flat
-    assert RangeTestResult(lr, lr[None], rows, None, None, "").bounds().max_lr_interval is None
+    bounds = RangeTestResult(lr, lr[None], rows, None, None, "").bounds()
+    assert bounds.max_lr_interval is None
+    averaged = RangeTestResult(lr, lr[None], rows.mean(axis=0)[None], None, None, "").bounds()
+    assert bounds.max_lr == pytest.approx(averaged.max_lr, rel=0.1)  # what is capped first differs
 
 
 FLAT = np.full(100, 2.3)

@@ -33,7 +33,7 @@ class LearningRateBounds:
     """The rates to cycle between, and how far they differ from one repetition of the test to another.
 
     Intervals go from the smallest to the largest answer of the single repetitions, leaving out those that have none;
-    None where fewer than two have one. A repetition has more noise than the mean curve that the bounds are read from.
+    None where fewer than two have one.
 
     >>> LearningRateBounds(0.01, 0.1)
     LearningRateBounds(base_lr=0.01, max_lr=0.1, base_lr_interval=None, max_lr_interval=None)

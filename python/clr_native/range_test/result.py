@@ -110,7 +110,8 @@ class RangeTestResult:
         * ``"valley"``, ``"slide"``, ``"minimum"``: fastai's rules on the points of ``smoothed_loss``; ``"minimum"`` is
           a tenth of the rate at the lowest one.
         * ``"steep"``: fastai's rule, the steepest fall per log lr, on the fitted descent (see ``bounds``) averaged over
-          its own width, so that neither noise nor a detail of the curve is taken for it.
+          its own width, so that neither noise nor a detail of the curve is taken for it; of several repetitions the
+          median.
         * ``"smith"``: ``bounds().max_lr``.
 
         ``clr_native.range_test.suggest`` has the rules as functions of any points, with fastai's very indices.
@@ -121,15 +122,15 @@ class RangeTestResult:
         if method == "smith":
             return self.bounds().max_lr
         if method == "steep":
-            losses = _mean(self._capped_losses)
-            if (~np.isnan(losses)).sum() < FEWEST_POINTS:
-                raise ValueError(
-                    f"method='steep' needs at least {FEWEST_POINTS} points: the test ended at: {self.stopped}"
-                )
-            lr, averaged = find_descent(losses).averaged(self.lr)
-            return float(lr[steep(lr, averaged)] if len(lr) > 1 else lr[0])
+            return float(np.median([self._steepest(row) for row in self._capped_losses]))
         rate = float(self.lr[RULES[method](self.lr, self.smoothed_loss)])
         return rate / 10.0 if method == "minimum" else rate
+
+    def _steepest(self, losses: FloatArray) -> float:
+        if (~np.isnan(losses)).sum() < FEWEST_POINTS:
+            raise ValueError(f"method='steep' needs at least {FEWEST_POINTS} points: the test ended at: {self.stopped}")
+        lr, averaged = find_descent(losses).averaged(self.lr)
+        return float(lr[steep(lr, averaged)] if len(lr) > 1 else lr[0])
 
     def bounds(self, ratio: float | None = None) -> LearningRateBounds:
         """Smith's pair: where the descent has started and where it slows.
@@ -139,17 +140,22 @@ class RangeTestResult:
         where three quarters have. The place of a quarter is what noise moves least; the lowest point itself lies next
         to divergence. With ``ratio``, ``base_lr = max_lr / ratio``: the paper takes 3 or 4, and 6 makes a wide cycle.
 
+        Of several repetitions the median answer is taken: they diverge at different rates, so their average turns up
+        before most of them do. Where half of them or more have no answer, their average is read: it has less noise.
+
         Raises ValueError if the curve has no answer: it never falls, only rises, is flat against its noise, or one end
         of the descent is not in it. The message says which, and what to change.
         """
         ratio = checked_ratio(ratio)
         rows, name = self._read_from()
-        base_lr, max_lr = read_bounds(self.lr, _mean(rows), ratio, name, self.stopped)
         singly = [self._read_singly(row, ratio, name) for row in rows] if len(rows) > 1 else []
-        answers = [each for each in singly if each is not None]
-        return LearningRateBounds(
-            base_lr, max_lr, interval([base for base, _ in answers]), interval([most for _, most in answers])
-        )
+        answers = np.array([each for each in singly if each is not None]).reshape(-1, 2)
+        if 2 * len(answers) > len(rows):
+            max_lr = float(np.median(answers[:, 1]))
+            base_lr = float(np.median(answers[:, 0])) if ratio is None else max_lr / ratio
+        else:
+            base_lr, max_lr = read_bounds(self.lr, _mean(rows), ratio, name, self.stopped)
+        return LearningRateBounds(base_lr, max_lr, interval(answers[:, 0].tolist()), interval(answers[:, 1].tolist()))
 
     def _read_singly(self, row: FloatArray, ratio: float | None, name: str) -> tuple[float, float] | None:
         try:
