@@ -7,6 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from clr_native import RangeTestResult
 from clr_native.range_test.descent import find_descent, nonnegative_minimum
@@ -269,6 +271,18 @@ def test_the_fit_bends_down_then_up() -> None:
         lowest = int(np.argmin(curve))
         assert (np.diff(curve[: lowest + 1]) <= 1e-9).all()
         assert (np.diff(curve[lowest:]) >= -1e-9).all()
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(st.integers(8, 120), st.floats(0.1, 1.0), st.sampled_from([0.0, 1e-3, 0.3]), st.integers(0, 2**31))
+def test_any_pattern_of_missing_points_can_be_fitted(count: int, share: float, noise: float, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    losses = np.interp(np.linspace(0, 99, count), np.arange(100), known()) + noise * random.standard_normal(count)
+    losses[random.random(count) > share] = np.nan
+    losses[-8:] = np.linspace(1.0, 0.9, 8)  # the fewest that must be there
+    descent = find_descent(losses)
+    assert np.isfinite(descent.curve).all()
+    assert 0.0 <= descent.step_at(0.25) <= descent.step_at(0.75) <= count - 1
 
 
 @pytest.mark.parametrize("seed", range(20))

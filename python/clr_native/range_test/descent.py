@@ -139,9 +139,11 @@ class _Shapes:
     """Polygons over a run of length 1: level - fall * x + sum of bend_j * max(x - x_j, 0)."""
 
     def __init__(self, losses: FloatArray, taken: np.ndarray[tuple[int], np.dtype[np.bool_]], bends: int, ridge: float):
-        x = np.linspace(0.0, 1.0, len(losses))[:, None]
-        corners = np.arange(1, bends + 1) / (bends + 1)
-        self._parts = np.concatenate([np.ones_like(x), -x, np.maximum(x - corners, 0.0)], axis=1)
+        x = np.linspace(0.0, 1.0, len(losses))
+        places = np.linspace(0.0, float(taken.sum()) - 1.0, bends + 2)[1:-1]
+        corners = np.interp(places, np.arange(taken.sum()), x[taken])  # with losses between any two of them
+        hinges = np.maximum(np.subtract.outer(x, corners), 0.0)
+        self._parts = np.concatenate([np.ones((len(x), 1)), -x[:, None], hinges], axis=1)
         present = self._parts[taken]
         # Levels near 0 keep the sums of squares small beside what is told apart.
         self._offset = float(losses[taken].mean())
