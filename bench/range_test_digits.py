@@ -44,7 +44,8 @@ def rows(digits: Digits, seeds: int, epochs: int) -> Iterator[str]:
     cells = " | ".join(f"{share:.1%} {pair}" for share, pair in zip(shares, pairs, strict=True))
     yield f"| **found** | | {cells} | **{fmean(shares):.2%}** |"
     yield ""
-    yield f"The best pair of the grid has {max(means):.2%}, the bounds found {fmean(shares) - max(means):+.2%} of that."
+    points = 100.0 * (fmean(shares) - max(means))
+    yield f"The best pair of the grid has {max(means):.2%}, the bounds found {fmean(shares):.2%}: {points:+.2f} points."
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
 """How far noise moves the answers of range tests: ours, fastai's, torch-lr-finder's and Lightning's, on known curves.
 
-    python -m bench.range_test_noise [--seeds 200] [--markdown FILE]
+    python -m bench.range_test_noise [--seeds 200] [--divergence SHAPE] [--diverges-at LR] [--markdown FILE]
 
-The curve is ``2.3 - 1.6 * sigmoid(slope * log10(lr / centre))``, from 1e-7 to 10 in 100 points, and rises by
-``4 * log10(lr / d)**2`` above ``d``, 1.8 decades above the centre (0.2 for the first one). Rivals' rules are run from
-their packages, where they are installed, on losses smoothed and stopped as these packages do.
+The curve is ``2.3 - 1.6 * sigmoid(slope * log10(lr / centre))``, from 1e-7 to 10 in 100 points, and diverges above
+``d``, 1.8 decades above the centre (0.2 for the first one): by ``4 * log10(lr / d)**2``, or as ``--divergence`` says.
+Rivals' rules are run from their packages, where they are installed, on losses smoothed and stopped as these packages
+do.
 """
 
 from __future__ import annotations
@@ -29,13 +30,21 @@ LR = 10.0 ** np.linspace(-7.0, 1.0, 100)
 CURVES = [(centre, slope) for centre in (10.0**-2.5, 1e-4, 0.3) for slope in (3.0, 1.5, 8.0)]
 NOISES = (0.0, 0.02, 0.1)
 
+# What is added at so many times the rate from which the loss diverges, at least once.
+DIVERGENCES: dict[str, Callable[[FloatArray], FloatArray]] = {
+    "log": lambda times: 4.0 * np.log10(times) ** 2,
+    "linear": lambda times: times - 1.0,
+    "quadratic": lambda times: times**2 - 1.0,
+    "exponential": lambda times: np.expm1(np.minimum(3.0 * (times - 1.0), 300.0)),
+}
+
 Rule = Callable[[FloatArray], "float | None"]
 
 
-def curve(centre: float, slope: float) -> FloatArray:
-    place = np.log10(LR / centre)
-    above = np.maximum(np.log10(LR / (0.2 * centre / 10.0**-2.5)), 0.0)
-    losses: FloatArray = 2.3 - 1.6 / (1.0 + np.exp(-slope * place)) + 4.0 * above**2
+def curve(centre: float, slope: float, divergence: str = "log", diverges_at: float | None = None) -> FloatArray:
+    place = LR / (0.2 * centre / 10.0**-2.5 if diverges_at is None else diverges_at)
+    descent = 2.3 - 1.6 / (1.0 + np.exp(-slope * np.log10(LR / centre)))
+    losses: FloatArray = descent + DIVERGENCES[divergence](np.maximum(place, 1.0))
     return losses
 
 
@@ -141,11 +150,11 @@ def share_within_two(values: FloatArray, truth: float) -> float:
         return float(np.mean(np.abs(np.log2(values / truth)) <= 1.0))
 
 
-def our_table(seeds: int) -> Iterator[str]:
+def our_table(seeds: int, divergence: str, diverges_at: float | None) -> Iterator[str]:
     yield "| centre | slope per decade | sd | steep / centre | within 2x | base_lr | within 2x | max_lr | within 2x |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for centre, slope in CURVES:
-        clean = curve(centre, slope)
+        clean = curve(centre, slope, divergence, diverges_at)
         _, base, most = readings(clean)
         for noise in NOISES:
             found = np.array([readings(losses) for losses in noisy(clean, noise, seeds)]).T
@@ -191,9 +200,12 @@ def rivals_table(seeds: int) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--divergence", choices=DIVERGENCES, default="log")
+    parser.add_argument("--diverges-at", type=float, help="for all centres; default 1.8 decades above each")
     parser.add_argument("--markdown", type=Path)
     arguments = parser.parse_args()
-    lines = [*our_table(arguments.seeds), "", *rivals_table(arguments.seeds), "", caption(describe())]
+    ours = our_table(arguments.seeds, arguments.divergence, arguments.diverges_at)
+    lines = [*ours, "", *rivals_table(arguments.seeds), "", caption(describe())]
     text = "\n".join(lines) + "\n"
     print(text)
     if arguments.markdown is not None:
