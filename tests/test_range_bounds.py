@@ -84,6 +84,9 @@ def test_the_height_of_divergence_does_not_matter(height: float) -> None:
     after = readings(np.append(losses, [height / 100, height, 5 * height]))
     assert after == pytest.approx(before, rel=0.15)
     exploded = np.append(losses, [height] * 9)
+    lr = LR[:85]
+    of_metric = RangeTestResult(lr, lr[None], exploded[None], None, -exploded[None], "").bounds()
+    assert of_metric.max_lr == pytest.approx(before[1], rel=0.15)
     curve = RangeTestResult(LR[:85], LR[None, :85], exploded[None], None, None, "").smoothed_loss
     assert np.abs(curve[:70] - known()[:70]).max() < 0.15
 

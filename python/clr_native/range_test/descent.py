@@ -103,8 +103,7 @@ def capped(losses: FloatArray) -> FloatArray:
 
 
 def fit_descent(losses: FloatArray) -> Descent:
-    """The descent in `losses` [n], at equal distances; NaN marks one that is missing. At least 8 must be there."""
-    losses = capped(losses)
+    """The descent in `losses` [n], capped, at equal distances; NaN marks one missing. At least 8 must be there."""
     losses = losses[: _end_of_fit(losses)]
     smoothed, variance = smooth(losses)
     taken = ~np.isnan(losses)

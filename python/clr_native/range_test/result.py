@@ -94,8 +94,7 @@ class RangeTestResult:
     @functools.cached_property
     def _capped_losses(self) -> FloatArray:
         """[R, S], what the model is judged by if there is no metric."""
-        rows = self.losses if self.val_losses is None else self.val_losses
-        return np.array([capped(row) for row in rows]).reshape(rows.shape)
+        return _capped_rows(self.losses if self.val_losses is None else self.val_losses)
 
     @functools.cached_property
     def smoothed_metric(self) -> FloatArray | None:
@@ -166,7 +165,7 @@ class RangeTestResult:
     def _read_from(self) -> tuple[FloatArray, str]:
         """What the bounds are read from, [R, S], falling where the model learns, and what it is called."""
         if self.metrics is not None:
-            return -self.metrics, "the negated metric"
+            return _capped_rows(-self.metrics), "the negated metric"
         return self._capped_losses, "the loss" if self.val_losses is None else "the validation loss"
 
     def schedule(self, *, step_size_up: int, ratio: float | None = None, **settings: Any) -> CyclicSchedule:
@@ -237,6 +236,10 @@ def _plain(value: FloatArray | str | None) -> Any:
     if value.ndim > 1:
         return [_plain(row) for row in value]
     return [None if math.isnan(number) else number for number in value.tolist()]
+
+
+def _capped_rows(rows: FloatArray) -> FloatArray:
+    return np.array([capped(row) for row in rows]).reshape(rows.shape)
 
 
 def _mean(rows: FloatArray) -> FloatArray:
