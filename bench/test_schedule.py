@@ -41,4 +41,4 @@ def test_schedule(benchmark: BenchmarkFixture, memory: Memory, work: Work, conte
     title = f"{work.title}, {memory} memory"
     benchmark.group = f"1e6 values of lr and momentum: {title}"
     benchmark.extra_info.update(section="schedule", work=title, contender=contender, threads=1)
-    benchmark.pedantic(values, rounds=ROUNDS[contender])  # type: ignore[no-untyped-call]
+    benchmark.pedantic(values, rounds=ROUNDS[contender])  # type: ignore[no-untyped-call]  # pytest-benchmark has no types

@@ -37,4 +37,4 @@ def test_step(benchmark: BenchmarkFixture, gradients: tuple[Workload, Gradients]
     rounds = int(min(max(BUDGET_SECONDS / once, FEWEST_ROUNDS), MOST_ROUNDS))
     benchmark.group = f"{workload.title}, threads: {threads}"
     benchmark.extra_info.update(section="step", work=workload.title, contender=contender, threads=threads)
-    benchmark.pedantic(step, setup=tensors.turn, rounds=rounds)  # type: ignore[no-untyped-call]
+    benchmark.pedantic(step, setup=tensors.turn, rounds=rounds)  # type: ignore[no-untyped-call]  # pytest-benchmark has no types

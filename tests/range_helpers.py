@@ -21,6 +21,12 @@ def batches(count: int = 7, size: int = 8, *, seed: int = 0, dtype: torch.dtype 
     return made
 
 
+def linear(dtype: torch.dtype = torch.float64) -> nn.Linear:
+    """The smallest model, always with the same weights."""
+    torch.manual_seed(3)
+    return nn.Linear(4, 2, dtype=dtype)
+
+
 class Network(nn.Module):
     """With BatchNorm statistics, dropout, and a part that is frozen and in eval mode."""
 

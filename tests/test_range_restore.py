@@ -45,7 +45,7 @@ OPTIMIZERS: dict[str, Make] = {
 
 def one_step(model: nn.Module, optimizer: Optimizer, batch: tuple[Tensor, Tensor]) -> None:
     optimizer.zero_grad()
-    mse(model(batch[0]), batch[1]).backward()  # type: ignore[no-untyped-call]
+    mse(model(batch[0]), batch[1]).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
     optimizer.step()
 
 
@@ -176,7 +176,7 @@ def test_ctrl_c_while_things_are_put_back_waits(monkeypatch: pytest.MonkeyPatch)
 def test_a_gradient_is_the_same_tensor_with_the_same_values() -> None:
     model = network()
     optimizer = OPTIMIZERS["SGD"](model)
-    mse(model(batches()[0][0]), batches()[0][1]).backward()  # type: ignore[no-untyped-call]
+    mse(model(batches()[0][0]), batches()[0][1]).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
     held = model.first.weight.grad
     assert held is not None
     values = bits(held)
@@ -207,7 +207,7 @@ def test_the_scaler_is_as_it_was() -> None:
     for used in (False, True):
         scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=2)
         if used:
-            scaler.scale(mse(model(batches()[0][0]), batches()[0][1])).backward()  # type: ignore[no-untyped-call]
+            scaler.scale(mse(model(batches()[0][0]), batches()[0][1])).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             scaler.step(optimizer)
             scaler.update()
         before = whole_picture(model, optimizer, scaler)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from clr_native.cli.arguments import (
     Checked,
@@ -90,12 +93,25 @@ def check_run_arguments(arguments: argparse.Namespace) -> None:
             arguments.fail(f"json={arguments.json} must be another file than --out")
 
 
+@contextlib.contextmanager
+def told_in_a_line(fail: Callable[[str], NoReturn]) -> Iterator[None]:
+    """What may still go wrong in a run whose arguments are right."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except NoAnswerError as error:
+        fail(str(error))
+    except OSError as error:  # the disk has filled up, or a folder is gone, since it was looked at
+        fail(str(error))
+
+
 def _run(arguments: argparse.Namespace) -> None:
     check_run_arguments(arguments)
 
     from clr_native.demo import command
 
-    try:
+    with told_in_a_line(arguments.fail):
         command.run(
             arguments.data,
             epochs=arguments.epochs,
@@ -106,9 +122,3 @@ def _run(arguments: argparse.Namespace) -> None:
             png=arguments.out,
             json=arguments.json,
         )
-    except BrokenPipeError:
-        raise
-    except NoAnswerError as error:
-        arguments.fail(str(error))
-    except OSError as error:  # the disk has filled up, or a folder is gone, since the check above
-        arguments.fail(str(error))

@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 
 from clr_native.cli.arguments import Checked, Parser, whole_number
-from clr_native.cli.demo import add_run_arguments, check_run_arguments
-from clr_native.range_test.bounds import NoAnswerError
+from clr_native.cli.demo import add_run_arguments, check_run_arguments, told_in_a_line
 
 
 def add(parser: Parser) -> None:
@@ -28,7 +27,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from clr_native.demo import find
 
-    try:
+    with told_in_a_line(arguments.fail):
         find.run(
             arguments.data,
             seed=arguments.seed,
@@ -37,9 +36,3 @@ def _run(arguments: argparse.Namespace) -> None:
             png=arguments.out,
             json=arguments.json,
         )
-    except BrokenPipeError:
-        raise
-    except NoAnswerError as error:
-        arguments.fail(str(error))
-    except OSError as error:  # the disk has filled up, or a folder is gone, since the check above
-        arguments.fail(str(error))

@@ -65,7 +65,7 @@ def train(
         for images, labels in digits.batches(BATCH_SIZE):
             loss = functional.cross_entropy(network(images), labels)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             run.lr.append(group["lr"])
             run.momentum.append(group["momentum"])
             start = perf_counter()

@@ -65,7 +65,7 @@ class Trained:
             measured.append((float(loss.detach()), metric))
             share = loss / self.accumulate if self.accumulate > 1 else loss
             share = share if self.scaler is None else self.scaler.scale(share)
-            share.backward()  # type: ignore[no-untyped-call]
+            share.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         mean = Measured(*mean_over_ranks(*_means(measured)))
         if math.isfinite(mean.loss):
             if self.scaler is None:

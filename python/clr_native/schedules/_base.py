@@ -181,7 +181,7 @@ class Schedule:
         return {"kind": self._kind, **self._fields()}
 
     def _fields(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]  # all are dataclasses
 
     @classmethod
     def from_dict(cls, d: Mapping[str, Any], scale_fn: ScaleFn | Sequence[ScaleFn] | None = None) -> Self:
@@ -201,7 +201,7 @@ class Schedule:
         kind = arguments.pop("kind", cls._kind)
         if kind != cls._kind:
             raise ValueError(f"kind={kind!r} must be {cls._kind!r} for a {cls.__name__}")
-        fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # all are dataclasses
         unknown = sorted(arguments.keys() - {field.name for field in fields}, key=str)
         if unknown:
             raise ValueError(f"{unknown[0]}={arguments[unknown[0]]!r} is not an argument of {cls.__name__}")
@@ -218,7 +218,7 @@ class Schedule:
 
     def __repr__(self) -> str:
         shown = []
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # all are dataclasses
             value = getattr(self, field.name)
             if field.default is dataclasses.MISSING:
                 shown.append(f"{value!r}")
