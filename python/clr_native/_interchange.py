@@ -68,7 +68,7 @@ def pair_of(groups: Sequence[Group], schedules: Sequence[Schedule], state: Mappi
         scale_mode=first.scale_mode,  # type: ignore[arg-type]  # one of torch's two
         cycle_momentum=first.cycle_momentum,
         base_momentum=[each.base_momentum for each in cyclic],  # type: ignore[arg-type]  # torch takes lists
-        max_momentum=[each.max_momentum for each in cyclic],  # type: ignore[arg-type]
+        max_momentum=[each.max_momentum for each in cyclic],  # type: ignore[arg-type]  # as above
         last_epoch=positions.pop() - 1,
     )
     return sgd, scheduler

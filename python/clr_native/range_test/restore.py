@@ -130,7 +130,7 @@ class RandomState:
         self._python = random.getstate()
         self._numpy = np.random.get_state()  # noqa: NPY002  # the global generator is what users' transforms draw from
         self._torch = torch.get_rng_state()
-        cuda_in_use = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's
+        cuda_in_use = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # untyped in torch
         self._cuda = torch.cuda.get_rng_state_all() if cuda_in_use else None
         self._mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
         self._own = {generator: generator.get_state() for generator in _generators(loaders)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +43,7 @@ class Piece(NamedTuple):
     cycle_length: int | None = None  # None: scale_fn is called with the step, not the cycle
 
 
-class Schedule:
+class Schedule(abc.ABC):
     """Learning rate and momentum as a function of the number of the update: immutable, plain, evaluated natively."""
 
     _kind: ClassVar[str]
@@ -54,21 +55,21 @@ class Schedule:
 
     # --- what a kind of schedule says ---------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def _pieces(self) -> Sequence[Piece]:
         """The policies it consists of, the first from step 0."""
-        raise NotImplementedError
 
     def _end(self) -> int | None:
         """The first step that it was not made for and of which users are warned, if any."""
         return None
 
+    @abc.abstractmethod
     def _cycles(self, step: int) -> tuple[int, bool]:
         """How many cycles are complete before update ``step``, and whether one was completed just before it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def cycle_starts(self, steps: int) -> list[int]:
         """The numbers of the updates below ``steps`` with which a cycle begins."""
-        raise NotImplementedError
 
     def _functions(self) -> list[ScaleFn]:
         """Every ``scale_fn``, in the order in which ``from_dict`` takes them back."""
