@@ -1,4 +1,4 @@
-// What a kernel is told: a tensor to update and the numbers of its group.
+// What a kernel is told: a tensor to update and the numbers of its group and of its step.
 #pragma once
 
 #include "core/sgd.h"
@@ -11,21 +11,50 @@ CLR_INLINE constexpr int64_t size_of(DType dtype) {
   return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
 }
 
+// How a 16-bit parameter is kept from step to step. All arithmetic is in float32.
+enum class Storage : uint8_t {
+  nearest,     // rounded to nearest even
+  stochastic,  // rounded up or down at random, right on average
+  split,       // what rounding takes away is kept in `companion`, of the parameter's dtype (Kahan's compensation)
+  master       // `companion` holds the float32 weight, the parameter a copy of it, rounded to nearest
+};
+
 // The numbers of one parameter group for one update.
 struct GroupValues {
   double lr, momentum, dampening, weight_decay;
   bool nesterov, maximize;
+  // What a plain update leaves as it is.
+  bool averages = false;                            // does the average move?
+  double average_weight = 0.0;                      // of the new weight in the average
+  double trust_coefficient = 0.0, trust_eps = 0.0;  // LARS where the coefficient is not zero
+};
+
+// What all gradients of one update go through before it, in this order.
+struct GradientValues {
+  double scale = 1.0;             // times: one over the scale of the loss
+  double clip_coefficient = 1.0;  // times
+  double limit = 0.0;             // within plus and minus this; 0 for no limit
 };
 
 // One tensor to update: dense arrays of `size` elements in the same order.
 struct Slot {
   void* parameter;
-  const void* gradient;
-  void* buffer;  // null: momentum plays no part
+  const void* gradient;  // null: nothing but the average moves
+  void* buffer;          // null: momentum plays no part
   int64_t size;
   uint32_t group;
   DType dtype;
   bool first;  // the buffer holds nothing yet
+  // What a plain update leaves as it is.
+  DType buffer_dtype = dtype;
+  Storage storage = Storage::nearest;
+  bool first_average = false;  // the average holds nothing yet
+  bool trusted = false;        // LARS: its norms are wanted
+  void* average = nullptr;     // null for none; float32 beside a master weight, else of the parameter's dtype
+  void* companion = nullptr;   // see Storage
+  void* unscaled = nullptr;    // where the gradient, times the scale, is written; null for nowhere
+  double trust_ratio = 1.0;    // LARS: the factor of gradient and weight decay
+  uint64_t random_key = 0;     // Storage::stochastic
 };
 
 // Coefficients are formed in double and cast once.

@@ -1,8 +1,9 @@
 // Packs and storage types shared by all instruction sets. Internal linkage throughout, as in core/.
 //
-// An instruction set defines F32 and F64 (a register of numbers) with: all(x), width, Real; unary -, *, fused;
-// load, load_first, store, store_first for the storage types below, where the `_first` forms touch n elements
-// only, 0 < n < width. 16-bit storage is read into F32 and rounded once, to nearest even, when stored.
+// An instruction set defines F32 and F64 (a register of numbers) with: all(x), width, Real; unary -, +, -, *, fused;
+// limited(a, limit), which is a within [-limit, limit] and NaN where a is; load, load_first, store, store_first for the
+// storage types below, where the `_first` forms touch n elements only, 0 < n < width. 16-bit storage is read into F32
+// and rounded once, to nearest even, when stored. F32 also has where_equal(a, b, equal, other): a == b ? equal : other.
 #pragma once
 
 #include "core/slot.h"
@@ -33,6 +34,18 @@ CLR_INLINE Pack<Lane, count> operator-(Pack<Lane, count> a) {
 }
 
 template <class Lane, int count>
+CLR_INLINE Pack<Lane, count> operator+(Pack<Lane, count> a, Pack<Lane, count> b) {
+  for (int i = 0; i < count; ++i) a.lanes[i] = a.lanes[i] + b.lanes[i];
+  return a;
+}
+
+template <class Lane, int count>
+CLR_INLINE Pack<Lane, count> operator-(Pack<Lane, count> a, Pack<Lane, count> b) {
+  for (int i = 0; i < count; ++i) a.lanes[i] = a.lanes[i] - b.lanes[i];
+  return a;
+}
+
+template <class Lane, int count>
 CLR_INLINE Pack<Lane, count> operator*(Pack<Lane, count> a, Pack<Lane, count> b) {
   for (int i = 0; i < count; ++i) a.lanes[i] = a.lanes[i] * b.lanes[i];
   return a;
@@ -41,6 +54,19 @@ CLR_INLINE Pack<Lane, count> operator*(Pack<Lane, count> a, Pack<Lane, count> b)
 template <class Lane, int count>
 CLR_INLINE Pack<Lane, count> fused(Pack<Lane, count> a, Pack<Lane, count> b, Pack<Lane, count> c) {
   for (int i = 0; i < count; ++i) a.lanes[i] = fused(a.lanes[i], b.lanes[i], c.lanes[i]);
+  return a;
+}
+
+template <class Lane, int count>
+CLR_INLINE Pack<Lane, count> limited(Pack<Lane, count> a, Pack<Lane, count> limit) {
+  for (int i = 0; i < count; ++i) a.lanes[i] = limited(a.lanes[i], limit.lanes[i]);
+  return a;
+}
+
+template <class Lane, int count>
+CLR_INLINE Pack<Lane, count> where_equal(Pack<Lane, count> a, Pack<Lane, count> b, Pack<Lane, count> equal,
+                                         Pack<Lane, count> other) {
+  for (int i = 0; i < count; ++i) a.lanes[i] = where_equal(a.lanes[i], b.lanes[i], equal.lanes[i], other.lanes[i]);
   return a;
 }
 

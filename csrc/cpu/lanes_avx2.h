@@ -24,10 +24,21 @@ struct F64 {
 
 CLR_INLINE F32 operator-(F32 a) { return {_mm256_xor_ps(a.x, _mm256_set1_ps(-0.0f))}; }
 CLR_INLINE F64 operator-(F64 a) { return {_mm256_xor_pd(a.x, _mm256_set1_pd(-0.0))}; }
+CLR_INLINE F32 operator+(F32 a, F32 b) { return {_mm256_add_ps(a.x, b.x)}; }
+CLR_INLINE F64 operator+(F64 a, F64 b) { return {_mm256_add_pd(a.x, b.x)}; }
+CLR_INLINE F32 operator-(F32 a, F32 b) { return {_mm256_sub_ps(a.x, b.x)}; }
+CLR_INLINE F64 operator-(F64 a, F64 b) { return {_mm256_sub_pd(a.x, b.x)}; }
 CLR_INLINE F32 operator*(F32 a, F32 b) { return {_mm256_mul_ps(a.x, b.x)}; }
 CLR_INLINE F64 operator*(F64 a, F64 b) { return {_mm256_mul_pd(a.x, b.x)}; }
 CLR_INLINE F32 fused(F32 a, F32 b, F32 c) { return {_mm256_fmadd_ps(a.x, b.x, c.x)}; }
 CLR_INLINE F64 fused(F64 a, F64 b, F64 c) { return {_mm256_fmadd_pd(a.x, b.x, c.x)}; }
+
+// The second operand is what these instructions give where one is NaN.
+CLR_INLINE F32 limited(F32 a, F32 limit) { return {_mm256_max_ps((-limit).x, _mm256_min_ps(limit.x, a.x))}; }
+CLR_INLINE F64 limited(F64 a, F64 limit) { return {_mm256_max_pd((-limit).x, _mm256_min_pd(limit.x, a.x))}; }
+CLR_INLINE F32 where_equal(F32 a, F32 b, F32 equal, F32 other) {
+  return {_mm256_blendv_ps(other.x, equal.x, _mm256_cmp_ps(a.x, b.x, _CMP_EQ_OQ))};
+}
 
 CLR_INLINE __m128i rounded_to_bfloat16(F32 a) {
   const __m256i bits = _mm256_castps_si256(a.x);

@@ -24,10 +24,21 @@ struct F64 {
 
 CLR_INLINE F32 operator-(F32 a) { return {_mm512_xor_ps(a.x, _mm512_set1_ps(-0.0f))}; }
 CLR_INLINE F64 operator-(F64 a) { return {_mm512_xor_pd(a.x, _mm512_set1_pd(-0.0))}; }
+CLR_INLINE F32 operator+(F32 a, F32 b) { return {_mm512_add_ps(a.x, b.x)}; }
+CLR_INLINE F64 operator+(F64 a, F64 b) { return {_mm512_add_pd(a.x, b.x)}; }
+CLR_INLINE F32 operator-(F32 a, F32 b) { return {_mm512_sub_ps(a.x, b.x)}; }
+CLR_INLINE F64 operator-(F64 a, F64 b) { return {_mm512_sub_pd(a.x, b.x)}; }
 CLR_INLINE F32 operator*(F32 a, F32 b) { return {_mm512_mul_ps(a.x, b.x)}; }
 CLR_INLINE F64 operator*(F64 a, F64 b) { return {_mm512_mul_pd(a.x, b.x)}; }
 CLR_INLINE F32 fused(F32 a, F32 b, F32 c) { return {_mm512_fmadd_ps(a.x, b.x, c.x)}; }
 CLR_INLINE F64 fused(F64 a, F64 b, F64 c) { return {_mm512_fmadd_pd(a.x, b.x, c.x)}; }
+
+// The second operand is what these instructions give where one is NaN.
+CLR_INLINE F32 limited(F32 a, F32 limit) { return {_mm512_max_ps((-limit).x, _mm512_min_ps(limit.x, a.x))}; }
+CLR_INLINE F64 limited(F64 a, F64 limit) { return {_mm512_max_pd((-limit).x, _mm512_min_pd(limit.x, a.x))}; }
+CLR_INLINE F32 where_equal(F32 a, F32 b, F32 equal, F32 other) {
+  return {_mm512_mask_mov_ps(other.x, _mm512_cmp_ps_mask(a.x, b.x, _CMP_EQ_OQ), equal.x)};
+}
 
 CLR_INLINE F32 widened_bfloat16(__m256i bits) {
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};

@@ -23,6 +23,16 @@ CLR_INLINE Scalar<Number> operator-(Scalar<Number> a) {
 }
 
 template <class Number>
+CLR_INLINE Scalar<Number> operator+(Scalar<Number> a, Scalar<Number> b) {
+  return {a.x + b.x};
+}
+
+template <class Number>
+CLR_INLINE Scalar<Number> operator-(Scalar<Number> a, Scalar<Number> b) {
+  return {a.x - b.x};
+}
+
+template <class Number>
 CLR_INLINE Scalar<Number> operator*(Scalar<Number> a, Scalar<Number> b) {
   return {a.x * b.x};
 }
@@ -30,6 +40,16 @@ CLR_INLINE Scalar<Number> operator*(Scalar<Number> a, Scalar<Number> b) {
 template <class Number>
 CLR_INLINE Scalar<Number> fused(Scalar<Number> a, Scalar<Number> b, Scalar<Number> c) {
   return {a.x * b.x + c.x};
+}
+
+template <class Number>
+CLR_INLINE Scalar<Number> limited(Scalar<Number> a, Scalar<Number> limit) {
+  return {a.x > limit.x ? limit.x : a.x < -limit.x ? -limit.x : a.x};
+}
+
+template <class Number>
+CLR_INLINE Scalar<Number> where_equal(Scalar<Number> a, Scalar<Number> b, Scalar<Number> equal, Scalar<Number> other) {
+  return a.x == b.x ? equal : other;
 }
 
 CLR_INLINE void load(const float* from, F32& to) { to.x = *from; }

@@ -24,10 +24,21 @@ struct F64 {
 
 CLR_INLINE F32 operator-(F32 a) { return {vnegq_f32(a.x)}; }
 CLR_INLINE F64 operator-(F64 a) { return {vnegq_f64(a.x)}; }
+CLR_INLINE F32 operator+(F32 a, F32 b) { return {vaddq_f32(a.x, b.x)}; }
+CLR_INLINE F64 operator+(F64 a, F64 b) { return {vaddq_f64(a.x, b.x)}; }
+CLR_INLINE F32 operator-(F32 a, F32 b) { return {vsubq_f32(a.x, b.x)}; }
+CLR_INLINE F64 operator-(F64 a, F64 b) { return {vsubq_f64(a.x, b.x)}; }
 CLR_INLINE F32 operator*(F32 a, F32 b) { return {vmulq_f32(a.x, b.x)}; }
 CLR_INLINE F64 operator*(F64 a, F64 b) { return {vmulq_f64(a.x, b.x)}; }
 CLR_INLINE F32 fused(F32 a, F32 b, F32 c) { return {vfmaq_f32(c.x, a.x, b.x)}; }
 CLR_INLINE F64 fused(F64 a, F64 b, F64 c) { return {vfmaq_f64(c.x, a.x, b.x)}; }
+
+// These instructions give NaN where one operand is.
+CLR_INLINE F32 limited(F32 a, F32 limit) { return {vmaxq_f32((-limit).x, vminq_f32(limit.x, a.x))}; }
+CLR_INLINE F64 limited(F64 a, F64 limit) { return {vmaxq_f64((-limit).x, vminq_f64(limit.x, a.x))}; }
+CLR_INLINE F32 where_equal(F32 a, F32 b, F32 equal, F32 other) {
+  return {vbslq_f32(vceqq_f32(a.x, b.x), equal.x, other.x)};
+}
 
 CLR_INLINE uint16x4_t rounded_to_bfloat16(F32 a) {
   const uint32x4_t bits = vreinterpretq_u32_f32(a.x);
