@@ -47,9 +47,14 @@ bool StepPlan::has_overlap() const {
   ranges.reserve(copied.size() + 2 * slots.size());
   for (const Slot& slot : slots) {
     if (slot.size == 0) continue;
-    for (const void* array : {static_cast<const void*>(slot.parameter), static_cast<const void*>(slot.buffer)}) {
-      if (array != nullptr) ranges.push_back({array, static_cast<const char*>(array) + bytes_of(slot)});
-    }
+    const auto add = [&](const void* array, DType dtype) {
+      if (array != nullptr) ranges.push_back({array, static_cast<const char*>(array) + slot.size * size_of(dtype)});
+    };
+    add(slot.parameter, slot.dtype);
+    add(slot.buffer, slot.buffer_dtype);
+    add(slot.average, companion_dtype(slot.dtype, slot.storage));
+    add(slot.companion, companion_dtype(slot.dtype, slot.storage));
+    add(slot.unscaled, slot.dtype);
   }
   const std::less<const void*> before;
   std::sort(ranges.begin(), ranges.end(), [&](const Range& a, const Range& b) { return before(a.begin, b.begin); });

@@ -22,6 +22,7 @@ struct Range {
 
 class StepPlan {
  public:
+  GradientValues gradients;
   std::vector<GroupValues> groups;
   std::vector<Slot> slots;
   std::vector<Range> copied;  // memory that slots are copies of, written after them

@@ -9,12 +9,13 @@
 #include <string.h>
 
 #if defined(__CUDACC__)
-#define CLR_INLINE static __host__ __device__ __forceinline__
+#define CLR_INLINE_MEMBER __host__ __device__ __forceinline__
 #elif defined(_MSC_VER) && !defined(__clang__)
-#define CLR_INLINE static __forceinline
+#define CLR_INLINE_MEMBER __forceinline
 #else
-#define CLR_INLINE static inline __attribute__((always_inline))
+#define CLR_INLINE_MEMBER inline __attribute__((always_inline))
 #endif
+#define CLR_INLINE static CLR_INLINE_MEMBER
 
 #if defined(_MSC_VER) && !defined(__clang__)
 extern "C" double fma(double, double, double);

@@ -1,7 +1,9 @@
-// THE update: SGD with momentum, in the order of operations of torch.optim.SGD. Written once, for any lane.
+// THE update: SGD with momentum, in the order of operations of torch.optim.SGD, and what may come before and after it.
+// Written once, for any lane.
 //
-// A lane is a number or a pack of numbers of one floating type with `-x`, `a * b` and `fused(a, b, c)` = a * b + c
-// (one rounding where the instruction set has fma; two on the baseline, as in torch's own baseline build).
+// A lane is a number or a pack of numbers of one floating type with `-x`, `a + b`, `a - b`, `a * b`, limited(a, limit)
+// and `fused(a, b, c)` = a * b + c (one rounding where the instruction set has fma; two on the baseline, as in torch's
+// own baseline build).
 #pragma once
 
 #include "core/portable.h"
@@ -11,7 +13,7 @@ namespace clr {
 // What one update of one parameter depends on, formed in double and cast once. `Real` is the type of arithmetic.
 template <class Real>
 struct SgdCoefficients {
-  Real minus_lr, momentum, one_minus_dampening, weight_decay;
+  Real minus_lr, momentum, one_minus_dampening, weight_decay, trust_ratio;
   bool maximize, nesterov;
   bool has_buffer;  // false: momentum plays no part, the buffer is neither read nor written
   bool first;       // the buffer holds nothing yet
@@ -22,12 +24,37 @@ template <class Lane, class Real>
 CLR_INLINE void update(const SgdCoefficients<Real>& c, Lane& p, Lane g, Lane& m) {
   if (c.maximize) g = -g;
   if (c.weight_decay != 0) g = fused(Lane::all(c.weight_decay), p, g);
+  if (c.trust_ratio != 1) g = Lane::all(c.trust_ratio) * g;
   Lane d = g;
   if (c.has_buffer) {
     m = c.first ? g : fused(Lane::all(c.one_minus_dampening), g, Lane::all(c.momentum) * m);
     d = c.nesterov ? fused(Lane::all(c.momentum), m, g) : m;
   }
   p = fused(Lane::all(c.minus_lr), d, p);
+}
+
+// What gradients go through before the update: unscaled, then clipped by norm (a coefficient) or by value (a limit, 0
+// for none). Two products, as torch's GradScaler and clip_grad_norm_ make them in two passes.
+template <class Real>
+struct GradientCoefficients {
+  Real scale, clip_coefficient, limit;
+};
+
+template <class Lane, class Real>
+CLR_INLINE Lane unscaled(const GradientCoefficients<Real>& c, Lane g) {
+  return c.scale != 1 ? Lane::all(c.scale) * g : g;
+}
+
+template <class Lane, class Real>
+CLR_INLINE Lane clipped(const GradientCoefficients<Real>& c, Lane g) {
+  if (c.clip_coefficient != 1) g = Lane::all(c.clip_coefficient) * g;
+  return c.limit != 0 ? limited(g, Lane::all(c.limit)) : g;
+}
+
+// The average a after weight p has come in with weight w, as torch.lerp(a, p, w).
+template <class Lane, class Real>
+CLR_INLINE Lane averaged(Real w, Lane a, Lane p) {
+  return w < static_cast<Real>(0.5) ? fused(Lane::all(w), p - a, a) : fused(Lane::all(-(1 - w)), p - a, p);
 }
 
 }  // namespace clr

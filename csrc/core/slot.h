@@ -57,6 +57,11 @@ struct Slot {
   uint64_t random_key = 0;     // Storage::stochastic
 };
 
+// Of the companion, and of the average, which is of the weight that the updates go on from.
+CLR_INLINE DType companion_dtype(DType parameter, Storage storage) {
+  return storage == Storage::master ? DType::float32 : parameter;
+}
+
 // Coefficients are formed in double and cast once.
 template <class Real>
 CLR_INLINE SgdCoefficients<Real> coefficients(const GroupValues& group, const Slot& slot) {
@@ -64,10 +69,24 @@ CLR_INLINE SgdCoefficients<Real> coefficients(const GroupValues& group, const Sl
           static_cast<Real>(group.momentum),
           static_cast<Real>(1.0 - group.dampening),
           static_cast<Real>(group.weight_decay),
+          static_cast<Real>(slot.trust_ratio),
           group.maximize,
           group.nesterov,
           slot.buffer != nullptr,
           slot.first};
+}
+
+template <class Real>
+CLR_INLINE GradientCoefficients<Real> coefficients(const GradientValues& gradients) {
+  return {static_cast<Real>(gradients.scale), static_cast<Real>(gradients.clip_coefficient),
+          static_cast<Real>(gradients.limit)};
+}
+
+// Is this an update and nothing else?
+CLR_INLINE bool is_plain(const GradientValues& gradients, const Slot& slot) {
+  return gradients.scale == 1 && gradients.clip_coefficient == 1 && gradients.limit == 0 && slot.gradient != nullptr &&
+         slot.average == nullptr && slot.unscaled == nullptr && slot.storage == Storage::nearest &&
+         slot.buffer_dtype == slot.dtype;
 }
 
 }  // namespace clr

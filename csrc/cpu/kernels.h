@@ -9,7 +9,8 @@ namespace clr {
 
 struct CpuKernels {
   // Updates elements begin to end of the slot.
-  void (*update)(const GroupValues& group, const Slot& slot, int64_t begin, int64_t end);
+  void (*update)(const GradientValues& gradients, const GroupValues& group, const Slot& slot, int64_t begin,
+                 int64_t end);
 
   // The value of one step.
   Value (*evaluate)(const Policy& policy, uint64_t step, double custom);

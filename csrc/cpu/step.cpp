@@ -28,7 +28,7 @@ void run_between(const StepPlan& plan, const CpuKernels& kernels, Cut from, Cut 
   for (std::size_t i = from.slot; i < plan.slots.size() && i <= to.slot; ++i, begin = 0) {
     const Slot& slot = plan.slots[i];
     const std::int64_t end = i == to.slot ? to.element : slot.size;
-    kernels.update(plan.groups[slot.group], slot, begin, end);
+    kernels.update(plan.gradients, plan.groups[slot.group], slot, begin, end);
   }
 }
 
