@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "python/dict_version.h"
-#include "python/group_dict.h"
 
 namespace clr {
 
@@ -20,6 +19,7 @@ struct Keys {
   PyObject* weight_decay = PyUnicode_InternFromString("weight_decay");
   PyObject* nesterov = PyUnicode_InternFromString("nesterov");
   PyObject* maximize = PyUnicode_InternFromString("maximize");
+  PyObject* skipped_steps = PyUnicode_InternFromString("skipped_steps");
 };
 
 const Keys& keys() {
@@ -40,7 +40,7 @@ GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object schedul
       index_(index),
       bound_object_(std::move(schedule)),
       scale_fns_(std::move(scale_fns)) {
-  schedule_ = item(keys().schedule);
+  schedule_ = reader().item(keys().schedule);
   read_position();
   read_settings();
 }
@@ -104,43 +104,19 @@ void GroupBinding::forget() {
   version_ = 0;
 }
 
-// Owned: reading a number can run other code, which may take the object out of the group.
-py::object GroupBinding::item(PyObject* key) const {
-  return py::reinterpret_borrow<py::object>(group_item(group_.ptr(), key, index_));
-}
-
-std::string GroupBinding::name_value(PyObject* key, PyObject* object) const {
-  return group_name(index_) + py::str(key).cast<std::string>() + "=" + py::repr(object).cast<std::string>();
-}
-
-double GroupBinding::number(PyObject* key, PyObject* object) const {
-  const double value = PyUnicode_Check(object) ? -1.0 : PyFloat_AsDouble(object);
-  if (PyUnicode_Check(object) || PyErr_Occurred()) {
-    PyErr_Clear();
-    throw py::type_error(name_value(key, object) + " must be a number");
-  }
-  return value;
-}
-
 void GroupBinding::refresh(Setting& setting, PyObject* key) const {
-  const py::object object = item(key);
+  const py::object object = reader().item(key);
   if (object.is(setting.object)) return;
-  setting.value = number(key, object.ptr());
+  setting.value = reader().number(key, object.ptr());
   // Only immutable numbers may be recognised by identity later; a tensor can change in place.
   const bool immutable =
       PyFloat_CheckExact(object.ptr()) || PyLong_CheckExact(object.ptr()) || PyBool_Check(object.ptr());
   setting.object = immutable ? object : py::object();
 }
 
-bool GroupBinding::flag(PyObject* key) const {
-  const py::object object = item(key);
-  if (!PyBool_Check(object.ptr())) throw py::type_error(name_value(key, object.ptr()) + " must be True or False");
-  return object.ptr() == Py_True;
-}
-
 // After the last update the position is one further, from where no step is made.
 void GroupBinding::read_position() {
-  const py::object object = item(keys().applied_steps);
+  const py::object object = reader().item(keys().applied_steps);
   if (object.is(step_object_)) return;
   const unsigned long long step = PyLong_Check(object.ptr()) ? PyLong_AsUnsignedLongLong(object.ptr()) : 0;
   if (!PyLong_Check(object.ptr()) || PyErr_Occurred() || step > kLastStep + 1) {
@@ -155,16 +131,16 @@ void GroupBinding::read_position() {
 }
 
 void GroupBinding::refuse_position(PyObject* object) const {
-  throw py::value_error(name_value(keys().applied_steps, object) + " must be an int from 0 to 2**63 - 2");
+  throw py::value_error(reader().name_value(keys().applied_steps, object) + " must be an int from 0 to 2**63 - 2");
 }
 
 // lr and momentum: obeys what stands in the group. Returns whether that was set by hand. A zero that we did not write
 // is by hand even where the schedule says zero too: it is how torch.distributed asks for a step that moves no weight.
 bool GroupBinding::read_scheduled(PyObject* key, const py::object& written, double scheduled, double& value) const {
-  const py::object object = item(key);
+  const py::object object = reader().item(key);
   value = scheduled;
   if (written && object.is(written)) return false;
-  const double found = number(key, object.ptr());
+  const double found = reader().number(key, object.ptr());
   if (same_bits(found, scheduled) && found != 0.0) return false;
   value = found;
   return true;
@@ -174,8 +150,8 @@ bool GroupBinding::read_scheduled(PyObject* key, const py::object& written, doub
 void GroupBinding::read_settings() {
   refresh(dampening_, keys().dampening);
   refresh(weight_decay_, keys().weight_decay);
-  values_.nesterov = flag(keys().nesterov);
-  values_.maximize = flag(keys().maximize);
+  values_.nesterov = reader().flag(keys().nesterov);
+  values_.maximize = reader().flag(keys().maximize);
   if (!has_momentum(current_)) {
     refresh(momentum_, keys().momentum);
     values_.momentum = momentum_.value;
@@ -189,6 +165,8 @@ void GroupBinding::read_settings() {
     require(values_.dampening == 0.0, "dampening", values_.dampening, "0 with nesterov=True");
     require(keeps_buffers(), "momentum", values_.momentum, "above 0 with nesterov=True");
   }
+  skipped_ = reader().count(keys().skipped_steps, INT64_MAX, "an int from 0 on");
+  tail_.read(reader());
 }
 
 void GroupBinding::require(bool ok, const char* name, double value, const char* must) const {
@@ -204,9 +182,9 @@ void GroupBinding::read() {
     by_hand_ = false;
   } else {
     forget();
-    parameters_ = item(keys().params);
+    parameters_ = reader().item(keys().params);
     if (!PyList_Check(parameters_.ptr())) {
-      throw py::type_error(name_value(keys().params, parameters_.ptr()) + " must be a list");
+      throw py::type_error(reader().name_value(keys().params, parameters_.ptr()) + " must be a list");
     }
     read_position();
     by_hand_ = read_scheduled(keys().lr, written_.lr, current_.lr, values_.lr);
@@ -261,9 +239,7 @@ void GroupBinding::write_items() {
   if (written_.momentum) set_group_item(group_.ptr(), keys().momentum, written_.momentum);
 }
 
-void GroupBinding::write() {
-  const bool untouched = version_ != 0 && version_ == version_of(group_.ptr());
-  const bool same_keys = has_momentum(current_) == has_momentum(next_.value);
+void GroupBinding::write_next() {
   std::swap(written_, next_);
   followed_ = !by_hand_;
   step_ = written_.step;
@@ -271,6 +247,15 @@ void GroupBinding::write() {
   current_ = written_.value;
   set_group_item(group_.ptr(), keys().applied_steps, written_.step_object);
   write_items();
+}
+
+void GroupBinding::write() {
+  // Without versions, what counts is looked at anew at every step.
+  if (tail_.counts()) entries_.clear();
+  const bool untouched = version_ != 0 && version_ == version_of(group_.ptr());
+  const bool same_keys = has_momentum(current_) == has_momentum(next_.value);
+  tail_.write(group_.ptr());
+  write_next();
   if (!same_keys) return forget();
   if (untouched) {
     entries_.clear();  // the version says all
@@ -282,6 +267,13 @@ void GroupBinding::write() {
   entries_[place_.step].second = written_.step_object.ptr();
   entries_[place_.lr].second = written_.lr.ptr();
   if (written_.momentum) entries_[place_.momentum].second = written_.momentum.ptr();
+}
+
+void GroupBinding::write_skipped(bool advance) {
+  if (advance) write_next();
+  followed_ = advance && followed_;
+  set_group_item(group_.ptr(), keys().skipped_steps, py::int_(++skipped_));
+  forget();
 }
 
 int GroupBinding::traverse(visitproc visit, void* arg) const {

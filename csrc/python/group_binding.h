@@ -9,6 +9,8 @@
 
 #include "core/slot.h"
 #include "python/bound_schedule.h"
+#include "python/group_dict.h"
+#include "python/group_tail.h"
 
 namespace clr {
 
@@ -39,10 +41,19 @@ class GroupBinding {
   // The numbers of this update. Reads every setting, and the schedule's position if somebody moved it. Throws
   // ValueError or TypeError, with nothing changed, for what no update can use.
   void read();
-  const GroupValues& values() const { return values_; }
+
+  // The numbers of this update. `at_cycle_end`: it is the last of a cycle.
+  const GroupValues& values(bool at_cycle_end) {
+    tail_.prepare(at_cycle_end, values_);
+    return values_;
+  }
+  const GroupTail& tail() const { return tail_; }
 
   // The group's list of parameters at the last read().
   PyObject* parameters() const { return parameters_.ptr(); }
+
+  // Is lr or momentum of this update set by hand? Then it does not follow the schedule.
+  bool is_by_hand() const { return by_hand_; }
 
   // Can momentum ever play a part in this group, going by the last read()?
   bool keeps_buffers() const { return bound_.may_have_momentum || values_.momentum != 0.0; }
@@ -61,6 +72,9 @@ class GroupBinding {
   // Writes them into the group.
   void write();
 
+  // Counts an update that was skipped. `advance`: the schedule goes on all the same.
+  void write_skipped(bool advance);
+
   // Did the last written update follow the schedule, or lr or momentum set by hand?
   bool followed_schedule() const { return followed_; }
 
@@ -73,14 +87,11 @@ class GroupBinding {
     double value = 0.0;
   };
 
+  GroupReader reader() const { return {group_.ptr(), index_}; }
   bool is_as_remembered() const;
   void remember();
   void forget();
-  py::object item(PyObject* key) const;
-  std::string name_value(PyObject* key, PyObject* object) const;
-  double number(PyObject* key, PyObject* object) const;
   void refresh(Setting& setting, PyObject* key) const;
-  bool flag(PyObject* key) const;
   [[noreturn]] void refuse_position(PyObject* object) const;
   void read_position();
   bool read_scheduled(PyObject* key, const py::object& written, double scheduled, double& value) const;
@@ -88,6 +99,7 @@ class GroupBinding {
   void require(bool ok, const char* name, double value, const char* must) const;
   static py::object shared(double value, double a, const py::object& object_a, double b, const py::object& object_b);
   void write_items();
+  void write_next();
 
   // What every step touches comes first: a step over many groups waits for memory, not for arithmetic.
   py::dict group_;
@@ -110,6 +122,8 @@ class GroupBinding {
   py::object step_object_;
   Value current_{};  // the schedule's value there
   GroupValues values_{};
+  GroupTail tail_;
+  std::uint64_t skipped_ = 0;
 
   std::size_t index_;
   py::object schedule_, bound_object_, scale_fns_;

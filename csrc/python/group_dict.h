@@ -23,4 +23,43 @@ inline void set_group_item(PyObject* group, PyObject* key, const py::object& val
   if (PyDict_SetItem(group, key, value.ptr()) != 0) throw py::error_already_set();
 }
 
+// Reads the entries of group number `index`. Throws TypeError or ValueError with name=value.
+struct GroupReader {
+  PyObject* group;
+  std::size_t index;
+
+  // Owned: reading a number can run other code, which may take the object out of the group.
+  py::object item(PyObject* key) const { return py::reinterpret_borrow<py::object>(group_item(group, key, index)); }
+
+  std::string name_value(PyObject* key, PyObject* object) const {
+    return group_name(index) + py::str(key).cast<std::string>() + "=" + py::repr(object).cast<std::string>();
+  }
+
+  double number(PyObject* key, PyObject* object) const {
+    const double value = PyUnicode_Check(object) ? -1.0 : PyFloat_AsDouble(object);
+    if (PyUnicode_Check(object) || PyErr_Occurred()) {
+      PyErr_Clear();
+      throw py::type_error(name_value(key, object) + " must be a number");
+    }
+    return value;
+  }
+
+  bool flag(PyObject* key) const {
+    const py::object object = item(key);
+    if (!PyBool_Check(object.ptr())) throw py::type_error(name_value(key, object.ptr()) + " must be True or False");
+    return object.ptr() == Py_True;
+  }
+
+  // An int from 0 to `last`.
+  std::uint64_t count(PyObject* key, std::uint64_t last, const char* must) const {
+    const py::object object = item(key);
+    const unsigned long long value = PyLong_Check(object.ptr()) ? PyLong_AsUnsignedLongLong(object.ptr()) : 0;
+    if (!PyLong_Check(object.ptr()) || PyErr_Occurred() || value > last) {
+      PyErr_Clear();
+      throw py::value_error(name_value(key, object.ptr()) + " must be " + must);
+    }
+    return value;
+  }
+};
+
 }  // namespace clr

@@ -4,43 +4,6 @@
 
 namespace clr {
 
-namespace {
-
-PyObject* buffer_key() {
-  static PyObject* const key = PyUnicode_InternFromString("momentum_buffer");
-  return key;
-}
-
-bool is_cpu(const DLDevice& device) { return device.device_type == kDLCPU || device.device_type == kDLCUDAHost; }
-
-DLTensor must_read(py::handle tensor, const std::string& what) {
-  DLTensor view;
-  if (!TorchReader::get().is_tensor(tensor.ptr())) {
-    throw py::type_error(what + ": type=" + Py_TYPE(tensor.ptr())->tp_name + " must be a torch.Tensor");
-  }
-  const TorchReader& torch = TorchReader::get();
-  if (!torch.read(tensor.ptr(), view) || torch.is_negative(tensor.ptr())) {
-    throw py::type_error(what + ": " + why_unreadable(tensor));
-  }
-  return view;
-}
-
-// Throws unless `tensor`, the gradient or buffer `what` of `parameter`, has its shape, dtype and device.
-void require_alike(const Layout& layout, const DLTensor& view, py::handle tensor, py::handle parameter,
-                   const std::string& what) {
-  if (!same_type(layout, view)) {
-    const char* const attribute = tensor.attr("device").equal(parameter.attr("device")) ? "dtype" : "device";
-    throw py::type_error(what + ": " + described(tensor, attribute) + " must be the parameter's, " +
-                         described(parameter, attribute));
-  }
-  if (!same_shape(layout, view)) {
-    throw py::value_error(what + ": " + described(tensor, "shape") + " must be the parameter's, " +
-                          described(parameter, "shape"));
-  }
-}
-
-}  // namespace
-
 bool SeenTensors::Tensor::is(PyObject* object, void* at) const {
   if (at != data || !reference) return false;
 #if PY_VERSION_HEX >= 0x030d0000
@@ -58,12 +21,8 @@ void Held::clear() {
   copies.clear();
 }
 
-ParameterBinding::ParameterBinding(py::object parameter, std::uint32_t group, std::size_t index)
-    : parameter_(std::move(parameter)), group_(group), index_(index) {}
-
-std::string ParameterBinding::name() const {
-  return "parameter " + std::to_string(index_) + " of group " + std::to_string(group_);
-}
+ParameterBinding::ParameterBinding(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position)
+    : group_(group), parameter_(std::move(parameter)), index_(index), position_(position) {}
 
 void ParameterBinding::relayout(const DLTensor& view) {
   const Layout layout(view);
@@ -82,7 +41,8 @@ void ParameterBinding::relayout(const DLTensor& view) {
   dtype_ = dtype;
   density_ = density;
   size_ = layout.size();
-  buffer_ = py::object();  // to be looked at anew
+  buffer_.forget();  // to be looked at anew
+  if (tail_) *tail_ = Tail();
   seen_ = true;
 }
 
@@ -100,7 +60,7 @@ py::object ParameterBinding::readable_gradient(py::object grad, DLTensor& view) 
     seen_gradients_.add(grad.ptr(), data_of(view));
   }
   if (is_exactly(layout_, view) && density_ == Density::dense) return grad;
-  require_alike(layout_, view, grad, parameter_, name() + ", gradient");
+  require_alike(layout_, dtype_, view, grad, parameter_, name() + ", gradient");
   if (same_strides(layout_, view) && density_ == Density::dense) return grad;
   py::object copy = torch.empty_like(parameter_);
   torch.copy(copy, grad);
@@ -108,52 +68,85 @@ py::object ParameterBinding::readable_gradient(py::object grad, DLTensor& view) 
   return copy;
 }
 
-// Points buffer_data_ to the buffer in state, or to a copy of it where its layout is not the parameter's.
-void ParameterBinding::adopt_buffer(py::object buffer) {
-  const TorchReader& torch = TorchReader::get();
-  const std::string what = name() + ", momentum_buffer";
-  const DLTensor view = must_read(buffer, what);
-  require_alike(layout_, view, buffer, parameter_, what);
-  Layout wanted = layout_;
-  if (density_ != Density::dense) wanted = Layout(must_read(torch.empty_like(parameter_), what));
-  if (same_strides(wanted, view)) {
-    buffer_data_ = data_of(view);
-    buffer_ = std::move(buffer);
-    return;
+void ParameterBinding::read_gradient(py::object grad, bool writes_unscaled, std::size_t slots, Slot& slot,
+                                     Held& held) {
+  DLTensor view;
+  py::object readable = readable_gradient(grad, view);
+  slot.gradient = data_of(view);
+  if (writes_unscaled) {
+    slot.unscaled = data_of(view);
+    if (!readable.is(grad)) held.copies.push_back({slots, std::move(grad), readable});
   }
-  new_buffer_ = torch.empty_like(parameter_);
-  torch.copy(new_buffer_, buffer);
-  buffer_data_ = data_of(must_read(new_buffer_, what));
+  held.tensors.push_back(std::move(readable));
 }
 
-// Leaves buffer_data_ pointing to the buffer to use, null for none. Returns whether it holds nothing yet.
-bool ParameterBinding::read_buffer(bool wanted) {
+// Points the slot to the buffer to use, if there is one.
+void ParameterBinding::read_buffer(const GroupBinding& group, Slot& slot) {
   const std::uint64_t version = state_ ? version_of(state_.ptr()) : 0;
-  if (buffer_ && version != 0 && version == state_version_) return false;
-  PyObject* found = state_ ? PyDict_GetItemWithError(state_.ptr(), buffer_key()) : nullptr;
-  if (found == Py_None) found = nullptr;
-  if (found != nullptr && found == buffer_.ptr()) {
-    state_version_ = version;
-    return false;
+  const bool unchanged = slot.buffer_dtype == buffer_dtype_ && buffer_.is_known() &&
+                         ((version != 0 && version == state_version_) || buffer_.is_in(state_.ptr()));
+  if (!unchanged) {
+    if (slot.buffer_dtype != buffer_dtype_) buffer_.forget();
+    buffer_dtype_ = slot.buffer_dtype;
+    const void* const before = buffer_.data();
+    slot.first = !buffer_.find(state_.ptr(), slot.buffer_dtype, owner());
+    if (slot.first && group.keeps_buffers()) buffer_.make(slot.buffer_dtype, owner(), StateTensor::Content::none);
+    has_new_state_ = has_new_state_ || buffer_.is_new();
+    moved_ = moved_ || buffer_.data() != before;
   }
-  void* const before = buffer_data_;
-  buffer_ = py::object();
-  buffer_data_ = nullptr;
-  if (found != nullptr) {
-    adopt_buffer(py::reinterpret_borrow<py::object>(found));
-  } else if (wanted) {
-    new_buffer_ = TorchReader::get().empty_like(parameter_);
-    buffer_data_ = data_of(must_read(new_buffer_, name() + ", momentum_buffer"));
-  }
-  moved_ = moved_ || buffer_data_ != before;
-  return found == nullptr;
+  if (buffer_.is_known()) state_version_ = version;
+  slot.buffer = buffer_.data();
 }
 
-bool ParameterBinding::read(bool group_keeps_buffers, StepPlan& plan, Held& held) {
+// Finds the tensor in the state, or makes it. Returns whether it holds anything.
+bool ParameterBinding::read_state(StateTensor& tensor, DType dtype, StateTensor::Content content) {
+  if (tensor.is_in(state_.ptr())) return true;
+  const void* const before = tensor.data();
+  const bool found = tensor.find(state_.ptr(), dtype, owner());
+  if (!found) tensor.make(dtype, owner(), content);
+  has_new_state_ = has_new_state_ || tensor.is_new();
+  moved_ = moved_ || tensor.data() != before;
+  return found || content != StateTensor::Content::none;
+}
+
+// What a slot has beyond parameter, gradient and buffer.
+void ParameterBinding::read_tail(const GroupTail& tail, bool averages, Slot& slot) {
+  slot.storage = tail.storage();
+  slot.trusted = slot.gradient != nullptr && tail.trusts(layout_.ndim());
+  slot.random_key = slot.storage == Storage::stochastic ? tail.random_key(position_) : 0;
+  const bool splits = slot.storage == Storage::split && slot.gradient != nullptr;
+  const bool masters = slot.storage == Storage::master;
+  if (!tail_ && (averages || splits || masters)) tail_ = std::make_unique<Tail>();
+  const DType wide = companion_dtype(dtype_, slot.storage);
+  if (splits) {
+    read_state(tail_->compensation, wide, StateTensor::Content::zeros);
+    slot.companion = tail_->compensation.data();
+  }
+  if (masters) {
+    read_state(tail_->master_weight, wide, StateTensor::Content::parameter);
+    slot.companion = tail_->master_weight.data();
+  }
+  if (averages) {
+    slot.first_average = !read_state(tail_->average, wide, StateTensor::Content::none);
+    slot.average = tail_->average.data();
+  }
+}
+
+// The slot's parameter is a dense copy, from where the values go back.
+void ParameterBinding::copy_gapped(Slot& slot, StepPlan& plan, Held& held) const {
+  py::object dense = TorchReader::get().empty_like(parameter_);
+  TorchReader::get().copy(dense, parameter_);
+  slot.parameter = data_of(must_read(dense, name()));
+  plan.copied.push_back({data_, static_cast<const char*>(data_) + layout_.span_bytes()});
+  held.copies.push_back({plan.slots.size(), parameter_, std::move(dense)});
+}
+
+bool ParameterBinding::read(const GroupBinding& group, bool writes_unscaled, StepPlan& plan, Held& held) {
   const TorchReader& torch = TorchReader::get();
-  new_buffer_ = py::object();
+  const bool averages = plan.groups[group_].averages;
+  if (has_new_state_) drop_new_state();
   py::object grad = torch.grad(parameter_.ptr());
-  if (!grad) return false;
+  if (!grad && !averages) return false;
   DLTensor view;
   if (!torch.read(parameter_.ptr(), view)) throw py::type_error(name() + ": " + why_unreadable(parameter_));
   const bool other_layout = !seen_ || !is_exactly(layout_, view);
@@ -161,35 +154,52 @@ bool ParameterBinding::read(bool group_keeps_buffers, StepPlan& plan, Held& held
   moved_ = other_layout || data_ != data_of(view);
   if (moved_ || size_ == 1) require_plain(parameter_.ptr(), "");
   data_ = data_of(view);
-  const bool first = read_buffer(group_keeps_buffers);
 
-  DLTensor gradient;
-  held.tensors.push_back(readable_gradient(std::move(grad), gradient));
-  Slot slot = {data_, data_of(gradient), buffer_data_, size_, group_, dtype_, first};
-  if (density_ == Density::gapped) {
-    py::object dense = torch.empty_like(parameter_);
-    torch.copy(dense, parameter_);
-    slot.parameter = data_of(must_read(dense, name()));
-    plan.copied.push_back({data_, static_cast<const char*>(data_) + layout_.span_bytes()});
-    held.copies.push_back({plan.slots.size(), parameter_, std::move(dense)});
+  const GroupTail& tail = group.tail();
+  Slot slot = {data_, nullptr, nullptr, size_, group_, dtype_, false};
+  if (!tail.is_plain()) {
+    tail.require_legal(dtype_, group_, index_);
+    slot.buffer_dtype = tail.buffer_dtype(dtype_);
   }
+  if (grad) {
+    read_buffer(group, slot);
+    read_gradient(std::move(grad), writes_unscaled, plan.slots.size(), slot, held);
+  }
+  if (!tail.is_plain()) read_tail(tail, averages, slot);
+  if (density_ == Density::gapped) copy_gapped(slot, plan, held);
   plan.slots.push_back(slot);
   return true;
 }
 
+// That a step made and did not write: it was skipped or refused.
+void ParameterBinding::drop_new_state() {
+  buffer_.drop_new();
+  if (tail_) *tail_ = Tail();
+  has_new_state_ = false;
+}
+
 void ParameterBinding::write(const py::dict& optimizer_state) {
-  if (!new_buffer_) return;
-  py::object state = state_ ? state_ : py::dict();
-  state[py::handle(buffer_key())] = new_buffer_;
+  if (!has_new_state_) return;
+  py::dict state = state_ ? py::reinterpret_borrow<py::dict>(state_) : py::dict();
+  buffer_.write(state);
+  if (tail_) {
+    tail_->average.write(state);
+    tail_->compensation.write(state);
+    tail_->master_weight.write(state);
+  }
   optimizer_state[parameter_] = state;
   bind_state(state.ptr());
-  buffer_ = std::move(new_buffer_);
+  has_new_state_ = false;
 }
 
 int ParameterBinding::traverse(visitproc visit, void* arg) const {
   Py_VISIT(parameter_.ptr());
   Py_VISIT(state_.ptr());
-  Py_VISIT(buffer_.ptr());
+  if (const int stop = buffer_.traverse(visit, arg)) return stop;
+  if (!tail_) return 0;
+  for (const StateTensor* tensor : {&tail_->average, &tail_->compensation, &tail_->master_weight}) {
+    if (const int stop = tensor->traverse(visit, arg)) return stop;
+  }
   return 0;
 }
 

@@ -3,12 +3,14 @@
 
 #include <pybind11/pybind11.h>
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "core/plan.h"
-#include "python/tensor_view.h"
+#include "python/group_binding.h"
+#include "python/state_tensor.h"
 
 namespace clr {
 
@@ -31,10 +33,10 @@ class SeenTensors {
   Tensor seen_[2];
 };
 
-// A parameter that is not dense, and the dense copy that slot number `slot` updates in its place.
+// A parameter or gradient that is not dense, and the dense copy that slot number `slot` writes in its place.
 struct DenseCopy {
   std::size_t slot;
-  py::object parameter, dense;
+  py::object original, dense;
 };
 
 // What must stay alive while a kernel runs. Keeps its memory from step to step.
@@ -47,7 +49,8 @@ struct Held {
 
 class ParameterBinding {
  public:
-  ParameterBinding(py::object parameter, std::uint32_t group, std::size_t index);
+  // Number `index` of the group's parameters, number `position` of all.
+  ParameterBinding(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position);
 
   const py::object& parameter() const { return parameter_; }
   std::uint32_t group() const { return group_; }
@@ -58,47 +61,57 @@ class ParameterBinding {
     state_version_ = 0;
   }
 
-  // Reads and checks everything and adds a slot to the plan, if there is a gradient: returns whether there is. Throws
-  // TypeError or ValueError, with nothing changed, for what cannot be updated. Memory that the slot points to is kept
-  // alive by `held` and this object.
-  bool read(bool group_keeps_buffers, StepPlan& plan, Held& held);
+  // Reads and checks everything and adds a slot to the plan, if the parameter has a gradient or an average to move:
+  // returns whether it did. Throws TypeError or ValueError, with nothing changed, for what cannot be updated. Memory that
+  // the slot points to is kept alive by `held` and this object. `writes_unscaled`: the gradient is written too.
+  bool read(const GroupBinding& group, bool writes_unscaled, StepPlan& plan, Held& held);
 
   // Has the memory that the last read() pointed to moved since the read() before?
   bool moved() const { return moved_; }
 
-  // Did the last read() make a buffer?
-  bool has_new_buffer() const { return bool(new_buffer_); }
+  // Did the last read() make state?
+  bool has_new_state() const { return has_new_state_; }
 
-  // Puts a buffer that read() made into optimizer.state.
+  // Puts the state that read() made into optimizer.state.
   void write(const py::dict& optimizer_state);
 
   int traverse(visitproc visit, void* arg) const;
 
  private:
-  std::string name() const;
+  // State that a plain update has none of.
+  struct Tail {
+    StateTensor average{"average"}, compensation{"compensation"}, master_weight{"master_weight"};
+  };
+
+  std::string name() const { return parameter_name(group_, index_); }
+  StateOwner owner() const { return {parameter_, layout_, density_, group_, index_}; }
   void relayout(const DLTensor& view);
   void require_plain(PyObject* tensor, const char* role) const;
   py::object readable_gradient(py::object grad, DLTensor& view);
-  bool read_buffer(bool wanted);
-  void adopt_buffer(py::object buffer);
+  void read_gradient(py::object grad, bool writes_unscaled, std::size_t slots, Slot& slot, Held& held);
+  void read_buffer(const GroupBinding& group, Slot& slot);
+  bool read_state(StateTensor& tensor, DType dtype, StateTensor::Content content);
+  void read_tail(const GroupTail& tail, bool averages, Slot& slot);
+  void drop_new_state();
+  void copy_gapped(Slot& slot, StepPlan& plan, Held& held) const;
 
   // In the order of their use: a step over many small tensors waits for memory, not for arithmetic.
-  py::object new_buffer_;  // made by read(), not yet in state
+  bool has_new_state_ = false;
+  bool seen_ = false;
+  bool moved_ = true;
+  DType dtype_{}, buffer_dtype_{};
+  Density density_{};
+  std::uint32_t group_;
   py::object parameter_;
   Layout layout_;  // of the parameter, as last seen
   void* data_ = nullptr;
   std::int64_t size_ = 0;
-  bool seen_ = false;
-  bool moved_ = true;
-  DType dtype_{};
-  Density density_{};
-  std::uint32_t group_;
   py::object state_;
   std::uint64_t state_version_ = 0;  // of state_, when buffer_ was seen in it
-  py::object buffer_;                // the object in state, if buffer_data_ points into it
-  void* buffer_data_ = nullptr;
+  StateTensor buffer_{"momentum_buffer"};
+  std::unique_ptr<Tail> tail_;
   SeenTensors seen_gradients_;
-  std::size_t index_;
+  std::size_t index_, position_;
 };
 
 }  // namespace clr

@@ -107,6 +107,9 @@ TorchReader::TorchReader() {
   grad_closure_ = getset->closure;
   is_neg_ = method_of(tensor, "is_neg");
   empty_like_ = py::module_::import("torch").attr("empty_like");
+  for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
+    dtypes_[static_cast<int>(dtype)] = py::module_::import("torch").attr(name_of(dtype));
+  }
   increment_version_ = py::module_::import("torch.autograd.graph").attr("increment_version");
 }
 
@@ -135,6 +138,10 @@ py::object TorchReader::grad(PyObject* tensor) const {
 
 py::object TorchReader::empty_like(py::handle tensor) const { return empty_like_(tensor.attr("detach")()); }
 
+py::object TorchReader::empty_like(py::handle tensor, DType dtype) const {
+  return empty_like_(tensor.attr("detach")(), py::arg("dtype") = dtypes_[static_cast<int>(dtype)]);
+}
+
 void TorchReader::copy(py::handle target, py::handle source) const {
   target.attr("detach")().attr("copy_")(source.attr("detach")());
 }
@@ -158,6 +165,25 @@ std::string why_unreadable(py::handle tensor) {
     return described(tensor, "device") + " is not supported: this build runs on cpu tensors";
   }
   return "type=" + type + " has no memory of its own that could be read (a wrapper subclass, or freed storage)";
+}
+
+const char* name_of(DType dtype) {
+  switch (dtype) {
+    case DType::float32:
+      return "float32";
+    case DType::float64:
+      return "float64";
+    case DType::bfloat16:
+      return "bfloat16";
+    case DType::float16:
+      return "float16";
+  }
+  return "";
+}
+
+DLDataType dlpack_type(DType dtype) {
+  const auto code = static_cast<std::uint8_t>(dtype == DType::bfloat16 ? kDLBfloat : kDLFloat);
+  return {code, static_cast<std::uint8_t>(8 * size_of(dtype)), 1};
 }
 
 DType dtype_of(const Layout& layout, py::handle tensor, const std::string& what) {

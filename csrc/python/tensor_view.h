@@ -89,6 +89,7 @@ class TorchReader {
 
   // A new tensor like this one, dense, in the layout of a dense one.
   py::object empty_like(py::handle tensor) const;
+  py::object empty_like(py::handle tensor, DType dtype) const;
 
   // target.copy_(source), outside autograd.
   void copy(py::handle target, py::handle source) const;
@@ -104,6 +105,7 @@ class TorchReader {
   void* grad_closure_;
   PyCFunction is_neg_;
   py::object empty_like_, increment_version_;
+  py::object dtypes_[4];  // torch's, by DType
 };
 
 // Why a tensor cannot be read, in words: "layout=torch.sparse_coo ...".
@@ -111,6 +113,10 @@ std::string why_unreadable(py::handle tensor);
 
 // The dtype as the kernels know it; throws TypeError naming `what`.
 DType dtype_of(const Layout& layout, py::handle tensor, const std::string& what);
+
+// "float32" and the like.
+const char* name_of(DType dtype);
+DLDataType dlpack_type(DType dtype);
 
 // "dtype=torch.float32" and the like.
 std::string described(py::handle tensor, const char* attribute);

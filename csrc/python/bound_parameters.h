@@ -1,0 +1,45 @@
+// The parameters of all groups, in their order, with their entries in optimizer.state.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "python/group_binding.h"
+#include "python/parameter_binding.h"
+
+namespace clr {
+
+using Groups = std::vector<std::unique_ptr<GroupBinding>>;
+
+class BoundParameters {
+ public:
+  // Binds what the groups hold, unless that is what is bound already.
+  void refresh(const Groups& groups);
+
+  // Looks every parameter up in optimizer.state if its entries are not those of the last step.
+  void refresh_state(const py::dict& state);
+  // The next refresh_state() looks.
+  void forget_state() { state_is_known_ = false; }
+
+  std::vector<ParameterBinding>::iterator begin() { return all_.begin(); }
+  std::vector<ParameterBinding>::iterator end() { return all_.end(); }
+
+  void clear();
+  int traverse(visitproc visit, void* arg) const;
+
+ private:
+  bool is_known(const Groups& groups) const;
+  void bind(const Groups& groups);
+
+  std::vector<ParameterBinding> all_;
+  std::vector<std::pair<std::size_t, PyObject*>> known_;      // with their groups; kept alive by all_
+  std::vector<std::pair<PyObject*, PyObject*>> known_state_;  // kept alive by all_, or never looked at
+  std::uint64_t state_version_ = 0;
+  bool state_is_known_ = false;
+};
+
+}  // namespace clr

@@ -1,0 +1,108 @@
+// One optimizer step: read and check everything, then write.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "core/plan.h"
+#include "cpu/isa.h"
+#include "cpu/norm.h"
+#include "cpu/step.h"
+#include "python/bound_parameters.h"
+#include "python/group_binding.h"
+
+namespace clr {
+
+// What holds for all gradients of an optimizer.
+struct GradientRules {
+  double max_norm = 0.0, max_value = 0.0;  // 0: not clipped
+  bool error_if_nonfinite = false;
+  bool skip_nonfinite = false;
+  bool advance_on_skip = false;
+  bool write_unscaled = false;
+};
+
+// What a call of step() is told.
+struct StepRequest {
+  double scale;  // what gradients are multiplied by
+  // Is an infinity or a NaN among the gradients? Nothing: to be found out.
+  std::optional<bool> found_inf;
+  std::optional<bool> at_cycle_end;  // is this update the last of a cycle of the first group, if it follows its schedule?
+};
+
+class Step {
+ public:
+  GradientRules rules;
+
+  // Binds group number `index`. What is known of another group that has had this number is kept until the groups are
+  // put in order.
+  void bind(std::size_t index, py::dict group, py::object schedule, py::object scale_fns);
+
+  // Puts the schedule's lr and momentum into a bound group. Without this what stands there is obeyed.
+  void write_schedule(const py::dict& group);
+
+  bool is_bound(std::size_t index, const py::dict& group) const;
+
+  enum class Outcome { done, not_bound, asks_for_cycle_end };
+
+  // Applies one update to everything that has a gradient, or skips it. Nothing is done if some group is not bound, or if
+  // `at_cycle_end` has to be known and is not.
+  Outcome apply(const py::list& groups, const py::dict& state, const StepRequest& request);
+
+  // Of the last step.
+  bool was_skipped() const { return skipped_; }
+  std::optional<double> gradient_norm() const { return gradient_norm_; }  // if it was wanted
+  double clip_coefficient() const { return plan_.gradients.clip_coefficient; }
+
+  // Did the last update of this group follow its schedule?
+  bool followed_schedule(const py::dict& group) const;
+
+  int traverse(visitproc visit, void* arg) const;
+  void clear();
+
+ private:
+  // A scale_fn, or another thread while a kernel runs without the GIL, may call back. Also lets go of gradients.
+  class Busy {
+   public:
+    explicit Busy(Step& step);
+    ~Busy();
+    Busy(const Busy&) = delete;
+    Busy& operator=(const Busy&) = delete;
+
+   private:
+    Step& step_;
+  };
+
+  bool read_groups(const py::list& groups);
+  void reorder(const py::list& groups);
+  bool asks_for_cycle_end() const;
+  void call_user_code();
+  void read(const StepRequest& request);
+  bool list_active(Py_ssize_t place, const py::object& parameter);
+  bool measure(const StepRequest& request);
+  void apply_trust_ratios();
+  void run();
+  void run_one_by_one(const CpuKernels& kernels);
+  void write(const py::dict& state);
+
+  Groups groups_;
+  BoundParameters parameters_;
+  py::list active_;    // the parameters of the last update
+  py::list unscaled_;  // gradients that it wrote
+  StepPlan plan_;
+  std::vector<Cut> cuts_;
+  Norms norms_;
+  Held held_;
+  std::optional<double> gradient_norm_;
+  bool moved_ = true;       // has memory moved since overlaps were looked for?
+  bool new_state_ = false;  // did read() make any?
+  bool trusts_ = false;     // does any slot?
+  bool calls_user_code_ = false;
+  bool skipped_ = false;
+  bool busy_ = false;
+};
+
+}  // namespace clr

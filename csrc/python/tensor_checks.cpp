@@ -1,0 +1,37 @@
+#include "python/tensor_checks.h"
+
+namespace clr {
+
+DLTensor must_read(py::handle tensor, const std::string& what) {
+  DLTensor view;
+  if (!TorchReader::get().is_tensor(tensor.ptr())) {
+    throw py::type_error(what + ": type=" + Py_TYPE(tensor.ptr())->tp_name + " must be a torch.Tensor");
+  }
+  const TorchReader& torch = TorchReader::get();
+  if (!torch.read(tensor.ptr(), view) || torch.is_negative(tensor.ptr())) {
+    throw py::type_error(what + ": " + why_unreadable(tensor));
+  }
+  return view;
+}
+
+void require_alike(const Layout& layout, DType dtype, const DLTensor& view, py::handle tensor, py::handle parameter,
+                   const std::string& what) {
+  Layout wanted = layout;
+  wanted.dtype = dlpack_type(dtype);
+  if (!same_type(wanted, view)) {
+    if (!tensor.attr("device").equal(parameter.attr("device"))) {
+      throw py::type_error(what + ": " + described(tensor, "device") + " must be the parameter's, " +
+                           described(parameter, "device"));
+    }
+    const bool own = wanted.dtype.code == layout.dtype.code && wanted.dtype.bits == layout.dtype.bits;
+    throw py::type_error(what + ": " + described(tensor, "dtype") + " must be " +
+                         (own ? "the parameter's, " + described(parameter, "dtype")
+                              : "torch." + std::string(name_of(dtype)) + ", as the group's settings say"));
+  }
+  if (!same_shape(layout, view)) {
+    throw py::value_error(what + ": " + described(tensor, "shape") + " must be the parameter's, " +
+                          described(parameter, "shape"));
+  }
+}
+
+}  // namespace clr
