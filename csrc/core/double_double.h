@@ -10,9 +10,13 @@
 
 namespace clr {
 
-struct DoubleDouble {
-  double hi, lo;
+// An unevaluated sum of two numbers, or of two packs of numbers (a lane of cpu/lanes.h), of one floating type.
+template <class Number>
+struct HiLo {
+  Number hi, lo;
 };
+
+using DoubleDouble = HiLo<double>;
 
 // Requires |a| >= |b| or a == 0.
 CLR_INLINE DoubleDouble fast_two_sum(double a, double b) {
@@ -20,10 +24,19 @@ CLR_INLINE DoubleDouble fast_two_sum(double a, double b) {
   return {s, b - (s - a)};
 }
 
-CLR_INLINE DoubleDouble two_sum(double a, double b) {
-  const double s = a + b;
-  const double t = s - a;
+template <class Number>
+CLR_INLINE HiLo<Number> two_sum(Number a, Number b) {
+  const Number s = a + b;
+  const Number t = s - a;
   return {s, (a - (s - t)) + (b - t)};
+}
+
+// a + b c for b c that are exact in Number.
+template <class Number>
+CLR_INLINE HiLo<Number> two_sum_product(Number a, Number b, Number c) {
+  const Number s = fused(b, c, a);
+  const Number t = s - a;
+  return {s, (a - (s - t)) + fused(b, c, -t)};
 }
 
 CLR_INLINE DoubleDouble two_product(double a, double b) {

@@ -19,6 +19,7 @@
 
 #if defined(_MSC_VER) && !defined(__clang__)
 extern "C" double fma(double, double, double);
+extern "C" double sqrt(double);
 #endif
 
 namespace clr {
@@ -29,6 +30,15 @@ CLR_INLINE double fused(double a, double b, double c) {
   return ::fma(a, b, c);
 #else
   return __builtin_fma(a, b, c);
+#endif
+}
+
+// The square root, correctly rounded.
+CLR_INLINE double square_root(double x) {
+#if defined(_MSC_VER) && !defined(__clang__)
+  return ::sqrt(x);
+#else
+  return __builtin_sqrt(x);
 #endif
 }
 

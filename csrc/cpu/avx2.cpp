@@ -2,10 +2,11 @@
 
 #define CLR_LANES_PER_BLOCK 4
 #include "cpu/bulk_loop.inl"
+#include "cpu/norm_loop.inl"
 #include "cpu/sgd_loop.inl"
 
 namespace clr {
 
-const CpuKernels avx2_kernels = {update_slot, evaluate_one, evaluate_alike, fill_range};
+const CpuKernels avx2_kernels = {update_slot, evaluate_one, evaluate_alike, fill_range, sum_squares, all_finite};
 
 }  // namespace clr

@@ -2,6 +2,7 @@
 // compiled there for AVX-512 may be the copy that the linker keeps.
 #pragma once
 
+#include "core/norm.h"
 #include "core/schedule.h"
 #include "core/slot.h"
 
@@ -21,6 +22,13 @@ struct CpuKernels {
   // Values of `count` steps from `first` on. `custom`: the scales of Mode::custom, one a step, else unused.
   void (*fill_range)(const Policy& policy, uint64_t first, int64_t count, const double* custom, double* lr,
                      double* momentum);
+
+  // The sum of the squares of elements begin to end of an array, at most kNormChunk of them, each first brought within
+  // plus and minus `limit` unless that is 0. `finite` speaks of the elements as they stand in the array.
+  NormPart (*sum_squares)(const void* array, DType dtype, int64_t begin, int64_t end, double limit);
+
+  // Are elements begin to end of an array neither infinite nor NaN?
+  bool (*all_finite)(const void* array, DType dtype, int64_t begin, int64_t end);
 };
 
 extern const CpuKernels baseline_kernels;

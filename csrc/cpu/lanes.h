@@ -2,8 +2,10 @@
 //
 // An instruction set defines F32 and F64 (a register of numbers) with: all(x), width, Real; unary -, +, -, *, fused;
 // limited(a, limit), which is a within [-limit, limit] and NaN where a is; load, load_first, store, store_first for the
-// storage types below, where the `_first` forms touch n elements only, 0 < n < width. 16-bit storage is read into F32
-// and rounded once, to nearest even, when stored. F32 also has where_equal(a, b, equal, other): a == b ? equal : other.
+// storage types below, where the `_first` forms touch n elements only, 0 < n < width, and read zeros behind them. 16-bit storage is read into F32
+// and rounded once, to nearest even, when stored. F32 also has where_equal(a, b, equal, other): a == b ? equal : other;
+// and widen(a, to), its numbers as a pack of F64. F64 also has fused_once(a, b, c), a * b + c with one rounding where
+// `fused` has two.
 #pragma once
 
 #include "core/slot.h"
@@ -58,6 +60,12 @@ CLR_INLINE Pack<Lane, count> fused(Pack<Lane, count> a, Pack<Lane, count> b, Pac
 }
 
 template <class Lane, int count>
+CLR_INLINE Pack<Lane, count> fused_once(Pack<Lane, count> a, Pack<Lane, count> b, Pack<Lane, count> c) {
+  for (int i = 0; i < count; ++i) a.lanes[i] = fused_once(a.lanes[i], b.lanes[i], c.lanes[i]);
+  return a;
+}
+
+template <class Lane, int count>
 CLR_INLINE Pack<Lane, count> limited(Pack<Lane, count> a, Pack<Lane, count> limit) {
   for (int i = 0; i < count; ++i) a.lanes[i] = limited(a.lanes[i], limit.lanes[i]);
   return a;
@@ -73,6 +81,21 @@ CLR_INLINE Pack<Lane, count> where_equal(Pack<Lane, count> a, Pack<Lane, count> 
 template <class Lane, int count, class Element>
 CLR_INLINE void load(const Element* from, Pack<Lane, count>& to) {
   for (int i = 0; i < count; ++i) load(from + i * Lane::width, to.lanes[i]);
+}
+
+// Zeros behind the first n, 0 < n < width.
+template <class Lane, int count, class Element>
+CLR_INLINE void load_first(const Element* from, int n, Pack<Lane, count>& to) {
+  for (int i = 0; i < count; ++i) {
+    const int left = n - i * Lane::width;
+    if (left >= Lane::width) {
+      load(from + i * Lane::width, to.lanes[i]);
+    } else if (left > 0) {
+      load_first(from + i * Lane::width, left, to.lanes[i]);
+    } else {
+      to.lanes[i] = Lane::all(0);
+    }
+  }
 }
 
 template <class Lane, int count, class Element>

@@ -32,6 +32,12 @@ CLR_INLINE F32 operator*(F32 a, F32 b) { return {_mm256_mul_ps(a.x, b.x)}; }
 CLR_INLINE F64 operator*(F64 a, F64 b) { return {_mm256_mul_pd(a.x, b.x)}; }
 CLR_INLINE F32 fused(F32 a, F32 b, F32 c) { return {_mm256_fmadd_ps(a.x, b.x, c.x)}; }
 CLR_INLINE F64 fused(F64 a, F64 b, F64 c) { return {_mm256_fmadd_pd(a.x, b.x, c.x)}; }
+CLR_INLINE F64 fused_once(F64 a, F64 b, F64 c) { return fused(a, b, c); }
+
+CLR_INLINE void widen(F32 a, Pack<F64, 2>& to) {
+  to.lanes[0].x = _mm256_cvtps_pd(_mm256_castps256_ps128(a.x));
+  to.lanes[1].x = _mm256_cvtps_pd(_mm256_extractf128_ps(a.x, 1));
+}
 
 // The second operand is what these instructions give where one is NaN.
 CLR_INLINE F32 limited(F32 a, F32 limit) { return {_mm256_max_ps((-limit).x, _mm256_min_ps(limit.x, a.x))}; }

@@ -42,6 +42,11 @@ CLR_INLINE Scalar<Number> fused(Scalar<Number> a, Scalar<Number> b, Scalar<Numbe
   return {a.x * b.x + c.x};
 }
 
+// An instruction that this processor may have, or exact software: slow, so only where bits depend on it.
+CLR_INLINE F64 fused_once(F64 a, F64 b, F64 c) { return {clr::fused(a.x, b.x, c.x)}; }
+
+CLR_INLINE void widen(F32 a, Pack<F64, 1>& to) { to.lanes[0].x = static_cast<double>(a.x); }
+
 template <class Number>
 CLR_INLINE Scalar<Number> limited(Scalar<Number> a, Scalar<Number> limit) {
   return {a.x > limit.x ? limit.x : a.x < -limit.x ? -limit.x : a.x};

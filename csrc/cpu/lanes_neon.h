@@ -32,6 +32,12 @@ CLR_INLINE F32 operator*(F32 a, F32 b) { return {vmulq_f32(a.x, b.x)}; }
 CLR_INLINE F64 operator*(F64 a, F64 b) { return {vmulq_f64(a.x, b.x)}; }
 CLR_INLINE F32 fused(F32 a, F32 b, F32 c) { return {vfmaq_f32(c.x, a.x, b.x)}; }
 CLR_INLINE F64 fused(F64 a, F64 b, F64 c) { return {vfmaq_f64(c.x, a.x, b.x)}; }
+CLR_INLINE F64 fused_once(F64 a, F64 b, F64 c) { return fused(a, b, c); }
+
+CLR_INLINE void widen(F32 a, Pack<F64, 2>& to) {
+  to.lanes[0].x = vcvt_f64_f32(vget_low_f32(a.x));
+  to.lanes[1].x = vcvt_high_f64_f32(a.x);
+}
 
 // These instructions give NaN where one operand is.
 CLR_INLINE F32 limited(F32 a, F32 limit) { return {vmaxq_f32((-limit).x, vminq_f32(limit.x, a.x))}; }

@@ -1,0 +1,118 @@
+#include "cpu/norm.h"
+
+#include <algorithm>
+
+#include "cpu/parallel.h"
+
+namespace clr {
+
+namespace {
+
+// Below this many bytes of parameters waking a second thread costs more than it saves.
+constexpr std::int64_t kSerialBytes = 64 * 1024;
+
+struct NormContext {
+  const StepPlan& plan;
+  const CpuKernels& kernels;
+  bool squares;  // or only: are all finite?
+  double limit;
+  Norms& norms;
+};
+
+bool measures_parameter(const NormContext& pass, const Slot& slot) { return pass.squares && slot.trusted; }
+
+std::size_t chunks_of(const Slot& slot) {
+  return slot.gradient == nullptr ? 0 : static_cast<std::size_t>((slot.size + kNormChunk - 1) / kNormChunk);
+}
+
+NormPart of_gradient(const NormContext& pass, const Slot& slot, std::int64_t begin, std::int64_t end) {
+  if (pass.squares) return pass.kernels.sum_squares(slot.gradient, slot.dtype, begin, end, pass.limit);
+  return {{0.0, 0.0}, pass.kernels.all_finite(slot.gradient, slot.dtype, begin, end)};
+}
+
+NormPart of_parameter(const NormContext& pass, const Slot& slot, std::int64_t begin, std::int64_t end) {
+  const bool master = slot.storage == Storage::master;
+  return pass.kernels.sum_squares(master ? slot.companion : slot.parameter, master ? DType::float32 : slot.dtype, begin,
+                                  end, 0.0);
+}
+
+// Chunks from `chunk` up to `last` of a slot.
+void measure_chunks(const NormContext& pass, std::size_t i, std::size_t chunk, std::size_t last) {
+  const Slot& slot = pass.plan.slots[i];
+  NormPart* const gradient = pass.norms.parts.data() + pass.norms.first_parts[i];
+  NormPart* const parameter = gradient + chunks_of(slot);
+  for (; chunk < last; ++chunk) {
+    const std::int64_t begin = static_cast<std::int64_t>(chunk) * kNormChunk;
+    const std::int64_t end = std::min(begin + kNormChunk, slot.size);
+    gradient[chunk] = of_gradient(pass, slot, begin, end);
+    if (measures_parameter(pass, slot)) parameter[chunk] = of_parameter(pass, slot, begin, end);
+  }
+}
+
+// A chunk that a cut falls into belongs to the part behind it.
+std::size_t chunk_at(Cut cut) { return static_cast<std::size_t>(cut.element / kNormChunk); }
+
+void run_part(int part, void* context) {
+  const NormContext& pass = *static_cast<const NormContext*>(context);
+  const std::vector<Slot>& slots = pass.plan.slots;
+  const Cut from = pass.norms.cuts[static_cast<std::size_t>(part)];
+  const Cut to = pass.norms.cuts[static_cast<std::size_t>(part) + 1];
+  std::size_t chunk = chunk_at(from);
+  for (std::size_t i = from.slot; i < slots.size() && i <= to.slot; ++i, chunk = 0) {
+    const std::size_t chunks = chunks_of(slots[i]);
+    measure_chunks(pass, i, chunk, i == to.slot ? std::min(chunk_at(to), chunks) : chunks);
+  }
+}
+
+void lay_out(const NormContext& pass) {
+  Norms& norms = pass.norms;
+  norms.first_parts.clear();
+  std::size_t count = 0;
+  for (const Slot& slot : pass.plan.slots) {
+    norms.first_parts.push_back(count);
+    count += chunks_of(slot) * (measures_parameter(pass, slot) ? 2 : 1);
+  }
+  norms.parts.resize(count);
+  norms.slots.assign(pass.plan.slots.size(), {0.0, 0.0});
+}
+
+DoubleDouble squares_of(const NormPart* parts, std::size_t count) {
+  DoubleDouble sum = {0.0, 0.0};
+  for (std::size_t i = 0; i < count; ++i) sum = grown(sum, parts[i].squares);
+  return settled(sum);
+}
+
+void combine(const NormContext& pass) {
+  Norms& norms = pass.norms;
+  NormPart total;
+  for (std::size_t i = 0; i < pass.plan.slots.size(); ++i) {
+    const Slot& slot = pass.plan.slots[i];
+    const std::size_t chunks = chunks_of(slot);
+    const NormPart* const parts = norms.parts.data() + norms.first_parts[i];
+    for (std::size_t chunk = 0; chunk < chunks; ++chunk) total = grown(total, parts[chunk]);
+    if (!measures_parameter(pass, slot)) continue;
+    norms.slots[i] = {square_root(squares_of(parts + chunks, chunks)).hi, square_root(squares_of(parts, chunks)).hi};
+  }
+  norms.total = {settled(total.squares), total.finite};
+}
+
+bool run(NormContext pass) {
+  lay_out(pass);
+  const int parts = pass.plan.parameter_bytes() < kSerialBytes ? 1 : thread_count();
+  pass.plan.cut(parts, pass.norms.cuts);
+  if (!run_parts(parts, run_part, &pass)) return false;
+  combine(pass);
+  return true;
+}
+
+}  // namespace
+
+bool run_norms(const StepPlan& plan, const CpuKernels& kernels, double limit, Norms& norms) {
+  return run({plan, kernels, true, limit, norms});
+}
+
+bool run_finite_check(const StepPlan& plan, const CpuKernels& kernels, Norms& norms) {
+  return run({plan, kernels, false, 0.0, norms});
+}
+
+}  // namespace clr

@@ -1,0 +1,37 @@
+// The pass over gradients that clipping, LARS and the search for infinities need before the first weight moves. It
+// reads only.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "core/norm.h"
+#include "core/plan.h"
+#include "cpu/kernels.h"
+
+namespace clr {
+
+// The lengths of a slot's parameter and gradient, within 0.5 ulp and a little (core/norm.h).
+struct SlotNorms {
+  double parameter, gradient;
+};
+
+// Results, and scratch that keeps its memory from step to step.
+struct Norms {
+  NormPart total;                // of all gradients
+  std::vector<SlotNorms> slots;  // run_norms: one a slot; zeros but where the slot is trusted and has a gradient
+
+  std::vector<Cut> cuts;
+  std::vector<std::size_t> first_parts;  // one a slot: where its chunks stand in `parts`
+  std::vector<NormPart> parts;           // gradients' chunks in order, behind each slot's those of its parameter
+};
+
+// Sums the squares of all gradients, and of the parameters of trusted slots (of the float32 weight where there is a
+// master weight). Slots without a gradient count for nothing. `limit`: see CpuKernels::sum_squares; for gradients only.
+// In parallel where that pays; needs no GIL. The bits depend on the plan alone. Returns false if the thread pool failed.
+bool run_norms(const StepPlan& plan, const CpuKernels& kernels, double limit, Norms& norms);
+
+// Only finds norms.total.finite: has any gradient an infinity or a NaN? Otherwise as run_norms.
+bool run_finite_check(const StepPlan& plan, const CpuKernels& kernels, Norms& norms);
+
+}  // namespace clr

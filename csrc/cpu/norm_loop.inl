@@ -1,0 +1,159 @@
+// Sums of squares and the search for infinities, once for all instruction sets and types. Included after F32 and F64.
+#include "cpu/kernels.h"
+#include "cpu/lanes.h"
+
+namespace clr {
+namespace {
+
+// Sixteen sums side by side, however wide a register is: element i goes to sum i modulo 16 everywhere.
+constexpr int kSums = 16;
+using Wide = Pack<F64, kSums / F64::width>;
+using Narrow = Pack<F32, kSums / F32::width>;
+
+CLR_INLINE void widen(const Narrow& from, Wide& to) {
+  constexpr int count = F32::width / F64::width;
+  for (int i = 0; i < kSums / F32::width; ++i) {
+    Pack<F64, count> part;
+    widen(from.lanes[i], part);
+    for (int j = 0; j < count; ++j) to.lanes[i * count + j] = part.lanes[j];
+  }
+}
+
+// Reads the first n of sixteen elements, and zeros for the rest.
+template <class Element>
+CLR_INLINE void read_wide(const Element* from, int n, Wide& to) {
+  Narrow narrow;
+  n == kSums ? load(from, narrow) : load_first(from, n, narrow);
+  widen(narrow, to);
+}
+
+CLR_INLINE void read_wide(const double* from, int n, Wide& to) {
+  n == kSums ? load(from, to) : load_first(from, n, to);
+}
+
+// The sums, and the errors that they have collected. Not HiLo<Wide>: compilers keep that in memory.
+struct Sums {
+  Wide hi = Wide::all(0.0), lo = Wide::all(0.0);
+
+  HiLo<F64> operator[](int i) const { return {hi.lanes[i], lo.lanes[i]}; }
+  void put(int i, HiLo<F64> sum) {
+    hi.lanes[i] = sum.hi;
+    lo.lanes[i] = sum.lo;
+  }
+};
+
+// Halves are added to each other, down to one number: sum i and sum i + 8, of those i and i + 4, ...
+CLR_INLINE DoubleDouble folded(Sums& sums) {
+  for (int half = kSums / F64::width / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) sums.put(i, grown(sums[i], sums[i + half]));
+  }
+  double hi[F64::width], lo[F64::width];
+  store(sums.hi.lanes[0], hi);
+  store(sums.lo.lanes[0], lo);
+  for (int half = F64::width / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) {
+      const DoubleDouble sum = grown(DoubleDouble{hi[i], lo[i]}, DoubleDouble{hi[i + half], lo[i + half]});
+      hi[i] = sum.hi;
+      lo[i] = sum.lo;
+    }
+  }
+  return settled({hi[0], lo[0]});
+}
+
+// Squares of 24-bit numbers are exact in a double; of doubles the rest comes with them.
+template <bool limits, class Element>
+CLR_INLINE void add_squares(Sums& sums, const Element* from, int n, F64 limit) {
+  Wide wide;
+  read_wide(from, n, wide);
+  for (int i = 0; i < kSums / F64::width; ++i) {
+    const F64 x = limits ? limited(wide.lanes[i], limit) : wide.lanes[i];
+    if constexpr (sizeof(Element) < sizeof(double)) {
+      const HiLo<F64> s = two_sum_product(sums.hi.lanes[i], x, x);
+      sums.put(i, {s.hi, sums.lo.lanes[i] + s.lo});
+    } else {
+      const F64 square = x * x;
+      sums.put(i, grown(sums[i], {square, fused_once(x, x, -square)}));
+    }
+  }
+}
+
+template <bool limits, class Element>
+DoubleDouble squares_of(const Element* array, int64_t begin, int64_t end, double limit) {
+  const F64 within = F64::all(limit);
+  Sums sums;
+  int64_t i = begin;
+  for (; i + kSums <= end; i += kSums) add_squares<limits>(sums, array + i, kSums, within);
+  if (i < end) add_squares<limits>(sums, array + i, static_cast<int>(end - i), within);
+  return folded(sums);
+}
+
+// x * 0 is 0, or NaN where x is not finite, and stays so in a sum.
+template <class Lane, class Element>
+bool all_finite_in(const Element* array, int64_t begin, int64_t end) {
+  using Block = Pack<Lane, 2 * CLR_LANES_PER_BLOCK>;
+  Block sums = Block::all(0), x;
+  int64_t i = begin;
+  for (; i + Block::width <= end; i += Block::width) {
+    load(array + i, x);
+    sums = fused(x, Block::all(0), sums);
+  }
+  if (i < end) {
+    load_first(array + i, static_cast<int>(end - i), x);
+    sums = fused(x, Block::all(0), sums);
+  }
+  for (int half = 2 * CLR_LANES_PER_BLOCK / 2; half > 0; half /= 2) {
+    for (int j = 0; j < half; ++j) sums.lanes[j] = sums.lanes[j] + sums.lanes[j + half];
+  }
+  typename Lane::Real all[Lane::width], sum = 0;
+  store(sums.lanes[0], all);
+  for (int j = 0; j < Lane::width; ++j) sum += all[j];
+  return sum == 0;
+}
+
+bool all_finite(const void* array, DType dtype, int64_t begin, int64_t end) {
+  switch (dtype) {
+    case DType::float32:
+      return all_finite_in<F32>(static_cast<const float*>(array), begin, end);
+    case DType::float64:
+      return all_finite_in<F64>(static_cast<const double*>(array), begin, end);
+    case DType::bfloat16:
+      return all_finite_in<F32>(static_cast<const Bfloat16*>(array), begin, end);
+    case DType::float16:
+      return all_finite_in<F32>(static_cast<const Float16*>(array), begin, end);
+  }
+  return false;
+}
+
+template <class Element>
+DoubleDouble squares_of(const void* array, int64_t begin, int64_t end, double limit) {
+  const Element* const elements = static_cast<const Element*>(array);
+  if (limit == 0.0) return squares_of<false>(elements, begin, end, 0.0);
+  // As the update limits: in its own arithmetic.
+  const double rounded = sizeof(Element) < sizeof(double) ? static_cast<double>(static_cast<float>(limit)) : limit;
+  return squares_of<true>(elements, begin, end, rounded);
+}
+
+DoubleDouble squares_of(const void* array, DType dtype, int64_t begin, int64_t end, double limit) {
+  switch (dtype) {
+    case DType::float32:
+      return squares_of<float>(array, begin, end, limit);
+    case DType::float64:
+      return squares_of<double>(array, begin, end, limit);
+    case DType::bfloat16:
+      return squares_of<Bfloat16>(array, begin, end, limit);
+    case DType::float16:
+      return squares_of<Float16>(array, begin, end, limit);
+  }
+  return {0.0, 0.0};
+}
+
+// A finite sum of numbers without a limit says that all are finite. Otherwise they are read once more: large doubles
+// have infinite squares, and a limit hides infinities.
+NormPart sum_squares(const void* array, DType dtype, int64_t begin, int64_t end, double limit) {
+  const DoubleDouble squares = squares_of(array, dtype, begin, end, limit);
+  const bool surely = limit == 0.0 && squares.hi - squares.hi == 0.0;
+  return {squares, surely || all_finite(array, dtype, begin, end)};
+}
+
+}  // namespace
+}  // namespace clr
