@@ -17,8 +17,8 @@ struct NormPart {
 
 // Sums of many terms of one sign, as they grow: `hi` is what plain addition gives, `lo` the sum of its rounding errors,
 // so a term waits for one addition only. `settled` makes a double-double of them. After n terms it is off by at most
-// n^2 u^2 / 2 of itself, u = 2^-53 (should all terms have one size, and all errors one sign): 2^-87 for the 1024 terms of
-// a chunk's sixteen sums, 2^-81 for 10^4 chunks. Of random terms it is off by about n u^2 / 32.
+// n^2 u^2 / 2 of itself, u = 2^-53 (should all terms have one size, and all errors one sign): 2^-87 for the 1024 terms
+// of a chunk's sixteen sums, 2^-81 for 10^4 chunks. Of random terms it is off by about n u^2 / 32.
 template <class Number>
 CLR_INLINE HiLo<Number> grown(HiLo<Number> sum, HiLo<Number> term) {
   const HiLo<Number> s = two_sum(sum.hi, term.hi);
@@ -45,9 +45,14 @@ CLR_INLINE DoubleDouble square_root(DoubleDouble a) {
   return settled({s, remainder / (s + s)});
 }
 
+// A norm of numbers that are all to be multiplied by `factor`. Infinity and NaN stay what they are.
+CLR_INLINE DoubleDouble scaled(DoubleDouble norm, double factor) {
+  return norm.hi - norm.hi == 0.0 ? times(norm, factor) : DoubleDouble{norm.hi * factor, 0.0};
+}
+
 // What clipping to `max_norm` multiplies gradients with, min(1, max_norm / (norm + 1e-6)), as torch's clip_grad_norm_;
-// here within 1 ulp, for max_norm 0 or above 2^-900. NaN where the norm is; of an infinite norm 0, or NaN where max_norm
-// is infinite too.
+// here within 1 ulp, for max_norm 0 or above 2^-900. NaN where the norm is; of an infinite norm 0, or NaN where
+// max_norm is infinite too.
 CLR_INLINE double clip_coefficient(DoubleDouble norm, double max_norm) {
   const double rough = max_norm / (norm.hi + 1e-6);
   if (rough >= 2.0) return 1.0;

@@ -2,10 +2,10 @@
 //
 // An instruction set defines F32 and F64 (a register of numbers) with: all(x), width, Real; unary -, +, -, *, fused;
 // limited(a, limit), which is a within [-limit, limit] and NaN where a is; load, load_first, store, store_first for the
-// storage types below, where the `_first` forms touch n elements only, 0 < n < width, and read zeros behind them. 16-bit storage is read into F32
-// and rounded once, to nearest even, when stored. F32 also has where_equal(a, b, equal, other): a == b ? equal : other;
-// and widen(a, to), its numbers as a pack of F64. F64 also has fused_once(a, b, c), a * b + c with one rounding where
-// `fused` has two.
+// storage types below, where the `_first` forms touch n elements only, 0 < n < width, and read zeros behind them.
+// 16-bit storage is read into F32 and rounded once, to nearest even, when stored. F32 also has where_equal(a, b, equal,
+// other): a == b ? equal : other; and widen(a, to), its numbers as a pack of F64. F64 also has fused_once(a, b, c), a *
+// b + c with one rounding where `fused` has two.
 #pragma once
 
 #include "core/slot.h"

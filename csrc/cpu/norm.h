@@ -28,7 +28,8 @@ struct Norms {
 
 // Sums the squares of all gradients, and of the parameters of trusted slots (of the float32 weight where there is a
 // master weight). Slots without a gradient count for nothing. `limit`: see CpuKernels::sum_squares; for gradients only.
-// In parallel where that pays; needs no GIL. The bits depend on the plan alone. Returns false if the thread pool failed.
+// In parallel where that pays; needs no GIL. The bits depend on the plan alone. Returns false if the thread pool
+// failed.
 bool run_norms(const StepPlan& plan, const CpuKernels& kernels, double limit, Norms& norms);
 
 // Only finds norms.total.finite: has any gradient an infinity or a NaN? Otherwise as run_norms.

@@ -43,8 +43,8 @@ void bind_step(py::module_& m) {
       .def("set_rules", &set_rules, py::kw_only(), py::arg("max_norm"), py::arg("max_value"),
            py::arg("error_if_nonfinite"), py::arg("skip_nonfinite"), py::arg("advance_on_skip"),
            py::arg("write_unscaled"), "What holds for all gradients; 0 for no clipping.")
-      .def("apply", &apply, py::arg("groups"), py::arg("state"), py::arg("scale") = 1.0,
-           py::arg("found_inf") = false, py::arg("at_cycle_end") = py::none(),
+      .def("apply", &apply, py::arg("groups"), py::arg("state"), py::arg("scale") = 1.0, py::arg("found_inf") = false,
+           py::arg("at_cycle_end") = py::none(),
            "Apply one update, or skip it. False, with nothing done, if a group is not bound; None if at_cycle_end has "
            "to be said. found_inf: None for to be found out.")
       .def_property_readonly("was_skipped", &Step::was_skipped, "Was the last step skipped?")

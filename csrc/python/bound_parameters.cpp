@@ -32,8 +32,8 @@ void BoundParameters::bind(const Groups& groups) {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parameters); ++i) {
       PyObject* const parameter = PyList_GET_ITEM(parameters, i);
       if (!TorchReader::get().is_tensor(parameter)) {
-        throw py::type_error(parameter_name(g, static_cast<std::size_t>(i)) +
-                             ": type=" + Py_TYPE(parameter)->tp_name + " must be a torch.Tensor");
+        throw py::type_error(parameter_name(g, static_cast<std::size_t>(i)) + ": type=" + Py_TYPE(parameter)->tp_name +
+                             " must be a torch.Tensor");
       }
       fresh.emplace_back(py::reinterpret_borrow<py::object>(parameter), static_cast<std::uint32_t>(g),
                          static_cast<std::size_t>(i), known.size());

@@ -135,7 +135,7 @@ void GroupTail::require_legal(DType parameter, std::size_t group, std::size_t in
     throw py::value_error(what + name + " is for bfloat16 and float16 parameters, not for dtype=torch." +
                           name_of(parameter) + ": leave it out for this group");
   }
-  const char* const choices = half                            ? "None, 'float32' or its own"
+  const char* const choices = half                          ? "None, 'float32' or its own"
                               : parameter == DType::float32 ? "None, 'float32' or 'bfloat16'"
                                                             : "None or its own";
   throw py::value_error(what + "momentum_dtype='" + name_of(buffer) + "' with dtype=torch." + name_of(parameter) +

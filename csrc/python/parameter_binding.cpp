@@ -68,8 +68,7 @@ py::object ParameterBinding::readable_gradient(py::object grad, DLTensor& view) 
   return copy;
 }
 
-void ParameterBinding::read_gradient(py::object grad, bool writes_unscaled, std::size_t slots, Slot& slot,
-                                     Held& held) {
+void ParameterBinding::read_gradient(py::object grad, bool writes_unscaled, std::size_t slots, Slot& slot, Held& held) {
   DLTensor view;
   py::object readable = readable_gradient(grad, view);
   slot.gradient = data_of(view);

@@ -62,8 +62,8 @@ class ParameterBinding {
   }
 
   // Reads and checks everything and adds a slot to the plan, if the parameter has a gradient or an average to move:
-  // returns whether it did. Throws TypeError or ValueError, with nothing changed, for what cannot be updated. Memory that
-  // the slot points to is kept alive by `held` and this object. `writes_unscaled`: the gradient is written too.
+  // returns whether it did. Throws TypeError or ValueError, with nothing changed, for what cannot be updated. Memory
+  // that the slot points to is kept alive by `held` and this object. `writes_unscaled`: the gradient is written too.
   bool read(const GroupBinding& group, bool writes_unscaled, StepPlan& plan, Held& held);
 
   // Has the memory that the last read() pointed to moved since the read() before?

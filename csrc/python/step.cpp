@@ -18,7 +18,8 @@ std::size_t find(const Groups& groups, PyObject* group) {
 }
 
 void require_complete(bool complete, const char* meaning) {
-  if (!complete) throw std::runtime_error(std::string("torch's thread pool failed in the middle of a step: ") + meaning);
+  if (!complete)
+    throw std::runtime_error(std::string("torch's thread pool failed in the middle of a step: ") + meaning);
 }
 
 }  // namespace
@@ -204,7 +205,7 @@ bool Step::measure(const StepRequest& request) {
     }
     require_complete(finite, "nothing has changed");
     finite = norms_.total.finite;
-    const DoubleDouble norm = times(square_root(norms_.total.squares), request.scale);
+    const DoubleDouble norm = scaled(square_root(norms_.total.squares), request.scale);
     gradient_norm_ = norm.hi;
     if (rules.max_norm != 0.0) plan_.gradients.clip_coefficient = clip_coefficient(norm, rules.max_norm);
   } else if (looks_for_inf) {

@@ -30,7 +30,8 @@ struct StepRequest {
   double scale;  // what gradients are multiplied by
   // Is an infinity or a NaN among the gradients? Nothing: to be found out.
   std::optional<bool> found_inf;
-  std::optional<bool> at_cycle_end;  // is this update the last of a cycle of the first group, if it follows its schedule?
+  std::optional<bool>
+      at_cycle_end;  // is this update the last of a cycle of the first group, if it follows its schedule?
 };
 
 class Step {
@@ -48,8 +49,8 @@ class Step {
 
   enum class Outcome { done, not_bound, asks_for_cycle_end };
 
-  // Applies one update to everything that has a gradient, or skips it. Nothing is done if some group is not bound, or if
-  // `at_cycle_end` has to be known and is not.
+  // Applies one update to everything that has a gradient, or skips it. Nothing is done if some group is not bound, or
+  // if `at_cycle_end` has to be known and is not.
   Outcome apply(const py::list& groups, const py::dict& state, const StepRequest& request);
 
   // Of the last step.

@@ -7,9 +7,7 @@
 
 namespace clr {
 
-inline bool is_cpu(const DLDevice& device) {
-  return device.device_type == kDLCPU || device.device_type == kDLCUDAHost;
-}
+inline bool is_cpu(const DLDevice& device) { return device.device_type == kDLCPU || device.device_type == kDLCUDAHost; }
 
 inline std::string parameter_name(std::size_t group, std::size_t index) {
   return "parameter " + std::to_string(index) + " of group " + std::to_string(group);
