@@ -101,5 +101,43 @@ CLR_INLINE void store_first(const F64& from, int n, double* to) { _mm256_masksto
 CLR_INLINE void store_first(const F32& from, int n, Bfloat16* to) { store_first_by_copy(from, n, to); }
 CLR_INLINE void store_first(const F32& from, int n, Float16* to) { store_first_by_copy(from, n, to); }
 
+// --- integers, for random numbers ---
+
+struct U32 {
+  using Real = uint32_t;
+  static constexpr int width = 8;
+  __m256i x;
+  static U32 all(uint32_t x) { return {_mm256_set1_epi32(static_cast<int>(x))}; }
+};
+
+CLR_INLINE U32 operator+(U32 a, U32 b) { return {_mm256_add_epi32(a.x, b.x)}; }
+CLR_INLINE U32 operator*(U32 a, U32 b) { return {_mm256_mullo_epi32(a.x, b.x)}; }
+CLR_INLINE U32 operator^(U32 a, U32 b) { return {_mm256_xor_si256(a.x, b.x)}; }
+CLR_INLINE U32 operator*(U32 a, uint32_t b) { return a * U32::all(b); }
+CLR_INLINE U32 operator^(U32 a, uint32_t b) { return a ^ U32::all(b); }
+CLR_INLINE U32 operator&(U32 a, uint32_t b) { return {_mm256_and_si256(a.x, U32::all(b).x)}; }
+CLR_INLINE U32 operator>>(U32 a, int n) { return {_mm256_srli_epi32(a.x, n)}; }
+CLR_INLINE U32 counting_from(uint32_t first) {
+  return U32::all(first) + U32{_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)};
+}
+CLR_INLINE U32 where_less(U32 a, U32 b, U32 less, U32 other) {
+  return {_mm256_blendv_epi8(other.x, less.x, _mm256_cmpgt_epi32(b.x, a.x))};
+}
+
+CLR_INLINE U32 bits_of(F32 a) { return {_mm256_castps_si256(a.x)}; }
+CLR_INLINE F32 float_of_bits(U32 a) { return {_mm256_castsi256_ps(a.x)}; }
+CLR_INLINE U32 truncated(F32 a) { return {_mm256_cvttps_epi32(a.x)}; }
+CLR_INLINE F32 converted(U32 a) { return {_mm256_cvtepi32_ps(a.x)}; }
+
+template <class Half>
+CLR_INLINE void store(const U32& from, Half* to) {
+  const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(from.x, from.x), 0x08);
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_castsi256_si128(packed));
+}
+template <class Half>
+CLR_INLINE void store_first(const U32& from, int n, Half* to) {
+  store_first_by_copy(from, n, to);
+}
+
 }  // namespace
 }  // namespace clr

@@ -109,5 +109,42 @@ CLR_INLINE void store_first(const F32& from, int n, Float16* to) {
   _mm256_mask_storeu_epi16(to, first_lanes(n), rounded_to_float16(from));
 }
 
+// --- integers, for random numbers ---
+
+struct U32 {
+  using Real = uint32_t;
+  static constexpr int width = 16;
+  __m512i x;
+  static U32 all(uint32_t x) { return {_mm512_set1_epi32(static_cast<int>(x))}; }
+};
+
+CLR_INLINE U32 operator+(U32 a, U32 b) { return {_mm512_add_epi32(a.x, b.x)}; }
+CLR_INLINE U32 operator*(U32 a, U32 b) { return {_mm512_mullo_epi32(a.x, b.x)}; }
+CLR_INLINE U32 operator^(U32 a, U32 b) { return {_mm512_xor_si512(a.x, b.x)}; }
+CLR_INLINE U32 operator*(U32 a, uint32_t b) { return a * U32::all(b); }
+CLR_INLINE U32 operator^(U32 a, uint32_t b) { return a ^ U32::all(b); }
+CLR_INLINE U32 operator&(U32 a, uint32_t b) { return {_mm512_and_si512(a.x, U32::all(b).x)}; }
+CLR_INLINE U32 operator>>(U32 a, int n) { return {_mm512_srli_epi32(a.x, static_cast<unsigned>(n))}; }
+CLR_INLINE U32 counting_from(uint32_t first) {
+  return U32::all(first) + U32{_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)};
+}
+CLR_INLINE U32 where_less(U32 a, U32 b, U32 less, U32 other) {
+  return {_mm512_mask_mov_epi32(other.x, _mm512_cmplt_epu32_mask(a.x, b.x), less.x)};
+}
+
+CLR_INLINE U32 bits_of(F32 a) { return {_mm512_castps_si512(a.x)}; }
+CLR_INLINE F32 float_of_bits(U32 a) { return {_mm512_castsi512_ps(a.x)}; }
+CLR_INLINE U32 truncated(F32 a) { return {_mm512_cvttps_epi32(a.x)}; }
+CLR_INLINE F32 converted(U32 a) { return {_mm512_cvtepi32_ps(a.x)}; }
+
+template <class Half>
+CLR_INLINE void store(const U32& from, Half* to) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(from.x));
+}
+template <class Half>
+CLR_INLINE void store_first(const U32& from, int n, Half* to) {
+  _mm256_mask_storeu_epi16(to, first_lanes(n), _mm512_cvtepi32_epi16(from.x));
+}
+
 }  // namespace
 }  // namespace clr

@@ -78,5 +78,27 @@ CLR_INLINE void store_first(const Lane& from, int, Element* to) {
   store(from, to);
 }
 
+// --- integers, for random numbers ---
+
+using U32 = Scalar<uint32_t>;
+
+CLR_INLINE U32 counting_from(uint32_t first) { return {first}; }
+CLR_INLINE U32 operator^(U32 a, U32 b) { return {a.x ^ b.x}; }
+CLR_INLINE U32 operator^(U32 a, uint32_t b) { return {a.x ^ b}; }
+CLR_INLINE U32 operator&(U32 a, uint32_t b) { return {a.x & b}; }
+CLR_INLINE U32 operator*(U32 a, uint32_t b) { return {a.x * b}; }
+CLR_INLINE U32 operator>>(U32 a, int n) { return {a.x >> n}; }
+CLR_INLINE U32 where_less(U32 a, U32 b, U32 less, U32 other) { return a.x < b.x ? less : other; }
+
+CLR_INLINE U32 bits_of(F32 a) { return {bits_of_float(a.x)}; }
+CLR_INLINE F32 float_of_bits(U32 a) { return {float_of_bits(a.x)}; }
+CLR_INLINE U32 truncated(F32 a) { return {static_cast<uint32_t>(a.x)}; }
+CLR_INLINE F32 converted(U32 a) { return {static_cast<float>(a.x)}; }
+
+template <class Half>
+CLR_INLINE void store(const U32& from, Half* to) {
+  *to = static_cast<Half>(from.x);
+}
+
 }  // namespace
 }  // namespace clr

@@ -90,5 +90,37 @@ CLR_INLINE void store_first(const Lane& from, int n, Element* to) {
   store_first_by_copy(from, n, to);
 }
 
+// --- integers, for random numbers ---
+
+struct U32 {
+  using Real = uint32_t;
+  static constexpr int width = 4;
+  uint32x4_t x;
+  static U32 all(uint32_t x) { return {vdupq_n_u32(x)}; }
+};
+
+CLR_INLINE U32 operator+(U32 a, U32 b) { return {vaddq_u32(a.x, b.x)}; }
+CLR_INLINE U32 operator*(U32 a, U32 b) { return {vmulq_u32(a.x, b.x)}; }
+CLR_INLINE U32 operator^(U32 a, U32 b) { return {veorq_u32(a.x, b.x)}; }
+CLR_INLINE U32 operator*(U32 a, uint32_t b) { return a * U32::all(b); }
+CLR_INLINE U32 operator^(U32 a, uint32_t b) { return a ^ U32::all(b); }
+CLR_INLINE U32 operator&(U32 a, uint32_t b) { return {vandq_u32(a.x, U32::all(b).x)}; }
+CLR_INLINE U32 operator>>(U32 a, int n) { return {vshlq_u32(a.x, vdupq_n_s32(-n))}; }
+CLR_INLINE U32 counting_from(uint32_t first) {
+  const uint32_t places[] = {0, 1, 2, 3};
+  return U32::all(first) + U32{vld1q_u32(places)};
+}
+CLR_INLINE U32 where_less(U32 a, U32 b, U32 less, U32 other) { return {vbslq_u32(vcltq_u32(a.x, b.x), less.x, other.x)}; }
+
+CLR_INLINE U32 bits_of(F32 a) { return {vreinterpretq_u32_f32(a.x)}; }
+CLR_INLINE F32 float_of_bits(U32 a) { return {vreinterpretq_f32_u32(a.x)}; }
+CLR_INLINE U32 truncated(F32 a) { return {vcvtq_u32_f32(a.x)}; }
+CLR_INLINE F32 converted(U32 a) { return {vcvtq_f32_u32(a.x)}; }
+
+template <class Half>
+CLR_INLINE void store(const U32& from, Half* to) {
+  vst1_u16(reinterpret_cast<uint16_t*>(to), vmovn_u32(from.x));
+}
+
 }  // namespace
 }  // namespace clr

@@ -1,4 +1,4 @@
-// The loops over a slot and their tail, once for all instruction sets and types. Included after F32 and F64.
+// The loops over a slot and their tail, once for all instruction sets and types. Included after F32, F64 and U32.
 #include "cpu/lanes.h"
 #include "cpu/storage.inl"
 
@@ -171,7 +171,7 @@ void update_half(const Job& job) {
     case Storage::nearest:
       return update_whole<Nearest<Element>, Buffer>(job);
     case Storage::stochastic:
-      return;
+      return update_whole<Stochastic<Element>, Buffer>(job);
     case Storage::split:
       return update_whole<Split<Element>, Buffer>(job);
     case Storage::master:

@@ -1,8 +1,9 @@
-// How a parameter is read before its update and written after it. Included after F32 and F64.
+// How a parameter is read before its update and written after it. Included after F32, F64 and U32.
 //
 // All have read(i, access, p); write(p, i, access); written(p, i, access), which is what an average takes in;
 // prefetch(begin, end); and the types Element, of the parameter, and Averaged, of its average.
 #include "cpu/lanes.h"
+#include "cpu/stochastic.inl"
 
 namespace clr {
 namespace {
@@ -17,6 +18,10 @@ struct Whole {
   void write(const Lane& from, Element* to) const {
     store(from, to);
   }
+  template <class Lane, class Random, class Element>
+  void write_stochastic(const Lane& from, const Random& random, Element* to) const {
+    store_stochastic(from, random, to);
+  }
 };
 
 struct First {
@@ -28,6 +33,10 @@ struct First {
   template <class Lane, class Element>
   void write(const Lane& from, Element* to) const {
     store_first(from, n, to);
+  }
+  template <class Lane, class Random, class Element>
+  void write_stochastic(const Lane& from, const Random& random, Element* to) const {
+    store_stochastic_first(from, random, n, to);
   }
 };
 
@@ -65,6 +74,34 @@ struct Nearest {
   template <class Lane, class Access>
   CLR_INLINE_MEMBER Lane written(const Lane& p, int64_t, Access) const {
     return as_stored<Element>(p);
+  }
+  CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const { clr::prefetch(parameter, begin, end); }
+};
+
+// Rounded up or down at random, right on average (core/stochastic_rounding.h).
+template <class E>
+struct Stochastic {
+  using Element = E;
+  using Averaged = E;
+  Element* parameter;
+  uint64_t key;
+
+  explicit Stochastic(const Slot& slot) : parameter(static_cast<Element*>(slot.parameter)), key(slot.random_key) {}
+
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void read(int64_t i, Access access, Lane& p) const {
+    access.read(parameter + i, p);
+  }
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void write(const Lane& p, int64_t i, Access access) const {
+    typename RandomOf<Lane>::type random;
+    random_from(key, static_cast<uint64_t>(i), random);
+    access.write_stochastic(p, random, parameter + i);
+  }
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER Lane written(Lane p, int64_t i, Access access) const {
+    access.read(parameter + i, p);
+    return p;
   }
   CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const { clr::prefetch(parameter, begin, end); }
 };

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/random.h"
 #include "python/tensor_checks.h"
 
 namespace clr {
@@ -140,6 +141,10 @@ void GroupTail::require_legal(DType parameter, std::size_t group, std::size_t in
                                                             : "None or its own";
   throw py::value_error(what + "momentum_dtype='" + name_of(buffer) + "' with dtype=torch." + name_of(parameter) +
                         " must be " + choices);
+}
+
+std::uint64_t GroupTail::random_key(std::uint64_t parameter) const {
+  return clr::random_key(seed_, n_updates_, parameter);
 }
 
 void GroupTail::prepare(bool at_cycle_end, GroupValues& values) {

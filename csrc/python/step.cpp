@@ -207,7 +207,7 @@ bool Step::measure(const StepRequest& request) {
     finite = norms_.total.finite;
     const DoubleDouble norm = scaled(square_root(norms_.total.squares), request.scale);
     gradient_norm_ = norm.hi;
-    if (rules.max_norm != 0.0) plan_.gradients.clip_coefficient = clip_coefficient(norm, rules.max_norm);
+    if (rules.max_norm != 0.0) plan_.gradients.clip_coefficient = clr::clip_coefficient(norm, rules.max_norm);
   } else if (looks_for_inf) {
     {
       const py::gil_scoped_release release;
