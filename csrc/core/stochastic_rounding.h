@@ -42,8 +42,8 @@ CLR_INLINE Bits stochastic_float16(Lane x, Bits random) {
   const Bits magnitude = bits & 0x7fffffffu;
   const Bits smallest_normal = Bits::all(0x38800000u), largest = Bits::all(0x477fe000u);
   const Bits overflow = Bits::all(0x47800000u), infinity = Bits::all(0x7f800000u);
-  const Bits small = stochastic_multiple(
-      float_of_bits(where_less(magnitude, smallest_normal, magnitude, Bits::all(0))), random);
+  const Bits small =
+      stochastic_multiple(float_of_bits(where_less(magnitude, smallest_normal, magnitude, Bits::all(0))), random);
   const Bits below = where_less(magnitude, largest, random >> 19, Bits::all(0x1000u));
   // The exponent moves from bias 127 to 15.
   const Bits rebased = where_less(magnitude, overflow, magnitude, overflow) + Bits::all(0u - (112u << 23));

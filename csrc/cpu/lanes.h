@@ -8,9 +8,9 @@
 // b + c with one rounding where `fused` has two.
 //
 // U32 is as wide, of uint32_t, for random numbers, with: all, width, Real; +, ^, * (lower half) and >> by a constant,
-// ^, & and * with one number for all; counting_from(n), which is n, n + 1, ...; where_less(a, b, less, other) for a and b
-// below 2^31; bits_of(F32), float_of_bits(U32); truncated(F32), for 0 <= x < 2^31, and converted(U32), for numbers below
-// 2^24; store and store_first, which write the lower 16 bits of each as 16-bit storage.
+// ^, & and * with one number for all; counting_from(n), which is n, n + 1, ...; where_less(a, b, less, other) for a and
+// b below 2^31; bits_of(F32), float_of_bits(U32); truncated(F32), for 0 <= x < 2^31, and converted(U32), for numbers
+// below 2^24; store and store_first, which write the lower 16 bits of each as 16-bit storage.
 #pragma once
 
 #include "core/slot.h"

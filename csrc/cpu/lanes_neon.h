@@ -110,7 +110,9 @@ CLR_INLINE U32 counting_from(uint32_t first) {
   const uint32_t places[] = {0, 1, 2, 3};
   return U32::all(first) + U32{vld1q_u32(places)};
 }
-CLR_INLINE U32 where_less(U32 a, U32 b, U32 less, U32 other) { return {vbslq_u32(vcltq_u32(a.x, b.x), less.x, other.x)}; }
+CLR_INLINE U32 where_less(U32 a, U32 b, U32 less, U32 other) {
+  return {vbslq_u32(vcltq_u32(a.x, b.x), less.x, other.x)};
+}
 
 CLR_INLINE U32 bits_of(F32 a) { return {vreinterpretq_u32_f32(a.x)}; }
 CLR_INLINE F32 float_of_bits(U32 a) { return {vreinterpretq_f32_u32(a.x)}; }

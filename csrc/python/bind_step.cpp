@@ -1,6 +1,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <string>
+
 #include "python/bindings.h"
 #include "python/collected.h"
 #include "python/step.h"
@@ -28,9 +31,44 @@ void set_rules(Step& step, double max_norm, double max_value, bool error_if_nonf
   step.rules = {max_norm, max_value, error_if_nonfinite, skip_nonfinite, advance_on_skip, write_unscaled};
 }
 
+// The dtypes of what a group keeps in the state of a parameter of this dtype.
+py::dict state_dtypes(const py::dict& group, const std::string& parameter) {
+  GroupTail tail;
+  tail.read({group.ptr(), 0});
+  for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
+    if (parameter != name_of(dtype)) continue;
+    const char* const wide = name_of(companion_dtype(dtype, tail.storage()));
+    py::dict result;
+    result["momentum_buffer"] = name_of(tail.buffer_dtype(dtype));
+    for (const char* key : {"average", "compensation", "master_weight"}) result[key] = wide;
+    return result;
+  }
+  throw py::type_error("dtype=" + parameter + " must be float32, float64, bfloat16 or float16");
+}
+
+// Exchanges the memory of two tensors. False, with nothing done, unless they are dense and alike.
+bool swap_memory(const py::object& a, const py::object& b) {
+  const DLTensor first = must_read(a, "first"), second = must_read(b, "second");
+  const Layout layout(first);
+  if (!is_cpu(layout.device) || !same_type(layout, second) || !same_shape(layout, second) ||
+      !same_strides(layout, second) || density_of(layout) != Density::dense) {
+    return false;
+  }
+  const std::size_t bytes = static_cast<std::size_t>(layout.size()) * layout.dtype.bits / 8;
+  auto* const from = static_cast<char*>(data_of(first));
+  auto* const to = static_cast<char*>(data_of(second));
+  const py::gil_scoped_release release;
+  std::swap_ranges(from, from + bytes, to);
+  return true;
+}
+
 }  // namespace
 
 void bind_step(py::module_& m) {
+  m.def("state_dtypes", &state_dtypes, py::arg("group"), py::arg("parameter_dtype"),
+        "The dtypes of what a group keeps in the state of a parameter of this dtype, by name.");
+  m.def("swap_memory", &swap_memory, py::arg("first"), py::arg("second"),
+        "Exchange the memory of two tensors. False, with nothing done, unless they are dense and alike.");
   // It refers to parameters and to a user's scale_fn, which may refer to the optimizer.
   py::class_<Step>(m, "Step", "A cached plan of the updates of one optimizer.", collected<Step>())
       .def(py::init<>())

@@ -44,7 +44,7 @@ class GroupBinding {
 
   // The numbers of this update. `at_cycle_end`: it is the last of a cycle.
   const GroupValues& values(bool at_cycle_end) {
-    tail_.prepare(at_cycle_end, values_);
+    tail_.prepare(at_cycle_end, by_hand_ && values_.lr == 0.0, values_);
     return values_;
   }
   const GroupTail& tail() const { return tail_; }

@@ -147,12 +147,15 @@ std::uint64_t GroupTail::random_key(std::uint64_t parameter) const {
   return clr::random_key(seed_, n_updates_, parameter);
 }
 
-void GroupTail::prepare(bool at_cycle_end, GroupValues& values) {
-  averages_ = averaging_ == Averaging::exponential || (averaging_ == Averaging::at_cycle_ends && at_cycle_end);
-  values.averages = averages_;
+void GroupTail::prepare(bool at_cycle_end, bool probe, GroupValues& values) {
+  const bool makes_state = probe && averaging_ != Averaging::none && n_averaged_ == 0;
+  counts_average_ = !makes_state &&
+                    (averaging_ == Averaging::exponential || (averaging_ == Averaging::at_cycle_ends && at_cycle_end));
+  counts_update_ = !probe && storage_ == Storage::stochastic;
+  values.averages = counts_average_ || makes_state;
   values.trust_coefficient = trust_coefficient_;
   values.trust_eps = trust_eps_;
-  if (!averages_) return;
+  if (!values.averages) return;
   const auto n = static_cast<double>(n_averaged_);
   if (averaging_ == Averaging::at_cycle_ends) {
     values.average_weight = 1.0 / (n + 1.0);
@@ -162,8 +165,8 @@ void GroupTail::prepare(bool at_cycle_end, GroupValues& values) {
 }
 
 void GroupTail::write(PyObject* group) {
-  if (averages_) set_group_item(group, keys().n_averaged, py::int_(++n_averaged_));
-  if (storage_ == Storage::stochastic) set_group_item(group, keys().n_updates, py::int_(++n_updates_));
+  if (counts_average_) set_group_item(group, keys().n_averaged, py::int_(++n_averaged_));
+  if (counts_update_) set_group_item(group, keys().n_updates, py::int_(++n_updates_));
 }
 
 }  // namespace clr

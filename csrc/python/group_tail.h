@@ -34,11 +34,15 @@ class GroupTail {
 
   std::uint64_t random_key(std::uint64_t parameter) const;
 
-  // Fills in what this update does besides moving weights. `at_cycle_end`: it is the last of a cycle.
-  void prepare(bool at_cycle_end, GroupValues& values);
+  // Has no update counted in the average yet? Then the next one is its first.
+  bool average_is_empty() const { return n_averaged_ == 0; }
+
+  // Fills in what this update does besides moving weights. `at_cycle_end`: it is the last of a cycle. `probe`: its lr
+  // is a zero set by hand, which is how torch.distributed asks for the state to be made: that counts for nothing.
+  void prepare(bool at_cycle_end, bool probe, GroupValues& values);
 
   // Does write() write anything?
-  bool counts() const { return averages_ || storage_ == Storage::stochastic; }
+  bool counts() const { return counts_average_ || counts_update_; }
   // Counts the update.
   void write(PyObject* group);
 
@@ -50,7 +54,7 @@ class GroupTail {
 
   Averaging averaging_ = Averaging::none;
   bool warm_up_ = false;
-  bool averages_ = false;  // in this update
+  bool counts_average_ = false, counts_update_ = false;  // this update
   Storage storage_ = Storage::nearest;
   std::optional<DType> momentum_dtype_;
   double decay_ = 0.0;

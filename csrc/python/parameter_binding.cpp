@@ -126,7 +126,7 @@ void ParameterBinding::read_tail(const GroupTail& tail, bool averages, Slot& slo
     slot.companion = tail_->master_weight.data();
   }
   if (averages) {
-    slot.first_average = !read_state(tail_->average, wide, StateTensor::Content::none);
+    slot.first_average = !read_state(tail_->average, wide, StateTensor::Content::none) || tail.average_is_empty();
     slot.average = tail_->average.data();
   }
 }

@@ -12,6 +12,24 @@ from clr_native.schedules import CyclicSchedule, Schedule
 from clr_native.schedules._base import Functions, made_from
 
 SCHEDULE_FIELDS = {field.name: field.default for field in dataclasses.fields(CyclicSchedule)}
+# What a group says besides its schedule, with the defaults of the constructor.
+SETTINGS = {
+    "dampening": 0.0,
+    "weight_decay": 0.0,
+    "nesterov": False,
+    "maximize": False,
+    "ema_decay": None,
+    "ema_warmup": False,
+    "average": None,
+    "trust_coefficient": None,
+    "trust_eps": 1e-8,
+    "trust_min_ndim": 2,
+    "momentum_dtype": None,
+    "rounding": "nearest",
+    "seed": 0,
+    "kahan": False,
+    "master_weights": False,
+}
 BOUNDS = ("base_lr", "max_lr")
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -93,6 +111,11 @@ def read_schedule(group: dict[str, Any], known: Schedule | None) -> Schedule:
     functions = known._functions() if known else []
     # One serves wherever it is needed, as in the schedule that is known.
     return made_from(written, Functions(functions[0] if len(functions) == 1 else functions))
+
+
+def dtype_name(dtype: object) -> object:
+    """As it stands in a group: plain data."""
+    return str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
 
 
 def check_parameter(parameter: torch.Tensor, name: str) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import CyclicLR
 from torch.optim.optimizer import (
     Optimizer,
@@ -13,32 +17,38 @@ from torch.optim.optimizer import (
     _global_optimizer_post_hooks,
     _global_optimizer_pre_hooks,
 )
+from torch.utils.hooks import RemovableHandle
 
-from clr_native import _core
-from clr_native._checkpoint import complete_groups, own_tensors
-from clr_native._groups import SCHEDULE_FIELDS, ScheduleArguments, check_parameter, read_schedule
+from clr_native._averages import averaged, copy_to, swap_in, swap_out
+from clr_native._gradient_rules import GradientRules, Rule, inverse_scale, is_found
+from clr_native._groups import SCHEDULE_FIELDS, SETTINGS, ScheduleArguments
 from clr_native._interchange import groups_of, pair_of
-from clr_native.evaluation import checked_step
+from clr_native._scheduled_groups import ScheduledGroups
 from clr_native.schedules import Schedule
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-Group = dict[str, Any]
+
+RULES = tuple(field.name for field in dataclasses.fields(GradientRules))
 
 
-class FusedCyclicSGD(Optimizer):
+class FusedCyclicSGD(ScheduledGroups):
     """SGD with momentum under a cyclical schedule; ``step()`` computes lr and momentum and updates everything.
 
     Update number ``n`` (from 0, counted in ``applied_steps``) uses the schedule's lr and momentum at step ``n``, in the
     order of operations of ``torch.optim.SGD``, for parameter p, gradient g and momentum buffer m::
 
+        g = g / grad_scale                           under a GradScaler
+        g = g * min(1, max_grad_norm / (norm + 1e-6))     if max_grad_norm
         g = -g                                       if maximize
         g = g + weight_decay * p                     if weight_decay != 0
+        g = trust ratio * g                          if trust_coefficient
         m = g                                        at the parameter's first update
             momentum * m + (1 - dampening) * g       afterwards
         d = g + momentum * m                         if nesterov, else m
         p = p - lr * d
+        a = ema_decay * a + (1 - ema_decay) * p      if ema_decay
 
     float32 and float64 give the bits that ``torch.optim.SGD`` gives for the same lr and momentum; bfloat16 and float16
     are computed in float32 and rounded once. Afterwards ``group["lr"]`` and ``group["momentum"]`` hold the values of
@@ -55,6 +65,30 @@ class FusedCyclicSGD(Optimizer):
         schedule: a schedule of any kind in place of the flat arguments. While it has no momentum, what stands in
             ``group["momentum"]`` is used and left alone.
         dampening, weight_decay, nesterov, maximize: as in ``torch.optim.SGD``.
+        max_grad_norm: clip all gradients to this 2-norm, as ``torch.nn.utils.clip_grad_norm_`` does; ``math.inf`` only
+            measures. The norm, of unscaled gradients before clipping, is ``last_grad_norm``.
+        max_grad_value: clip every element to plus and minus this instead.
+        error_if_nonfinite: RuntimeError, with nothing changed, where the norm is infinite or NaN.
+        skip_nonfinite: skip a step whose gradients hold an infinity or a NaN. A skipped step changes no weight, buffer,
+            average or version counter and is counted in ``skipped_steps``.
+        advance_on_skip: the schedule goes on in skipped steps too, as torch's does.
+        write_unscaled_grad: leave the unscaled gradient in ``p.grad`` (a GradScaler's scale stays in it otherwise).
+        ema_decay, ema_warmup: keep an exponential moving average of the weights in ``state[p]["average"]``, as
+            ``torch.optim.swa_utils`` does: the first update copies. With ``ema_warmup`` update n of it uses
+            min(ema_decay, (1 + n) / (10 + n)).
+        average: "swa" averages the weights at the end of each cycle of the first group instead.
+        trust_coefficient, trust_eps, trust_min_ndim: LARS (You et al. 2017): a parameter with at least
+            ``trust_min_ndim`` dimensions takes trust ratio = trust_coefficient * |p| / (|g| + weight_decay * |p| +
+            trust_eps), 1 where either norm is 0.
+        momentum_dtype: of momentum buffers: "float32" for 16-bit parameters, "bfloat16" for float32 ones; None for the
+            parameter's, or float32 with ``master_weights``.
+        rounding, seed: "stochastic" rounds 16-bit parameters up or down at random, right on average. The numbers depend
+            on seed, update, parameter and element alone.
+        kahan: keep what 16-bit parameters lose by rounding in ``state[p]["compensation"]``.
+        master_weights: keep a float32 weight in ``state[p]["master_weight"]``; the 16-bit parameter is its copy.
+
+    ``max_grad_norm`` to ``write_unscaled_grad`` hold for all groups; they are attributes that may be set between steps,
+    and are not part of ``state_dict()``.
 
     ``state[p]["momentum_buffer"]`` may be replaced by another tensor at any time. Giving the same tensor other memory
     (``buffer.data = ...``) is not seen: it costs too much to look at every step.
@@ -98,18 +132,38 @@ class FusedCyclicSGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
         maximize: bool = False,
+        max_grad_norm: float | None = None,
+        max_grad_value: float | None = None,
+        error_if_nonfinite: bool = False,
+        skip_nonfinite: bool = False,
+        advance_on_skip: bool = False,
+        write_unscaled_grad: bool = False,
+        ema_decay: float | None = None,
+        ema_warmup: bool = False,
+        average: str | None = None,
+        trust_coefficient: float | None = None,
+        trust_eps: float = 1e-8,
+        trust_min_ndim: int = 2,
+        momentum_dtype: str | torch.dtype | None = None,
+        rounding: str = "nearest",
+        seed: int = 0,
+        kahan: bool = False,
+        master_weights: bool = False,
     ) -> None:
         given = locals()
-        self._arguments = ScheduleArguments.of({name: given[name] for name in SCHEDULE_FIELDS}, schedule, momentum)
-        self._schedules: list[tuple[Group, object, Schedule]] = []  # a bound group, its "schedule", the schedule
-        self._plan = _core.Step()
-        defaults = {
-            "dampening": dampening,
-            "weight_decay": weight_decay,
-            "nesterov": nesterov,
-            "maximize": maximize,
-        }
-        super().__init__(params, defaults)
+        super().__init__(
+            params,
+            ScheduleArguments.of({name: given[name] for name in SCHEDULE_FIELDS}, schedule, momentum),
+            GradientRules(**{name: given[name] for name in RULES}),
+            {name: given[name] for name in SETTINGS},
+        )
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What is not copied or saved."""
+        self._cycle_end_hooks: OrderedDict[int, Callable[[FusedCyclicSGD], None]] = OrderedDict()
+        self._asks_for_cycle_end = False
+        self._weights_are_averages = False
 
     # --- beside torch's own pair ----------------------------------------------------------------------------------
 
@@ -147,72 +201,6 @@ class FusedCyclicSGD(Optimizer):
         schedules = [self._schedule_of(group) for group in self.param_groups]
         return pair_of(self.param_groups, schedules, self.state)
 
-    # --- groups ---------------------------------------------------------------------------------------------------
-
-    def add_param_group(self, param_group: Group) -> None:
-        """Add a group; arguments it does not set are the constructor's. It starts at the first group's position."""
-        if not isinstance(param_group, dict):
-            raise TypeError(f"param_group={param_group!r} must be a dict")
-        group = dict(param_group)
-        index = len(self.param_groups)
-        where = f"parameter group {index}: "
-        if "lr" in group:
-            raise ValueError(f"{where}lr={group['lr']!r} has no meaning here: say base_lr= and max_lr=")
-        schedule, momentum = self._arguments.take_from(group, where)
-        first = self.param_groups[0] if self.param_groups else {}
-        group["schedule"] = schedule._to_dict()
-        group["momentum"] = momentum
-        for counter in ("applied_steps", "skipped_steps"):
-            group.setdefault(counter, first.get(counter, 0))
-        group["lr"] = 0.0  # the schedule's, once bound
-        super().add_param_group(group)
-        try:
-            for i, parameter in enumerate(group["params"]):
-                check_parameter(parameter, f"parameter {i} of group {index}")
-            self._plan.bind(index, group, schedule._native, schedule._scale_fns)
-        except BaseException:
-            self.param_groups.pop()
-            raise
-        self._plan.write_schedule(group)
-        self._schedules.append((group, group["schedule"], schedule))
-
-    def _schedule_of(self, group: Group) -> Schedule:
-        """The schedule that stands in a group, with the scale_fn of the one that was bound."""
-        for known, written, schedule in self._schedules:
-            if known is group:
-                return schedule if group["schedule"] is written else read_schedule(group, schedule)
-        return read_schedule(group, None)
-
-    def _is_replaced(self, group: Group) -> bool:
-        """Does another schedule stand in a group than the one that was bound?"""
-        return any(known is group and group["schedule"] is not written for known, written, _ in self._schedules)
-
-    def _bind(self) -> None:
-        """Binds the groups whose dict or schedule is not the one that was bound.
-
-        The lr and momentum in a dict never seen before are obeyed; a new schedule puts its own in their place.
-        """
-        seen = [id(group) for group, *_ in self._schedules]
-        written = [group["schedule"] for group in self.param_groups]
-        bound: list[tuple[Group, object, Schedule]] = []
-        fresh: list[Group] = []
-        try:
-            for index, group in enumerate(self.param_groups):
-                schedule = self._schedule_of(group)
-                if not self._plan.is_bound(index, group):
-                    group["schedule"] = schedule._to_dict()
-                    self._plan.bind(index, group, schedule._native, schedule._scale_fns)
-                    fresh.append(group)
-                bound.append((group, group["schedule"], schedule))
-        except BaseException:
-            for group, each in zip(self.param_groups, written, strict=True):
-                group["schedule"] = each
-            raise
-        for group in fresh:
-            if id(group) in seen:
-                self._plan.write_schedule(group)
-        self._schedules = bound
-
     # --- the step -------------------------------------------------------------------------------------------------
 
     @overload
@@ -243,121 +231,140 @@ class FusedCyclicSGD(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not self._plan.apply(self.param_groups, self.state):
-            self._bind()
-            if not self._plan.apply(self.param_groups, self.state):
-                raise ValueError("param_groups holds the same dict twice: every group must be a dict of its own")
+        if self._weights_are_averages:
+            raise RuntimeError("step() inside averaged_weights(): leave it first")
+        scale, found_inf = 1.0, False
+        if "grad_scale" in self.__dict__ or "found_inf" in self.__dict__:
+            scale, found_inf = self._scaling()
+        ends_cycle = self._ends_cycle() if self._asks_for_cycle_end else None
+        done = self._plan.apply(self.param_groups, self.state, scale, found_inf, ends_cycle)
+        if not done:
+            self._apply_after_asking(scale, found_inf, done)
+        if self._cycle_end_hooks and self.at_cycle_end:
+            for hook in list(self._cycle_end_hooks.values()):
+                hook(self)
         return loss
 
-    # --- where the schedule stands --------------------------------------------------------------------------------
+    def _apply_after_asking(self, scale: float, found_inf: bool | None, done: bool | None) -> None:
+        """Applies the step after what ``apply`` asked for: groups that were not bound, whether a cycle ends."""
+        if done is False:
+            self._bind()
+        ends_cycle = self._ends_cycle()
+        self._asks_for_cycle_end = self._asks_for_cycle_end or done is None
+        if not self._plan.apply(self.param_groups, self.state, scale, found_inf, ends_cycle):
+            raise ValueError("param_groups holds the same dict twice: every group must be a dict of its own")
 
-    @property
-    def applied_steps(self) -> int:
-        """Updates applied so far along the schedule: the number of the next one. Speaks of the first group."""
-        return int(self.param_groups[0]["applied_steps"])
-
-    @property
-    def skipped_steps(self) -> int:
-        """Updates that were skipped. Speaks of the first group."""
-        return int(self.param_groups[0]["skipped_steps"])
-
-    @property
-    def cycle(self) -> int:
-        """The cycle, from 0, that the next update of the first group belongs to: how many are complete."""
-        return self._schedule_of(self.param_groups[0])._cycles(self.applied_steps)[0]
-
-    @property
-    def at_cycle_end(self) -> bool:
-        """Was the update just applied the last of a cycle of the first group: the place to snapshot or stop?"""
+    def _ends_cycle(self) -> bool:
+        """Is the next update, if it follows the schedule, the last of a cycle of the first group?"""
         first = self.param_groups[0]
-        _, at_end = self._schedule_of(first)._cycles(self.applied_steps)
-        return at_end and self._plan.followed_schedule(first)
+        return self._schedule_of(first)._cycles(first["applied_steps"] + 1)[1]
 
-    def get_last_lr(self) -> list[float]:
-        """The learning rate of each group's next update, as a torch scheduler gives it after its ``step()``."""
-        return [float(group["lr"]) for group in self.param_groups]
+    # A GradScaler asks for this, sets grad_scale and found_inf before a step, and deletes them after it.
+    _step_supports_amp_scaling = True
 
-    def get_last_momentum(self) -> list[float]:
-        """The momentum of each group's next update."""
-        return [float(group["momentum"]) for group in self.param_groups]
+    def _scaling(self) -> tuple[float, bool | None]:
+        """What to multiply gradients by, and whether an infinity was found; None for to be found out."""
+        grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
+        scale = 1.0 if grad_scale is None else inverse_scale(grad_scale)
+        if found_inf is None:
+            return scale, None if grad_scale is not None else False
+        return scale, is_found(found_inf)
 
-    def seek(self, step: int) -> None:
-        """Move the schedules of all groups to update number ``step``, from 0 to 2**63 - 2. Changes no weight."""
-        step = checked_step(step)
-        written = ("applied_steps", "lr", "momentum")
-        before = [{name: group[name] for name in written} for group in self.param_groups]
+    # --- gradients ------------------------------------------------------------------------------------------------
+
+    max_grad_norm: float | None = Rule("Clip all gradients to this 2-norm; None for no clipping.")  # type: ignore[assignment]
+    max_grad_value: float | None = Rule("Clip every element to plus and minus this.")  # type: ignore[assignment]
+    error_if_nonfinite: bool = Rule("Is a norm that is infinite or NaN an error?")  # type: ignore[assignment]
+    skip_nonfinite: bool = Rule("Is a step with an infinity or a NaN among its gradients skipped?")  # type: ignore[assignment]
+    advance_on_skip: bool = Rule("Does the schedule go on in a skipped step?")  # type: ignore[assignment]
+    write_unscaled_grad: bool = Rule("Does a step leave the unscaled gradient in p.grad?")  # type: ignore[assignment]
+
+    @property
+    def last_grad_norm(self) -> float | None:
+        """The 2-norm of all gradients of the last step, unscaled and before clipping. None if nothing needed it."""
+        return self._plan.gradient_norm
+
+    @property
+    def last_step_skipped(self) -> bool:
+        """Was the last step skipped for an infinity or a NaN?"""
+        return self._plan.was_skipped
+
+    # --- averages and snapshots -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Within the block the parameters hold their averages, in place and without a copy of the model.
+
+        Batch-norm statistics are not averaged: recompute them inside with ``torch.optim.swa_utils.update_bn``. Steps,
+        ``state_dict()`` and ``load_state_dict()`` raise RuntimeError inside. Raises RuntimeError if there is no average
+        yet.
+
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> opt = FusedCyclicSGD([weight], 1.0, 1.0, cycle_momentum=False, momentum=0.0, ema_decay=0.75)
+        >>> for _ in range(2):
+        ...     weight.grad = torch.ones(1)
+        ...     opt.step()
+        >>> with opt.averaged_weights():
+        ...     weight.data
+        tensor([-0.2500])
+        >>> weight.data
+        tensor([-1.])
+        """
+        self._refuse_inside_averages("averaged_weights()")
+        swapped: list[torch.Tensor] = []
+        parameters = averaged(self.param_groups, self.state)
+        self._weights_are_averages = True
         try:
-            for group in self.param_groups:
-                group["applied_steps"] = step
-            self._rebind([self._schedule_of(group) for group in self.param_groups])
-        except BaseException:
-            for group, values in zip(self.param_groups, before, strict=True):
-                group.update(values)
-            raise
+            for parameter in parameters:
+                swap_in(parameter, self.state[parameter])
+                swapped.append(parameter)
+            yield
+        finally:
+            for parameter in reversed(swapped):
+                swap_out(parameter, self.state[parameter])
+            self._weights_are_averages = False
 
-    def _rebind(self, schedules: list[Schedule]) -> None:
-        """Binds all groups to these schedules, in order."""
-        plan = _core.Step()
-        for index, (group, schedule) in enumerate(zip(self.param_groups, schedules, strict=True)):
-            plan.bind(index, group, schedule._native, schedule._scale_fns)
-        for group in self.param_groups:
-            plan.write_schedule(group)
-        self._plan = plan
-        self._schedules = [
-            (g, g["schedule"], schedule) for g, schedule in zip(self.param_groups, schedules, strict=True)
-        ]
+    def _refuse_inside_averages(self, what: str) -> None:
+        if self._weights_are_averages:
+            raise RuntimeError(f"{what} inside averaged_weights(): leave it first")
+
+    def copy_average_to(self, model: nn.Module) -> None:
+        """Copy the averages into the parameters of ``model``, a copy of the one that is trained, or that one itself.
+
+        Parameters are matched by name where the optimizer was given names (``model.named_parameters()``), else by their
+        order in its only group. Parameters without an average are copied as they are. Raises ValueError if the model
+        does not fit, and RuntimeError if there is no average yet.
+        """
+        self._refuse_inside_averages("copy_average_to()")
+        copy_to(model, self.param_groups, self.state)
+
+    def register_cycle_end_hook(self, hook: Callable[[FusedCyclicSGD], None]) -> RemovableHandle:
+        """Call ``hook(optimizer)`` after each update that was the last of a cycle of the first group.
+
+        That is where to take a snapshot or stop (Smith 2017; Huang et al. 2017, "Snapshot ensembles"). The handle's
+        ``remove()`` ends it. Hooks are neither copied nor saved.
+        """
+        if not callable(hook):
+            raise TypeError(f"hook={hook!r} must be callable with the optimizer")
+        handle = RemovableHandle(self._cycle_end_hooks)
+        self._cycle_end_hooks[handle.id] = hook
+        return handle
 
     # --- saving and loading ---------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """``{"state": ..., "param_groups": ...}`` as in torch; the schedule and its position stand in the groups."""
-        state_dict = super().state_dict()
-        for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
-            saved["schedule"] = self._schedule_of(group)._to_dict()
-        return state_dict
+        self._refuse_inside_averages("state_dict()")
+        return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from ``state_dict``, of this class or of ``torch.optim.SGD``.
-
-        The checkpoint's schedule, position and settings win over the constructor's. One without a
-        schedule keeps the present one and its position. A ``scale_fn`` is not saved: the constructor's is kept. Tensors
-        are copied. Raises ValueError, with nothing changed, if the checkpoint does not fit: other groups, other shapes,
-        or a schedule that needs a ``scale_fn`` where there is none.
-        """
-        before = (self.state, self.param_groups)
-        present = [self._schedule_of(group) for group in self.param_groups]
-        loaded: dict[str, Any] = {}  # the last hook sees what the others made of the checkpoint
-        hook = self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final))
-        try:
-            super().load_state_dict(state_dict)
-            complete_groups(self.param_groups, before[1], self.defaults)
-            own_tensors(self.state, self.param_groups, loaded)
-            self._rebind([read_schedule(group, own) for group, own in zip(self.param_groups, present, strict=True)])
-        except BaseException:
-            self.state, self.param_groups = before
-            raise
-        finally:
-            hook.remove()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {
-            **super().__getstate__(),
-            "_arguments": self._arguments,
-            "_schedules": [self._schedule_of(group) for group in self.param_groups],
-            "_replaced": [self._is_replaced(group) for group in self.param_groups],
-        }
+        """As in ``ScheduledGroups``."""
+        self._refuse_inside_averages("load_state_dict()")
+        super().load_state_dict(state_dict)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        self._prepare()
         super().__setstate__(state)
-        self.defaults.pop("differentiable", None)  # put there by torch
-        if "_schedules" in state:  # unpickled or copied, not load_state_dict
-            written = [(group["lr"], group["momentum"]) for group in self.param_groups]
-            self._rebind(state["_schedules"])
-            replaced = self.__dict__.pop("_replaced", [False] * len(written))  # 0.1.0 did not say
-            for group, (lr, momentum), new in zip(self.param_groups, written, replaced, strict=True):
-                # By hand, and not yet used. A new schedule puts its own in their place.
-                if not new and (lr, momentum) != (group["lr"], group["momentum"]):
-                    group["lr"], group["momentum"] = lr, momentum
 
 
 _hooked_step = Optimizer.profile_hook_step(FusedCyclicSGD._step)

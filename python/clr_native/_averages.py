@@ -1,0 +1,89 @@
+"""The averages of the weights that an optimizer keeps: swapped in, and copied out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from clr_native import _core
+
+State = Mapping[torch.Tensor, Mapping[str, Any]]
+
+
+def averaged(groups: Iterable[Mapping[str, Any]], state: State) -> list[torch.Tensor]:
+    """The parameters that have an average. Raises RuntimeError if none has."""
+    found = [p for group in groups for p in group["params"] if state.get(p, {}).get("average") is not None]
+    if not found:
+        raise RuntimeError("no average yet: set ema_decay or average='swa', and take a step (a cycle for 'swa')")
+    return found
+
+
+def swap_in(parameter: torch.Tensor, entry: Mapping[str, Any]) -> None:
+    """The parameter gets its average. Beside a float32 master weight nothing else is lost; else they change places."""
+    average = entry["average"]
+    with torch.no_grad():
+        if average.dtype != parameter.dtype:
+            parameter.copy_(average)
+        else:
+            _swap(parameter, average)
+
+
+def swap_out(parameter: torch.Tensor, entry: Mapping[str, Any]) -> None:
+    """Undoes ``swap_in``."""
+    average = entry["average"]
+    with torch.no_grad():
+        if average.dtype != parameter.dtype:
+            parameter.copy_(entry["master_weight"])
+        else:
+            _swap(parameter, average)
+
+
+def _swap(parameter: torch.Tensor, average: torch.Tensor) -> None:
+    if _core.swap_memory(parameter, average):
+        torch.autograd.graph.increment_version(parameter)
+    else:  # gaps, or a layout of its own
+        kept = parameter.detach().clone()
+        parameter.copy_(average)
+        average.copy_(kept)
+
+
+def copy_to(model: nn.Module, groups: list[dict[str, Any]], state: State) -> None:
+    """Copies the averages into a model's parameters; what has none is copied as it is."""
+    pairs = _matched(dict(model.named_parameters()), groups)
+    averaged(groups, state)
+    with torch.no_grad():
+        for target, parameter in pairs:
+            average = state.get(parameter, {}).get("average")
+            source = parameter if average is None else average
+            if target is not source:
+                target.copy_(source)
+
+
+def _matched(named: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Each parameter of the model with the optimizer's: the same object, or of the same name, or in the same place."""
+    own = [parameter for group in groups for parameter in group["params"]]
+    identities = {id(parameter) for parameter in own}
+    if all(id(target) in identities for target in named.values()):
+        return [(target, target) for target in named.values()]
+    if all("param_names" in group for group in groups):
+        of_name = {name: p for group in groups for name, p in zip(group["param_names"], group["params"], strict=True)}
+        missing = sorted(named.keys() - of_name.keys())
+        if missing:
+            raise ValueError(f"model has a parameter {missing[0]!r} that is not one of the optimizer's")
+        pairs = [(target, of_name[name]) for name, target in named.items()]
+    elif len(groups) == 1:
+        if len(named) != len(own):
+            raise ValueError(f"model has {len(named)} parameters, the optimizer {len(own)}: give a copy of its model")
+        pairs = list(zip(named.values(), own, strict=True))
+    else:
+        raise ValueError(
+            "model cannot be matched by the order of parameters where there are several groups: construct the optimizer "
+            "with model.named_parameters(), or give the very model that it trains"
+        )
+    for (name, target), (_, parameter) in zip(named.items(), pairs, strict=True):
+        if target.shape != parameter.shape:
+            raise ValueError(f"model's {name}: shape={tuple(target.shape)} must be {tuple(parameter.shape)}")
+    return pairs
