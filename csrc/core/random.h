@@ -13,8 +13,7 @@ CLR_INLINE uint64_t mixed(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// One to one (multiply and xorshift, with constants of Wellons' search for low bias). `Bits` is uint32_t or lanes of
-// it.
+// One to one (multiply and xorshift, with constants of Wellons' search for low bias). `Bits`: uint32_t or lanes of it.
 template <class Bits>
 CLR_INLINE Bits mixed_32(Bits x) {
   x = (x ^ (x >> 16)) * 0x21f0aaadu;
