@@ -80,8 +80,8 @@ def _matched(named: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> li
         pairs = list(zip(named.values(), own, strict=True))
     else:
         raise ValueError(
-            "model cannot be matched by the order of parameters where there are several groups: construct the optimizer "
-            "with model.named_parameters(), or give the very model that it trains"
+            "model cannot be matched by the order of parameters where there are several groups: construct the optimizer"
+            " with model.named_parameters(), or give the very model that it trains"
         )
     for (name, target), (_, parameter) in zip(named.items(), pairs, strict=True):
         if target.shape != parameter.shape:

@@ -77,8 +77,9 @@ class Rule:
     def __get__(self, optimizer: FusedCyclicSGD | None, owner: type) -> Any:
         return self if optimizer is None else getattr(optimizer._rules, self.name)
 
-    def __set__(self, optimizer: FusedCyclicSGD, value: object) -> None:
-        optimizer._rules = dataclasses.replace(optimizer._rules, **{self.name: value})
+    def __set__(self, optimizer: FusedCyclicSGD, value: Any) -> None:
+        change: dict[str, Any] = {self.name: value}
+        optimizer._rules = dataclasses.replace(optimizer._rules, **change)
         optimizer._rules.give_to(optimizer._plan)
 
 

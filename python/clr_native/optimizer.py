@@ -233,7 +233,8 @@ class FusedCyclicSGD(ScheduledGroups):
                 loss = closure()
         if self._weights_are_averages:
             raise RuntimeError("step() inside averaged_weights(): leave it first")
-        scale, found_inf = 1.0, False
+        scale: float = 1.0
+        found_inf: bool | None = False
         if "grad_scale" in self.__dict__ or "found_inf" in self.__dict__:
             scale, found_inf = self._scaling()
         ends_cycle = self._ends_cycle() if self._asks_for_cycle_end else None
