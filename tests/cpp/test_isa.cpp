@@ -62,5 +62,6 @@ TEST_CASE("isa: every instruction set offers every kernel") {
     const clr::CpuKernels& k = *isa.kernels;
     CAPTURE(std::string(isa.name));
     CHECK((k.update != nullptr && k.evaluate != nullptr && k.fill_range != nullptr));
+    CHECK((k.evaluate_alike != nullptr && k.sum_squares != nullptr && k.all_finite != nullptr));
   }
 }

@@ -5,10 +5,12 @@
 #include <vector>
 
 #include "cpu/bulk.h"
+#include "cpu/norm.h"
 #include "cpu/parallel.h"
 #include "cpu/step.h"
 #include "support/isas.h"
 #include "support/model.h"
+#include "support/norm_work.h"
 #include "support/policies.h"
 #include "torch_stand_in/pool.h"
 
@@ -81,12 +83,31 @@ TEST_CASE("threads: a step gives the bits of one thread") {
   }
 }
 
+TEST_CASE("threads: norms have the bits of one thread") {
+  clr_test::NormWork work;
+  for (const clr::Isa& isa : clr_test::testable_isas()) {
+    clr::Norms serial, threaded, check;
+    REQUIRE(clr::run_norms(work.plan, *isa.kernels, 0.0, serial));
+    for (const std::uint32_t threads : {1u, 2u, 3u, 7u}) {
+      const Pool pool(threads);
+      INFO(std::string(isa.name), ", threads=", threads);
+      REQUIRE(clr::run_norms(work.plan, *isa.kernels, 0.0, threaded));
+      CHECK(clr_test::same(serial, threaded));
+      REQUIRE(clr::run_finite_check(work.plan, *isa.kernels, check));
+      CHECK(check.total.finite);
+      CHECK(pool.calls() == (threads == 1 ? 0 : 2));
+    }
+  }
+}
+
 TEST_CASE("threads: a small step wakes nobody") {
   const Pool pool(4);
   Model model(10);
   std::vector<clr::Cut> cuts;
   REQUIRE(model.plan.parameter_bytes() < 64 * 1024);
   CHECK(clr::run_step(model.plan, kernels(), cuts));
+  clr::Norms norms;
+  CHECK(clr::run_norms(model.plan, kernels(), 0.0, norms));
   CHECK(pool.calls() == 0);
 }
 
@@ -129,6 +150,9 @@ TEST_CASE("threads: a failure of the pool is reported") {
   Model model(200);
   std::vector<clr::Cut> cuts;
   CHECK_FALSE(clr::run_step(model.plan, kernels(), cuts));
+  clr::Norms norms;
+  CHECK_FALSE(clr::run_norms(model.plan, kernels(), 0.0, norms));
+  CHECK_FALSE(clr::run_finite_check(model.plan, kernels(), norms));
   Bulk bulk{clr_test::Schedule()};
   CHECK_FALSE(clr::fill(bulk.rows, {0, nullptr, Bulk::count}, kernels()));
 }

@@ -66,6 +66,14 @@ inline Quad quad_sin(Quad x) {
 
 inline Quad quad_half_pi() { return quad(0x1.921fb54442d18p+0) + quad(0x1.1a62633145c07p-54); }
 
+// Newton's step doubles the digits of a double's root.
+inline Quad quad_root(Quad x) {
+  if (x == quad(0.0)) return x;
+  Quad root = quad(std::sqrt(static_cast<double>(x)));
+  for (int i = 0; i < 2; ++i) root = (root + x / root) / quad(2.0);
+  return root;
+}
+
 // By repeated squaring: relative error below about n 2^-112.
 inline Quad quad_power(double base, std::uint64_t n) {
   Quad power = quad(1.0), square = quad(base);
