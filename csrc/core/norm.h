@@ -17,8 +17,8 @@ struct NormPart {
 
 // Sums of many terms of one sign, as they grow: `hi` is what plain addition gives, `lo` the sum of its rounding errors,
 // so a term waits for one addition only. `settled` makes a double-double of them. After n terms it is off by at most
-// n^2 u^2 / 2 of itself, u = 2^-53 (should all terms have one size, and all errors one sign): 2^-87 for the 1024 terms
-// of a chunk's sixteen sums, 2^-81 for 10^4 chunks. Of random terms it is off by about n u^2 / 32.
+// n^2 u^2 / 2 of itself, u = 2^-53 (should all errors have one sign): 2^-87 for the 1024 terms of each of a chunk's
+// sixteen sums, 2^-80 for 10^4 chunks. Of random terms it is off by about n u^2 / 32.
 template <class Number>
 CLR_INLINE HiLo<Number> grown(HiLo<Number> sum, HiLo<Number> term) {
   const HiLo<Number> s = two_sum(sum.hi, term.hi);
@@ -36,9 +36,9 @@ CLR_INLINE NormPart grown(NormPart sum, NormPart term) {
   return {grown(sum.squares, term.squares), sum.finite && term.finite};
 }
 
-// Within 5 u^2, u = 2^-53, for a.hi above 2^-968: s = round(sqrt(a.hi)) leaves a remainder a - s^2 of at most 3 u s^2,
-// which is rounded twice on its way to s + remainder / 2s (3 u^2 / 2 each), a series that is cut after its second term
-// (9 u^2 / 8). So `hi` is the rounded root within 0.5 ulp and 2^-50 of one.
+// Within 5 u^2, u = 2^-53, for settled sums with a.hi above 2^-968: s = round(sqrt(a.hi)) leaves a remainder a - s^2 of
+// at most 3 u s^2, which is rounded twice on its way to s + remainder / 2s (3 u^2 / 2 each), a series that is cut after
+// its second term (9 u^2 / 8). So `hi` is the rounded root within 0.5 ulp and 2^-50 of one.
 CLR_INLINE DoubleDouble square_root(DoubleDouble a) {
   const double s = square_root(a.hi);
   const double remainder = fused(-s, s, a.hi) + a.lo;
@@ -50,9 +50,9 @@ CLR_INLINE DoubleDouble scaled(DoubleDouble norm, double factor) {
   return norm.hi - norm.hi == 0.0 ? times(norm, factor) : DoubleDouble{norm.hi * factor, 0.0};
 }
 
-// What clipping to `max_norm` multiplies gradients with, min(1, max_norm / (norm + 1e-6)), as torch's clip_grad_norm_;
-// here within 1 ulp, for max_norm 0 or above 2^-900. NaN where the norm is; of an infinite norm 0, or NaN where
-// max_norm is infinite too.
+// What clipping to `max_norm` multiplies gradients with, min(1, max_norm / (norm + 1e-6)), as torch's clip_grad_norm_
+// but rounded once: within 0.5 ulp and 2^-40 of one, for max_norm 0 or above 2^-900. NaN where the norm is; of an
+// infinite norm 0, or NaN where max_norm is infinite too.
 CLR_INLINE double clip_coefficient(DoubleDouble norm, double max_norm) {
   const double rough = max_norm / (norm.hi + 1e-6);
   if (rough >= 2.0) return 1.0;

@@ -24,7 +24,8 @@ struct CpuKernels {
                      double* momentum);
 
   // The sum of the squares of elements begin to end of an array, at most kNormChunk of them, each first brought within
-  // plus and minus `limit` unless that is 0. `finite` speaks of the elements as they stand in the array.
+  // plus and minus `limit` unless that is 0. `finite` speaks of the elements as they stand in the array. Squares below
+  // 2^-968, which only float64 has, lose digits.
   NormPart (*sum_squares)(const void* array, DType dtype, int64_t begin, int64_t end, double limit);
 
   // Are elements begin to end of an array neither infinite nor NaN?
