@@ -3,9 +3,9 @@
 // An instruction set defines F32 and F64 (a register of numbers) with: all(x), width, Real; unary -, +, -, *, fused;
 // limited(a, limit), which is a within [-limit, limit] and NaN where a is; load, load_first, store, store_first for the
 // storage types below, where the `_first` forms touch n elements only, 0 < n < width, and read zeros behind them.
-// 16-bit storage is read into F32 and rounded once, to nearest even, when stored. F32 also has where_equal(a, b, equal,
-// other): a == b ? equal : other; and widen(a, to), its numbers as a pack of F64. F64 also has fused_once(a, b, c), a *
-// b + c with one rounding where `fused` has two.
+// 16-bit storage is read into F32 and rounded once, to nearest even, when stored. F32 also has widen(a, to), its
+// numbers as a pack of F64, and where_equal(a, b, equal, other): a == b ? equal : other. F64 also has fused_once(a, b,
+// c): fused with one rounding, on the baseline too.
 //
 // U32 is as wide, of uint32_t, for random numbers, with: all, width, Real; +, ^, * (lower half) and >> by a constant,
 // ^, & and * with one number for all; counting_from(n), which is n, n + 1, ...; where_less(a, b, less, other) for a and

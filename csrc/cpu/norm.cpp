@@ -8,9 +8,9 @@ namespace clr {
 
 namespace {
 
-// Below this many bytes of parameters waking a second thread costs more than it saves. On two cores at 32 KiB both take
-// 1.2 us with AVX-512, at 128 KiB threads win by 4.4 to 2.6 us.
-constexpr std::int64_t kSerialBytes = 64 * 1024;
+// Below so many bytes of parameters waking a second thread costs more than it saves. Measured with two: with AVX-512
+// sums take the same at 50 KiB, the quicker search for infinities at 200 KiB.
+constexpr std::int64_t kSerialBytes = 64 * 1024, kSerialBytesOfCheck = 256 * 1024;
 
 struct NormContext {
   const StepPlan& plan;
@@ -99,7 +99,8 @@ void combine(const NormContext& pass) {
 
 bool run(NormContext pass) {
   lay_out(pass);
-  const int parts = pass.plan.parameter_bytes() < kSerialBytes ? 1 : thread_count();
+  const bool serial = pass.plan.parameter_bytes() < (pass.squares ? kSerialBytes : kSerialBytesOfCheck);
+  const int parts = serial ? 1 : thread_count();
   pass.plan.cut(parts, pass.norms.cuts);
   if (!run_parts(parts, run_part, &pass)) return false;
   combine(pass);
