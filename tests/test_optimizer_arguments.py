@@ -57,6 +57,23 @@ def test_signature_is_the_contracts() -> None:
         "weight_decay": 0.0,
         "nesterov": False,
         "maximize": False,
+        "max_grad_norm": None,
+        "max_grad_value": None,
+        "error_if_nonfinite": False,
+        "skip_nonfinite": False,
+        "advance_on_skip": False,
+        "write_unscaled_grad": False,
+        "ema_decay": None,
+        "ema_warmup": False,
+        "average": None,
+        "trust_coefficient": None,
+        "trust_eps": 1e-8,
+        "trust_min_ndim": 2,
+        "momentum_dtype": None,
+        "rounding": "nearest",
+        "seed": 0,
+        "kahan": False,
+        "master_weights": False,
     }
     by_position = [name for name, p in signature.parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert by_position == ["params", "base_lr", "max_lr"]

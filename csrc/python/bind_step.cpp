@@ -13,9 +13,8 @@ namespace clr {
 namespace {
 
 // True: done. False: a group is not bound. None: at_cycle_end has to be said.
-std::optional<bool> apply(Step& step, const py::list& groups, const py::dict& state, double scale,
-                          std::optional<bool> found_inf, std::optional<bool> at_cycle_end) {
-  switch (step.apply(groups, state, {scale, found_inf, at_cycle_end})) {
+std::optional<bool> answer(Step::Outcome outcome) {
+  switch (outcome) {
     case Step::Outcome::done:
       return true;
     case Step::Outcome::not_bound:
@@ -26,22 +25,27 @@ std::optional<bool> apply(Step& step, const py::list& groups, const py::dict& st
   return std::nullopt;
 }
 
+std::optional<bool> apply(Step& step, const py::list& groups, const py::dict& state, double scale,
+                          std::optional<bool> found_inf, std::optional<bool> at_cycle_end) {
+  return answer(step.apply(groups, state, {scale, found_inf, at_cycle_end}));
+}
+
+std::optional<bool> release(Step& step, const py::list& groups, const py::dict& state, const py::object& parameter,
+                            std::size_t position, std::optional<bool> at_cycle_end) {
+  return answer(step.release(groups, state, parameter, position, at_cycle_end));
+}
+
 void set_rules(Step& step, double max_norm, double max_value, bool error_if_nonfinite, bool skip_nonfinite,
                bool advance_on_skip, bool write_unscaled) {
   step.rules = {max_norm, max_value, error_if_nonfinite, skip_nonfinite, advance_on_skip, write_unscaled};
 }
 
-// The dtypes of what a group keeps in the state of a parameter of this dtype.
-py::dict state_dtypes(const py::dict& group, const std::string& parameter) {
+// The dtype of the momentum buffer of a parameter of this dtype.
+std::string buffer_dtype(const py::dict& group, const std::string& parameter) {
   GroupTail tail;
   tail.read({group.ptr(), 0});
   for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
-    if (parameter != name_of(dtype)) continue;
-    const char* const wide = name_of(companion_dtype(dtype, tail.storage()));
-    py::dict result;
-    result["momentum_buffer"] = name_of(tail.buffer_dtype(dtype));
-    for (const char* key : {"average", "compensation", "master_weight"}) result[key] = wide;
-    return result;
+    if (parameter == name_of(dtype)) return name_of(tail.buffer_dtype(dtype));
   }
   throw py::type_error("dtype=" + parameter + " must be float32, float64, bfloat16 or float16");
 }
@@ -65,8 +69,8 @@ bool swap_memory(const py::object& a, const py::object& b) {
 }  // namespace
 
 void bind_step(py::module_& m) {
-  m.def("state_dtypes", &state_dtypes, py::arg("group"), py::arg("parameter_dtype"),
-        "The dtypes of what a group keeps in the state of a parameter of this dtype, by name.");
+  m.def("buffer_dtype", &buffer_dtype, py::arg("group"), py::arg("parameter_dtype"),
+        "The dtype, by name, of the momentum buffer of a parameter of this dtype.");
   m.def("swap_memory", &swap_memory, py::arg("first"), py::arg("second"),
         "Exchange the memory of two tensors. False, with nothing done, unless they are dense and alike.");
   // It refers to parameters and to a user's scale_fn, which may refer to the optimizer.
@@ -85,6 +89,10 @@ void bind_step(py::module_& m) {
            py::arg("at_cycle_end") = py::none(),
            "Apply one update, or skip it. False, with nothing done, if a group is not bound; None if at_cycle_end has "
            "to be said. found_inf: None for to be found out.")
+      .def("release", &release, py::arg("groups"), py::arg("state"), py::arg("parameter"), py::arg("position"),
+           py::arg("at_cycle_end") = py::none(),
+           "Apply this step's update to one parameter, number `position`, before apply() ends the step.")
+      .def_property_readonly("is_open", &Step::is_open, "Has release() begun a step that apply() has not ended?")
       .def_property_readonly("was_skipped", &Step::was_skipped, "Was the last step skipped?")
       .def_property_readonly("gradient_norm", &Step::gradient_norm, "Of the last step, if it was wanted.")
       .def_property_readonly("clip_coefficient", &Step::clip_coefficient, "Of the last step.")

@@ -1,5 +1,6 @@
 #include "python/bound_parameters.h"
 
+#include <algorithm>
 #include <string>
 
 #include "python/dict_version.h"
@@ -71,6 +72,14 @@ void BoundParameters::refresh_state(const py::dict& state) {
     parameter.bind_state(entry);
   }
   state_is_known_ = true;
+}
+
+std::size_t BoundParameters::find(const py::object& parameter, std::size_t guess) const {
+  const auto is_it = [&](const auto& known) { return known.second == parameter.ptr(); };
+  if (guess < known_.size() && is_it(known_[guess])) return guess;
+  const auto found = std::find_if(known_.begin(), known_.end(), is_it);
+  if (found == known_.end()) throw py::value_error("a released gradient belongs to no parameter of the optimizer");
+  return static_cast<std::size_t>(found - known_.begin());
 }
 
 void BoundParameters::clear() {

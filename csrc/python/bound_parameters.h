@@ -28,6 +28,12 @@ class BoundParameters {
   std::vector<ParameterBinding>::iterator begin() { return all_.begin(); }
   std::vector<ParameterBinding>::iterator end() { return all_.end(); }
 
+  std::size_t size() const { return all_.size(); }
+  ParameterBinding& operator[](std::size_t position) { return all_[position]; }
+
+  // The position of a parameter, `guess` if it is there. Throws ValueError if it is none of them.
+  std::size_t find(const py::object& parameter, std::size_t guess) const;
+
   void clear();
   int traverse(visitproc visit, void* arg) const;
 

@@ -145,6 +145,7 @@ bool ParameterBinding::read(const GroupBinding& group, bool writes_unscaled, Ste
   const bool averages = plan.groups[group_].averages;
   if (has_new_state_) drop_new_state();
   py::object grad = torch.grad(parameter_.ptr());
+  has_gradient_ = bool(grad);
   if (!grad && !averages) return false;
   DLTensor view;
   if (!torch.read(parameter_.ptr(), view)) throw py::type_error(name() + ": " + why_unreadable(parameter_));
@@ -168,6 +169,13 @@ bool ParameterBinding::read(const GroupBinding& group, bool writes_unscaled, Ste
   if (density_ == Density::gapped) copy_gapped(slot, plan, held);
   plan.slots.push_back(slot);
   return true;
+}
+
+void ParameterBinding::refuse_second_gradient() const {
+  throw std::runtime_error(
+      name() +
+      " got a second gradient before step(): release_gradients() uses each gradient at once, "
+      "so they cannot be accumulated over several backward passes. To go on, call zero_grad(), then step()");
 }
 
 // That a step made and did not write: it was skipped or refused.

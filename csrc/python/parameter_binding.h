@@ -66,8 +66,14 @@ class ParameterBinding {
   // that the slot points to is kept alive by `held` and this object. `writes_unscaled`: the gradient is written too.
   bool read(const GroupBinding& group, bool writes_unscaled, StepPlan& plan, Held& held);
 
+  // Throws RuntimeError.
+  [[noreturn]] void refuse_second_gradient() const;
+
   // Has the memory that the last read() pointed to moved since the read() before?
   bool moved() const { return moved_; }
+
+  // Did the last read() find a gradient?
+  bool has_gradient() const { return has_gradient_; }
 
   // Did the last read() make state?
   bool has_new_state() const { return has_new_state_; }
@@ -96,6 +102,7 @@ class ParameterBinding {
   void copy_gapped(Slot& slot, StepPlan& plan, Held& held) const;
 
   // In the order of their use: a step over many small tensors waits for memory, not for arithmetic.
+  bool has_gradient_ = false;
   bool has_new_state_ = false;
   bool seen_ = false;
   bool moved_ = true;

@@ -51,16 +51,35 @@ bool Step::is_bound(std::size_t index, const py::dict& group) const {
   return index < groups_.size() && groups_[index] && groups_[index]->is_bound_to(group.ptr());
 }
 
-Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const StepRequest& request) {
-  const Busy busy(*this);
+// Reads the groups: the numbers of this step.
+Step::Outcome Step::begin(const py::list& groups, const py::dict& state, std::optional<bool> at_cycle_end) {
   if (!read_groups(groups)) {
     reorder(groups);
     if (!read_groups(groups)) return Outcome::not_bound;
   }
-  if (!request.at_cycle_end && asks_for_cycle_end()) return Outcome::asks_for_cycle_end;
+  if (!at_cycle_end && asks_for_cycle_end()) return Outcome::asks_for_cycle_end;
   parameters_.refresh(groups_);
   parameters_.refresh_state(state);
   if (calls_user_code_) call_user_code();
+  plan_.groups.clear();
+  const bool ends_cycle = at_cycle_end.value_or(false) && !groups_.front()->is_by_hand();
+  for (auto& group : groups_) plan_.groups.push_back(group->values(ends_cycle));
+  return Outcome::done;
+}
+
+Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const StepRequest& request) {
+  const Busy busy(*this);
+  if (open_) {
+    if (request.scale != 1.0 || !request.found_inf || *request.found_inf) {
+      throw std::runtime_error(
+          "a GradScaler cannot be used with release_gradients(): gradients are used before it sees them");
+    }
+    refuse_release();
+    parameters_.refresh_state(state);
+  } else {
+    const Outcome outcome = begin(groups, state, request.at_cycle_end);
+    if (outcome != Outcome::done) return outcome;
+  }
   read(request);
   skipped_ = !measure(request);
   if (skipped_) {
@@ -149,24 +168,25 @@ void Step::call_user_code() {
 // Reads and checks groups and tensors into the plan.
 void Step::read(const StepRequest& request) {
   plan_.slots.clear();
-  plan_.groups.clear();
   plan_.copied.clear();
   plan_.gradients = {request.scale, 1.0, rules.max_value};
   new_state_ = false;
   trusts_ = false;
   if (rules.write_unscaled) unscaled_ = py::list();
-  const bool at_cycle_end = request.at_cycle_end.value_or(false) && !groups_.front()->is_by_hand();
-  for (auto& group : groups_) plan_.groups.push_back(group->values(at_cycle_end));
   bool moved = moved_;
   moved_ = true;  // until all have been read
   Py_ssize_t active = 0;
+  std::size_t position = 0;
   for (ParameterBinding& parameter : parameters_) {
+    if (is_released(position++)) {
+      if (TorchReader::get().grad(parameter.parameter().ptr())) parameter.refuse_second_gradient();
+      continue;
+    }
     if (!parameter.read(*groups_[parameter.group()], rules.write_unscaled, plan_, held_)) continue;
     moved = moved || parameter.moved();
     new_state_ = new_state_ || parameter.has_new_state();
-    const Slot& slot = plan_.slots.back();
-    trusts_ = trusts_ || slot.trusted;
-    if (slot.gradient == nullptr) continue;
+    trusts_ = trusts_ || plan_.slots.back().trusted;
+    if (!parameter.has_gradient()) continue;
     moved = list_active(active++, parameter.parameter()) || moved;
     if (rules.write_unscaled) unscaled_.append(TorchReader::get().grad(parameter.parameter().ptr()));
   }
@@ -266,6 +286,57 @@ void Step::write(const py::dict& state) {
     parameters_.forget_state();
   }
   for (auto& group : groups_) group->write();
+  open_ = false;
+}
+
+Step::Outcome Step::release(const py::list& groups, const py::dict& state, const py::object& parameter,
+                            std::size_t position, std::optional<bool> at_cycle_end) {
+  const Busy busy(*this);
+  if (!open_) {
+    const Outcome outcome = begin(groups, state, at_cycle_end);
+    if (outcome != Outcome::done) return outcome;
+    released_.assign(parameters_.size(), false);
+  }
+  position = parameters_.find(parameter, position);
+  refuse_release();
+  ParameterBinding& bound = parameters_[position];
+  if (is_released(position)) bound.refuse_second_gradient();
+  plan_.slots.clear();
+  plan_.copied.clear();
+  plan_.gradients = {};
+  if (!bound.read(*groups_[bound.group()], false, plan_, held_)) return Outcome::done;
+  moved_ = true;  // since apply() looked for overlaps
+  plan_.in_order = plan_.has_overlap();
+  py::list active;
+  active.append(parameter);
+  TorchReader::get().increment_version(active);
+  run();
+  if (bound.has_new_state()) {
+    bound.write(state);
+    parameters_.forget_state();
+    parameters_.refresh_state(state);
+  }
+  released_[position] = true;
+  open_ = true;
+  return Outcome::done;
+}
+
+bool Step::is_released(std::size_t position) const {
+  return open_ && position < released_.size() && released_[position];
+}
+
+// What needs all gradients before the first update.
+void Step::refuse_release() const {
+  const auto trusts = [](const GroupValues& group) { return group.trust_coefficient != 0.0; };
+  const char* const name = rules.max_norm != 0.0                                           ? "max_grad_norm"
+                           : rules.max_value != 0.0                                        ? "max_grad_value"
+                           : rules.skip_nonfinite                                          ? "skip_nonfinite"
+                           : std::any_of(plan_.groups.begin(), plan_.groups.end(), trusts) ? "trust_coefficient"
+                                                                                           : nullptr;
+  if (name == nullptr) return;
+  throw std::runtime_error(std::string(name) +
+                           " cannot be used with release_gradients(): it needs all gradients at "
+                           "once. Leave one of the two out");
 }
 
 }  // namespace clr

@@ -53,6 +53,15 @@ class Step {
   // if `at_cycle_end` has to be known and is not.
   Outcome apply(const py::list& groups, const py::dict& state, const StepRequest& request);
 
+  // Applies this step's update to one parameter, as soon as it has a gradient (gradient release): the first call of a
+  // step reads the groups, whose numbers hold until apply() ends the step with what has a gradient left. `position`: of
+  // the parameter among all, if nothing has changed. Throws RuntimeError for a second gradient and for what needs all
+  // gradients at once.
+  Outcome release(const py::list& groups, const py::dict& state, const py::object& parameter, std::size_t position,
+                  std::optional<bool> at_cycle_end);
+  // Has release() begun a step that apply() has not ended?
+  bool is_open() const { return open_; }
+
   // Of the last step.
   bool was_skipped() const { return skipped_; }
   std::optional<double> gradient_norm() const { return gradient_norm_; }  // if it was wanted
@@ -77,11 +86,14 @@ class Step {
     Step& step_;
   };
 
+  Outcome begin(const py::list& groups, const py::dict& state, std::optional<bool> at_cycle_end);
   bool read_groups(const py::list& groups);
   void reorder(const py::list& groups);
   bool asks_for_cycle_end() const;
   void call_user_code();
   void read(const StepRequest& request);
+  bool is_released(std::size_t position) const;
+  void refuse_release() const;
   bool list_active(Py_ssize_t place, const py::object& parameter);
   bool measure(const StepRequest& request);
   void apply_trust_ratios();
@@ -102,6 +114,8 @@ class Step {
   bool new_state_ = false;  // did read() make any?
   bool trusts_ = false;     // does any slot?
   bool calls_user_code_ = false;
+  bool open_ = false;
+  std::vector<bool> released_;  // of a step that is open: the parameters that are done
   bool skipped_ = false;
   bool busy_ = false;
 };

@@ -146,6 +146,8 @@ class ScheduledGroups(Optimizer):
 
     def _rebind(self, schedules: list[Schedule]) -> None:
         """Binds all groups to these schedules, in order."""
+        if self._plan.is_open:
+            raise RuntimeError("gradients of this step are released already: call step() first")
         plan = self._new_plan()
         for index, (group, schedule) in enumerate(zip(self.param_groups, schedules, strict=True)):
             plan.bind(index, group, schedule._native, schedule._scale_fns)

@@ -23,6 +23,7 @@ from clr_native._averages import averaged, copy_to, swap_in, swap_out
 from clr_native._gradient_rules import GradientRules, Rule, inverse_scale, is_found
 from clr_native._groups import SCHEDULE_FIELDS, SETTINGS, ScheduleArguments
 from clr_native._interchange import groups_of, pair_of
+from clr_native._release import ReleaseHandle, release
 from clr_native._scheduled_groups import ScheduledGroups
 from clr_native.schedules import Schedule
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+_SAME_DICT = "param_groups holds the same dict twice: every group must be a dict of its own"
 RULES = tuple(field.name for field in dataclasses.fields(GradientRules))
 
 
@@ -253,7 +255,7 @@ class FusedCyclicSGD(ScheduledGroups):
         ends_cycle = self._ends_cycle()
         self._asks_for_cycle_end = self._asks_for_cycle_end or done is None
         if not self._plan.apply(self.param_groups, self.state, scale, found_inf, ends_cycle):
-            raise ValueError("param_groups holds the same dict twice: every group must be a dict of its own")
+            raise ValueError(_SAME_DICT)
 
     def _ends_cycle(self) -> bool:
         """Is the next update, if it follows the schedule, the last of a cycle of the first group?"""
@@ -289,6 +291,50 @@ class FusedCyclicSGD(ScheduledGroups):
     def last_step_skipped(self) -> bool:
         """Was the last step skipped for an infinity or a NaN?"""
         return self._plan.was_skipped
+
+    def release_gradients(self) -> ReleaseHandle:
+        """From now on, update each parameter during ``backward()``, as soon as its gradient is complete, and free that.
+
+        Gradients then never stand in memory all at once. lr and momentum hold from the first gradient on; ``step()`` is
+        called once an iteration as ever and ends the update: it advances the schedule and updates what has a gradient
+        left. A second gradient before it raises RuntimeError: gradients cannot be accumulated. Clipping,
+        ``skip_nonfinite``, ``trust_coefficient`` and a GradScaler need all gradients at once: RuntimeError. Parameters
+        of groups that are added later are updated in ``step()``. The handle's ``remove()`` ends it.
+
+        >>> model = torch.nn.Linear(2, 1)
+        >>> opt = FusedCyclicSGD(model.parameters(), base_lr=0.1, max_lr=0.5)
+        >>> handle = opt.release_gradients()
+        >>> model(torch.ones(1, 2)).sum().backward()
+        >>> model.weight.grad is None
+        True
+        >>> opt.step()
+        >>> opt.applied_steps
+        1
+        """
+        for name in ("max_grad_norm", "max_grad_value", "skip_nonfinite"):
+            if getattr(self, name):
+                self._refuse_release(f"{name}={getattr(self, name)!r}")
+        for index, group in enumerate(self.param_groups):
+            if group["trust_coefficient"] is not None:
+                self._refuse_release(f"trust_coefficient={group['trust_coefficient']!r} of group {index}")
+        return release(self)
+
+    @staticmethod
+    def _refuse_release(what: str) -> None:
+        raise RuntimeError(f"{what} needs all gradients at once: leave it out, or release_gradients()")
+
+    def _release(self, parameter: torch.Tensor, position: int) -> None:
+        self._refuse_inside_averages("backward() with release_gradients()")
+        for _ in range(3):  # not bound, then not known whether a cycle ends
+            ends_cycle = self._ends_cycle() if self._asks_for_cycle_end else None
+            done = self._plan.release(self.param_groups, self.state, parameter, position, ends_cycle)
+            if done:
+                return
+            if done is None:
+                self._asks_for_cycle_end = True
+            else:
+                self._bind()
+        raise ValueError(_SAME_DICT)
 
     # --- averages and snapshots -----------------------------------------------------------------------------------
 

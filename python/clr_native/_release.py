@@ -1,0 +1,61 @@
+"""Gradient release: each parameter is updated as soon as its gradient is complete, which is then freed."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from torch.utils.hooks import RemovableHandle
+    from typing_extensions import Self
+
+    from clr_native.optimizer import FusedCyclicSGD
+
+
+class ReleaseHandle:
+    """Ends gradient release with ``remove()``, or at the end of a ``with`` block."""
+
+    def __init__(self, handles: list[RemovableHandle]) -> None:
+        self._handles = handles
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+
+def release(optimizer: FusedCyclicSGD) -> ReleaseHandle:
+    """Hooks every parameter that requires a gradient."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    # Parameters must not keep their optimizer alive.
+    reference = weakref.ref(optimizer)
+    return ReleaseHandle(
+        [
+            parameter.register_post_accumulate_grad_hook(_hook(reference, position))
+            for position, parameter in enumerate(parameters)
+            if parameter.requires_grad
+        ]
+    )
+
+
+def _hook(reference: weakref.ref[FusedCyclicSGD], position: int) -> Callable[[torch.Tensor], None]:
+    def use(parameter: torch.Tensor) -> None:
+        optimizer = reference()
+        if optimizer is not None:
+            optimizer._release(parameter, position)
+            parameter.grad = None
+
+    return use
