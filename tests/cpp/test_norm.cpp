@@ -59,6 +59,14 @@ TEST_CASE("norm: clipping at its edges") {
   }
 }
 
+TEST_CASE("norm: a factor scales both halves, and infinity and NaN stay") {
+  const DoubleDouble doubled = clr::scaled({3.0, 0x1p-60}, 2.0);
+  CHECK(doubled.hi == 6.0);
+  CHECK(doubled.lo == 0x1p-59);
+  CHECK(is(clr::scaled({HUGE_VAL, 0.0}, 0.5), HUGE_VAL));
+  CHECK(is(clr::scaled({kNan, 0.0}, 0.5), kNan));
+}
+
 TEST_CASE("norm: trust ratio is LARS' quotient, and one where a norm is zero") {
   CHECK(clr::trust_ratio(0.5, 0.0, 0.0, 8.0, 2.0) == 2.0);
   CHECK(clr::trust_ratio(0.5, 0.0, 0.25, 8.0, 2.0) == 1.0);  // 4 / (2 + 2)
