@@ -88,7 +88,11 @@ def inverse_scale(grad_scale: object) -> float:
     scale = _number("grad_scale", grad_scale)
     if not (0.0 < scale < math.inf):
         raise ValueError(f"grad_scale={grad_scale!r} must be finite and above 0")
-    return float(np.float32(1.0 / scale))
+    with np.errstate(over="ignore", under="ignore"):
+        inverse = float(np.float32(1.0 / scale))
+    if not (0.0 < inverse < math.inf):
+        raise ValueError(f"grad_scale={grad_scale!r} must have a reciprocal that float32 holds: call update(new_scale)")
+    return inverse
 
 
 def is_found(found_inf: object) -> bool:
