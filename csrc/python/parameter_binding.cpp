@@ -31,12 +31,7 @@ void ParameterBinding::relayout(const DLTensor& view) {
                          " is not supported: this build runs on cpu tensors");
   }
   const DType dtype = dtype_of(layout, parameter_, name());
-  const Density density = density_of(layout);
-  if (density == Density::overlapping) {
-    throw py::value_error(name() + ": stride=" + py::str(parameter_.attr("stride")()).cast<std::string>() + " with " +
-                          described(parameter_, "shape") +
-                          " uses one memory place for several elements: make it dense with .contiguous()");
-  }
+  const Density density = require_writable(layout, parameter_, name());
   layout_ = layout;
   dtype_ = dtype;
   density_ = density;
@@ -74,7 +69,11 @@ void ParameterBinding::read_gradient(py::object grad, bool writes_unscaled, std:
   slot.gradient = data_of(view);
   if (writes_unscaled) {
     slot.unscaled = data_of(view);
-    if (!readable.is(grad)) held.copies.push_back({slots, std::move(grad), readable});
+    if (!readable.is(grad)) {
+      const std::string what = name() + ", gradient to unscale";
+      require_writable(Layout(must_read(grad, what)), grad, what);
+      held.copies.push_back({slots, std::move(grad), readable});
+    }
   }
   held.tensors.push_back(std::move(readable));
 }

@@ -31,6 +31,7 @@ Step::Busy::Busy(Step& step) : step_(step) {
 
 Step::Busy::~Busy() {
   step_.held_.clear();
+  if (!step_.unscaled_.empty()) step_.unscaled_ = py::list();
   step_.busy_ = false;
 }
 
@@ -88,7 +89,7 @@ Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const S
   }
   // From here on nothing is refused. The version counters go first: they alone can still fail.
   TorchReader::get().increment_version(active_);
-  if (rules.write_unscaled) TorchReader::get().increment_version(unscaled_);
+  if (writes_unscaled(request)) TorchReader::get().increment_version(unscaled_);
   run();
   write(state);
   return Outcome::done;
@@ -172,7 +173,6 @@ void Step::read(const StepRequest& request) {
   plan_.gradients = {request.scale, 1.0, rules.max_value};
   new_state_ = false;
   trusts_ = false;
-  if (rules.write_unscaled) unscaled_ = py::list();
   bool moved = moved_;
   moved_ = true;  // until all have been read
   Py_ssize_t active = 0;
@@ -182,13 +182,13 @@ void Step::read(const StepRequest& request) {
       if (TorchReader::get().grad(parameter.parameter().ptr())) parameter.refuse_second_gradient();
       continue;
     }
-    if (!parameter.read(*groups_[parameter.group()], rules.write_unscaled, plan_, held_)) continue;
+    if (!parameter.read(*groups_[parameter.group()], writes_unscaled(request), plan_, held_)) continue;
     moved = moved || parameter.moved();
     new_state_ = new_state_ || parameter.has_new_state();
     trusts_ = trusts_ || plan_.slots.back().trusted;
     if (!parameter.has_gradient()) continue;
     moved = list_active(active++, parameter.parameter()) || moved;
-    if (rules.write_unscaled) unscaled_.append(TorchReader::get().grad(parameter.parameter().ptr()));
+    if (writes_unscaled(request)) unscaled_.append(TorchReader::get().grad(parameter.parameter().ptr()));
   }
   if (active < PyList_GET_SIZE(active_.ptr())) {
     PyList_SetSlice(active_.ptr(), active, PyList_GET_SIZE(active_.ptr()), nullptr);

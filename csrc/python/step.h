@@ -91,6 +91,8 @@ class Step {
   void reorder(const py::list& groups);
   bool asks_for_cycle_end() const;
   void call_user_code();
+  // At scale 1 gradients are unscaled already.
+  bool writes_unscaled(const StepRequest& request) const { return rules.write_unscaled && request.scale != 1.0; }
   void read(const StepRequest& request);
   bool is_released(std::size_t position) const;
   void refuse_release() const;
@@ -104,7 +106,7 @@ class Step {
   Groups groups_;
   BoundParameters parameters_;
   py::list active_;    // the parameters of the last update
-  py::list unscaled_;  // gradients that it wrote
+  py::list unscaled_;  // gradients that the running step writes
   StepPlan plan_;
   std::vector<Cut> cuts_;
   Norms norms_;

@@ -34,4 +34,14 @@ void require_alike(const Layout& layout, DType dtype, const DLTensor& view, py::
   }
 }
 
+Density require_writable(const Layout& layout, py::handle tensor, const std::string& what) {
+  const Density density = density_of(layout);
+  if (density == Density::overlapping) {
+    throw py::value_error(what + ": stride=" + py::str(tensor.attr("stride")()).cast<std::string>() + " with " +
+                          described(tensor, "shape") +
+                          " uses one memory place for several elements: make it dense with .contiguous()");
+  }
+  return density;
+}
+
 }  // namespace clr

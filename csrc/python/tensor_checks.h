@@ -20,4 +20,7 @@ DLTensor must_read(py::handle tensor, const std::string& what);
 void require_alike(const Layout& layout, DType dtype, const DLTensor& view, py::handle tensor, py::handle parameter,
                    const std::string& what);
 
+// How dense a layout of `tensor` is. Throws where one memory place is several elements: none of them can be written.
+Density require_writable(const Layout& layout, py::handle tensor, const std::string& what);
+
 }  // namespace clr
