@@ -270,7 +270,7 @@ void GroupBinding::write() {
 }
 
 void GroupBinding::write_skipped(bool advance) {
-  if (advance) write_next();
+  if (advance && !by_hand_) write_next();  // what was set by hand waits for the update it was set for
   followed_ = advance && followed_;
   set_group_item(group_.ptr(), keys().skipped_steps, py::int_(++skipped_));
   forget();
