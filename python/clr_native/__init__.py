@@ -4,6 +4,7 @@ import torch  # noqa: F401  # loads libtorch, whose threads the native core borr
 
 from clr_native._core import build_info
 from clr_native.evaluation import evaluate
+from clr_native.grad_scaler import GradScaler
 from clr_native.optimizer import FusedCyclicSGD
 from clr_native.plotting import plot_schedule
 from clr_native.range_test import LearningRateBounds, RangeTestResult, lr_range_test
@@ -22,6 +23,7 @@ __all__ = [
     "CyclicLR",
     "CyclicSchedule",
     "FusedCyclicSGD",
+    "GradScaler",
     "LearningRateBounds",
     "OneCycleSchedule",
     "RampSchedule",

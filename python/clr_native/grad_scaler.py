@@ -1,0 +1,94 @@
+"""A GradScaler without a pass of its own over the gradients of a FusedCyclicSGD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.amp.grad_scaler import OptState
+from torch.optim import Optimizer
+
+from clr_native.optimizer import FusedCyclicSGD
+
+
+class GradScaler(torch.amp.GradScaler):
+    """``torch.amp.GradScaler``, with the same arguments, methods and state, that leaves unscaling to the optimizer.
+
+    torch's class reads every gradient for infinities and NaN before it calls ``optimizer.step()``. For a
+    :class:`FusedCyclicSGD` this one does not: the optimizer finds them itself, unscales gradients in the pass
+    that updates the weights (``p.grad`` stays scaled unless it has ``write_unscaled_grad=True``), and skips the step if
+    one is not finite, as ``last_step_skipped`` says. ``update()`` then lowers the scale as ever. Gradients are
+    looked at after the optimizer's step pre-hooks; torch looks before them.
+
+    Every other optimizer is treated as torch does, and so is one after ``unscale_()``. State dicts go from either class
+    to the other. ``step()`` raises what ``torch.amp.GradScaler.step`` and ``optimizer.step`` raise; ``grad_scale`` and
+    ``found_inf`` of the optimizer are then as they were before, and ``step()`` may be called again.
+
+    Args:
+        device: "cuda" or "cpu", where the loss is.
+        init_scale, growth_factor, backoff_factor, growth_interval, enabled: as in ``torch.amp.GradScaler``;
+            ``growth_interval`` is in steps.
+
+    >>> weight = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    >>> opt = FusedCyclicSGD([weight], base_lr=0.25, max_lr=0.5)
+    >>> scaler = GradScaler("cpu", init_scale=4.0)
+    >>> scaler.scale(3 * weight.sum()).backward()
+    >>> weight.grad
+    tensor([12., 12.])
+    >>> scaler.step(opt)
+    >>> scaler.update()
+    >>> weight.data
+    tensor([0.2500, 1.2500])
+
+    A step with an infinite gradient changes no weight, and the schedule stays where it is:
+
+    >>> _ = weight.grad.fill_(float("inf"))
+    >>> scaler.step(opt)
+    >>> scaler.update()
+    >>> weight.data, opt.last_step_skipped, opt.applied_steps, scaler.get_scale()
+    (tensor([0.2500, 1.2500]), True, 1, 2.0)
+    """
+
+    # Of torch's private names this relies on _enabled, _check_scale_growth_tracker and _per_optimizer_states with its
+    # keys "stage" and "found_inf_per_device"; tests/test_tail_grad_scaler.py holds them against the installed torch.
+
+    def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> float | None:
+        """Apply the optimizer's update to gradients of the scaled loss, or skip it if one of them is not finite.
+
+        Further arguments go to ``optimizer.step()``, whose answer is returned. Once per optimizer before ``update()``;
+        RuntimeError for a second time, or with ``closure=``. AssertionError if ``scale()`` was not called before.
+        """
+        if not self._enabled or not isinstance(optimizer, FusedCyclicSGD) or "closure" in kwargs:
+            return super().step(optimizer, *args, **kwargs)
+        scale, _ = self._check_scale_growth_tracker("step")
+        state = self._per_optimizer_states[id(optimizer)]
+        with _amp_attributes(optimizer) as attributes:
+            if state["stage"] is not OptState.READY:
+                return super().step(optimizer, *args, **kwargs)
+            own = attributes.get("grad_scale")  # a factor of the user's
+            attributes["grad_scale"] = scale if own is None else scale * own
+            attributes.pop("found_inf", None)  # torch replaces it too; absent, the optimizer looks for itself
+            looked = any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
+            answer: float | None = optimizer.step(*args, **kwargs)
+        if looked:  # else there is nothing to record, and update() refuses, as torch's
+            found_inf = torch.full((), float(optimizer.last_step_skipped), dtype=torch.float32, device=scale.device)
+            state["found_inf_per_device"] = {scale.device: found_inf}
+        state["stage"] = OptState.STEPPED
+        return answer
+
+
+@contextmanager
+def _amp_attributes(optimizer: Optimizer) -> Iterator[dict[str, Any]]:
+    """The optimizer's attributes; grad_scale and found_inf are gone afterwards, or as before after an error."""
+    names = ("grad_scale", "found_inf")
+    attributes = vars(optimizer)
+    left = {name: attributes[name] for name in names if name in attributes}
+    try:
+        yield attributes
+        left = {}
+    finally:
+        for name in names:
+            attributes.pop(name, None)
+        attributes.update(left)
