@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,8 +38,12 @@ class Contender:
 
     def momentum_buffers(self) -> list[torch.Tensor]:
         """In the order of the parameters; they exist after the first step."""
-        groups = self.optimizer.param_groups
-        return [self.optimizer.state[p]["momentum_buffer"] for group in groups for p in group["params"]]
+        return kept(self.optimizer, "momentum_buffer")
+
+
+def kept(optimizer: torch.optim.Optimizer, name: str) -> list[torch.Tensor]:
+    """An entry of the optimizer's state, in the order of the parameters."""
+    return [optimizer.state[parameter][name] for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def bounds(groups: int) -> list[tuple[float, float]]:
@@ -48,19 +52,25 @@ def bounds(groups: int) -> list[tuple[float, float]]:
     return [(1e-4 * scale, 6e-4 * scale) for scale in scales]
 
 
-def build_ours(tensors: Tensors) -> Contender:
+def ours(tensors: Tensors, **arguments: Any) -> FusedCyclicSGD:
+    """Our optimizer with what every row shares, and what else a row is about."""
     limits = bounds(tensors.workload.groups)
     groups: list[dict[str, Any]] = [
         {"params": params, "base_lr": base_lr, "max_lr": max_lr}
         for params, (base_lr, max_lr) in zip(tensors.groups(), limits, strict=True)
     ]
-    optimizer = FusedCyclicSGD(
+    return FusedCyclicSGD(
         groups,
         step_size_up=STEP_SIZE_UP,
         base_momentum=BASE_MOMENTUM,
         max_momentum=MAX_MOMENTUM,
         weight_decay=WEIGHT_DECAY,
+        **arguments,
     )
+
+
+def build_ours(tensors: Tensors, **arguments: Any) -> Contender:
+    optimizer = ours(tensors, **arguments)
 
     def step() -> None:
         optimizer.step()
@@ -68,11 +78,11 @@ def build_ours(tensors: Tensors) -> Contender:
     return Contender(optimizer, step)
 
 
-def build_torch(kind: str, tensors: Tensors) -> Contender:
+def torch_pair(kind: str, tensors: Tensors, weight_decay: float = WEIGHT_DECAY) -> tuple[torch.optim.SGD, CyclicLR]:
     limits = bounds(tensors.workload.groups)
     groups = [{"params": params} for params in tensors.groups()]
     optimizer = torch.optim.SGD(
-        groups, lr=limits[0][0], momentum=MAX_MOMENTUM, weight_decay=WEIGHT_DECAY, **TORCH[kind]
+        groups, lr=limits[0][0], momentum=MAX_MOMENTUM, weight_decay=weight_decay, **TORCH[kind]
     )
     base_lrs, max_lrs = ([float(limit[at]) for limit in limits] for at in (0, 1))
     scheduler = CyclicLR(
@@ -83,6 +93,11 @@ def build_torch(kind: str, tensors: Tensors) -> Contender:
         base_momentum=BASE_MOMENTUM,
         max_momentum=MAX_MOMENTUM,
     )
+    return optimizer, scheduler
+
+
+def build_torch(kind: str, tensors: Tensors) -> Contender:
+    optimizer, scheduler = torch_pair(kind, tensors)
 
     def step() -> None:
         optimizer.step()
@@ -95,6 +110,22 @@ def build(name: str, tensors: Tensors) -> Contender:
     return build_ours(tensors) if name == OURS else build_torch(name, tensors)
 
 
+def give_rates(contender: Contender, reference: Contender) -> None:
+    """The reference takes the contender's lr and momentum; AssertionError where they are not torch's own."""
+    groups = zip(contender.optimizer.param_groups, reference.optimizer.param_groups, strict=True)
+    for group, expected in groups:
+        for key in ("lr", "momentum"):
+            found, wanted = group[key], expected[key]
+            assert abs(found - wanted) <= SCHEDULE_TOLERANCE, f"{key}={found!r}, torch: {wanted!r}"
+            expected[key] = found
+
+
+def equal(what: str, results: Sequence[torch.Tensor], references: Sequence[torch.Tensor]) -> None:
+    """AssertionError unless all are the same bit for bit."""
+    for at, (result, wanted) in enumerate(zip(results, references, strict=True)):
+        assert torch.equal(result, wanted), f"{what}: tensor {at} differs from torch's loop"
+
+
 def verify(name: str, workload: Workload, gradients: Gradients | None = None) -> None:
     """AssertionError unless weights and buffers equal torch's loop bit for bit, lr and momentum given.
 
@@ -104,17 +135,10 @@ def verify(name: str, workload: Workload, gradients: Gradients | None = None) ->
     reference_tensors = Tensors(workload, tensors.gradients)
     contender, reference = build(name, tensors), build("loop", reference_tensors)
     for _ in range(VERIFIED_STEPS):
-        groups = zip(contender.optimizer.param_groups, reference.optimizer.param_groups, strict=True)
-        for group, expected in groups:
-            for key in ("lr", "momentum"):
-                assert abs(group[key] - expected[key]) <= SCHEDULE_TOLERANCE, f"{name}: {key}={group[key]!r}"
-                expected[key] = group[key]
+        give_rates(contender, reference)
         for stepped, turned in ((contender, tensors), (reference, reference_tensors)):
             turned.turn()
             stepped.step()
-    for results, references in (
-        (tensors.parameters, reference_tensors.parameters),
-        (contender.momentum_buffers(), reference.momentum_buffers()),
-    ):
-        for at, (result, wanted) in enumerate(zip(results, references, strict=True)):
-            assert torch.equal(result, wanted), f"{name}, {workload.name}: tensor {at} differs from torch's loop"
+    what = f"{name}, {workload.name}"
+    equal(f"{what}, weights", tensors.parameters, reference_tensors.parameters)
+    equal(f"{what}, momentum", contender.momentum_buffers(), reference.momentum_buffers())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 from multiprocessing import get_context
@@ -49,16 +49,25 @@ def step_row(workload: Workload, threads: int, rounds: int, backward: bool, grap
     contenders.verify(OURS, workload)
     if floor.available():
         floor.verify(workload, threads)
+    samples = build_and_alternate(lambda: step_visits(workload, threads, backward, graph), rounds)
+    return Row.of("step", title(workload, backward, graph), threads, samples)
+
+
+def title(workload: Workload, backward: bool, graph: bool) -> str:
+    return workload.title + ", new gradients" * backward + ", no graph" * (not graph)
+
+
+def build_and_alternate(make: Callable[[], dict[str, Visit]], rounds: int) -> Samples:
+    """``rounds`` in all, over tensors that are made anew ``BUILDS`` times."""
     samples: Samples = {}
     builds = min(BUILDS, rounds)
     for build in range(builds):
-        visits = step_visits(workload, threads, backward, graph)
+        visits = make()
         for name, values in alternate(visits, -(-rounds // builds), seed=build).items():
             samples.setdefault(name, []).extend(values)
         del visits
         gc.collect()  # optimizer and scheduler refer to each other, and GPT-2's buffers are large
-    title = workload.title + ", new gradients" * backward + ", no graph" * (not graph)
-    return Row.of("step", title, threads, samples)
+    return samples
 
 
 def schedule_row(work: Work, memory: Memory, threads: int, rounds: int) -> Row:

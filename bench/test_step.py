@@ -6,14 +6,11 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench.by_itself import measure
 from bench.contenders import CONTENDERS, build, verify
-from bench.rounds import seconds
 from bench.workloads import WORKLOADS, Gradients, Tensors, Workload, gradient_sets
 
 THREADS = sorted({1, torch.get_num_threads()})
-# A test's share of the time: some hundred rounds of the small steps, a few of the largest.
-BUDGET_SECONDS = 1.0
-FEWEST_ROUNDS, MOST_ROUNDS = 7, 500
 
 
 @pytest.fixture(scope="module", params=WORKLOADS.values(), ids=list(WORKLOADS))
@@ -31,10 +28,4 @@ def test_step(benchmark: BenchmarkFixture, gradients: tuple[Workload, Gradients]
     verify(contender, workload, sets)
     tensors = Tensors(workload, sets)
     step = build(contender, tensors).step
-    for _ in range(3):
-        tensors.turn()
-        once = seconds(step)
-    rounds = int(min(max(BUDGET_SECONDS / once, FEWEST_ROUNDS), MOST_ROUNDS))
-    benchmark.group = f"{workload.title}, threads: {threads}"
-    benchmark.extra_info.update(section="step", work=workload.title, contender=contender, threads=threads)
-    benchmark.pedantic(step, setup=tensors.turn, rounds=rounds)  # type: ignore[no-untyped-call]  # pytest-benchmark has no types
+    measure(benchmark, step, tensors, section="step", contender=contender, threads=threads)
