@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bench.contenders import MAX_MOMENTUM, VERIFIED_STEPS, WEIGHT_DECAY, bounds, build
-from bench.workloads import Tensors, Workload
+from bench import tail
+from bench.contenders import MAX_MOMENTUM, VERIFIED_STEPS, WEIGHT_DECAY, bounds, build, equal
+from bench.workloads import Gradients, Refilled, Tensors, Workload
 
 # The work list is cut at whole cache lines, so that no two threads write the same one.
 ELEMENTS_PER_LINE = 16
@@ -28,6 +29,7 @@ class Piece(ctypes.Structure):
         ("parameter", ctypes.c_void_p),
         ("gradient", ctypes.c_void_p),
         ("momentum_buffer", ctypes.c_void_p),
+        ("average", ctypes.c_void_p),
         ("length", ctypes.c_int64),
     )
 
@@ -41,6 +43,11 @@ class Job(ctypes.Structure):
         ("lr", ctypes.c_float),
         ("momentum", ctypes.c_float),
         ("weight_decay", ctypes.c_float),
+        ("scale", ctypes.c_float),
+        ("coefficient", ctypes.c_float),
+        ("average_weight", ctypes.c_float),
+        ("max_norm", ctypes.c_double),
+        ("squares", ctypes.POINTER(ctypes.c_double)),
     )
 
 
@@ -84,10 +91,22 @@ def cut(lengths: Sequence[int], threads: int) -> list[list[tuple[int, int, int]]
 
 
 class Floor:
-    """The bare loop over given parameters and buffers; one table of pointers for each gradient set."""
+    """The bare loop over given parameters and buffers; one table of pointers for each gradient set.
 
-    def __init__(self, tensors: Tensors, buffers: Sequence[Tensor], threads: int, lr: float) -> None:
+    With averages, the tail's: two loops, over scaled gradients.
+    """
+
+    def __init__(
+        self,
+        tensors: Tensors,
+        buffers: Sequence[Tensor],
+        threads: int,
+        lr: float,
+        averages: Sequence[Tensor] | None = None,
+    ) -> None:
         self.tensors, self.buffers, self.threads = tensors, list(buffers), threads
+        self.averages = list(averages or [])
+        self.squares = (ctypes.c_double * threads)()
         self.jobs = [self._job(gradients, lr) for gradients in tensors.gradients]
 
     def _job(self, gradients: Sequence[Tensor], lr: float) -> Job:
@@ -96,8 +115,14 @@ class Floor:
         first = [0]
         for share in cut([parameter.numel() for parameter in parameters], self.threads):
             for tensor, begin, end in share:
-                triple = (parameters[tensor], gradients[tensor], self.buffers[tensor])
-                pieces.append(Piece(*(each.data_ptr() + 4 * begin for each in triple), end - begin))
+                touched = [
+                    parameters[tensor],
+                    gradients[tensor],
+                    self.buffers[tensor],
+                    *self.averages[tensor : tensor + 1],
+                ]
+                pointers = [each.data_ptr() + 4 * begin for each in touched]
+                pieces.append(Piece(*pointers, *[None] * (4 - len(pointers)), end - begin))
             first.append(len(pieces))
         return Job(
             (Piece * len(pieces))(*pieces),
@@ -105,11 +130,17 @@ class Floor:
             lr,
             MAX_MOMENTUM,
             WEIGHT_DECAY,
+            1.0 / tail.SCALE,
+            1.0,
+            1.0 - tail.EMA_DECAY,
+            tail.MAX_NORM,
+            self.squares,
         )
 
     def step(self) -> None:
         job = self.jobs[self.tensors.current]
-        failed = library().floor_step(ctypes.byref(job), ctypes.c_int64(self.threads), torch_parallel_for())
+        run = library().floor_tail if self.averages else library().floor_step
+        failed = run(ctypes.byref(job), ctypes.c_int64(self.threads), torch_parallel_for())
         if failed:
             raise RuntimeError(f"torch_parallel_for returned {failed=}")
 
@@ -141,5 +172,26 @@ def verify(workload: Workload, threads: int) -> None:
         floor.step()
         reference_tensors.turn()
         reference.step()
-    for result, expected in zip(tensors.parameters, reference_tensors.parameters, strict=True):
-        assert torch.equal(result, expected), f"floor, {workload.name}: differs from torch's loop"
+    equal(f"floor, {workload.name}", tensors.parameters, reference_tensors.parameters)
+
+
+def verify_tail(workload: Workload, threads: int, gradients: Gradients) -> None:
+    """The same of the tail: weights and averages, given the norm."""
+    tensors, reference_tensors = Refilled(workload, gradients), Refilled(workload, gradients)
+    lr = bounds(1)[0][0]
+    buffers, averages = ([torch.zeros_like(each, requires_grad=False) for each in tensors.parameters] for _ in range(2))
+    floor = Floor(tensors, buffers, threads, lr, averages)
+    reference = tail.build_torch(
+        "loop", reference_tensors, lambda: torch.tensor(sum(floor.squares), dtype=torch.float64).sqrt()
+    )
+    for step in range(VERIFIED_STEPS):
+        for group in reference.optimizer.param_groups:
+            group.update(lr=lr, momentum=MAX_MOMENTUM)
+        tensors.turn()
+        floor.step()
+        if step == 0:  # the first average is a copy
+            torch._foreach_copy_(averages, [each.detach() for each in tensors.parameters])
+        reference_tensors.turn()
+        reference.step()
+    equal(f"floor of the tail, {workload.name}, weights", tensors.parameters, reference_tensors.parameters)
+    equal(f"floor of the tail, {workload.name}, averages", averages, reference.averages())

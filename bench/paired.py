@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 
-from bench import contenders, floor, importing, machine, scheduler, schedules, tables
-from bench.contenders import CONTENDERS, OURS
+from bench import contenders, floor, importing, lars, machine, momentum, scheduler, schedules, tables, tail
+from bench.contenders import CONTENDERS, OURS, kept
+from bench.question import Question
 from bench.rounds import Samples, Visit, alternate, seconds, visit
 from bench.rows import Row, save
 from bench.schedules import Memory, Work
-from bench.workloads import WORKLOADS, Tensors, Workload
+from bench.workloads import WORKLOADS, Refilled, Tensors, Workload
 
 # New tensors land on other pages, which alone moves a memory-bound row by some percent.
 BUILDS = 5
@@ -26,6 +27,7 @@ ROUNDS = 30
 IMPORT_ROUNDS = 10
 # Replaying a million steps takes seconds a round; a tenth is timed and multiplied.
 REPLAY_SHARE = 10
+QUESTIONS: dict[str, Question] = {"tail": tail.QUESTION, "lars": lars.QUESTION, "bfloat16-momentum": momentum.QUESTION}
 
 
 def step_visits(workload: Workload, threads: int, backward: bool, graph: bool) -> dict[str, Visit]:
@@ -70,6 +72,32 @@ def build_and_alternate(make: Callable[[], dict[str, Visit]], rounds: int) -> Sa
     return samples
 
 
+def question_row(question: Question, workload: Workload, threads: int, rounds: int, backward: bool, graph: bool) -> Row:
+    """As a step's row, over gradients that every contender finds the same though some write into them."""
+    torch.set_num_threads(threads)
+    gradients = question.gradients(workload)
+    for name in question.contenders:
+        question.verify(name, workload, gradients)
+    with_floor = question is tail.QUESTION and floor.available()
+    if with_floor:
+        floor.verify_tail(workload, threads, gradients)
+
+    def make() -> dict[str, Visit]:
+        tensors = Refilled(workload, gradients, backward=backward, graph=graph)
+        built = {name: question.build(name, tensors) for name in question.contenders}
+        visits = {name: visit(contender.step, tensors.turn) for name, contender in built.items()}
+        if with_floor:
+            buffers, averages = (
+                kept(built[tail.OUR_SCALER].optimizer, name) for name in ("momentum_buffer", "average")
+            )
+            bare = floor.Floor(tensors, buffers, threads, contenders.bounds(1)[0][0], averages)
+            visits["floor"] = visit(bare.step, tensors.turn)
+        return visits
+
+    samples = build_and_alternate(make, rounds)
+    return Row.of(question.section, title(workload, backward, graph), threads, samples)
+
+
 def schedule_row(work: Work, memory: Memory, threads: int, rounds: int) -> Row:
     schedules.allocate(memory)
     torch.set_num_threads(threads)
@@ -109,7 +137,7 @@ def import_row(rounds: int) -> Row:
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    choices = [*WORKLOADS, "scheduler", "schedule", "import"]
+    choices = [*WORKLOADS, *QUESTIONS, "scheduler", "schedule", "import"]
     most = torch.get_num_threads()
     parser = argparse.ArgumentParser(prog="python -m bench.paired", description=__doc__)
     add = parser.add_argument
@@ -131,9 +159,12 @@ def measure(name: str, options: argparse.Namespace) -> list[Row]:
         return schedule_rows(threads, rounds or ROUNDS)
     if name == "import":
         return [import_row(rounds or IMPORT_ROUNDS)]
-    return [
-        step_row(WORKLOADS[name], count, rounds or ROUNDS, options.backward, not options.no_graph) for count in threads
-    ]
+    how = (rounds or ROUNDS, options.backward, not options.no_graph)
+    if name in QUESTIONS:
+        question = QUESTIONS[name]
+        works = product(question.workloads, threads)
+        return [question_row(question, WORKLOADS[work], count, *how) for work, count in works]
+    return [step_row(WORKLOADS[name], count, *how) for count in threads]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
-from bench import scheduler, schedules
+from bench import momentum, question, scheduler, schedules, tail
 from bench.contenders import OURS, TORCH
 from bench.rounds import Samples, Spread
 
-Section = Literal["step", "scheduler", "schedule", "import"]
+Section = Literal["step", question.Section, "scheduler", "schedule", "import"]
 
 # Above 1 ours is faster.
 AGAINST_BEST = "torch's best / ours"
@@ -48,10 +48,15 @@ class Row:
 def pairs(section: Section, medians: Mapping[str, float]) -> dict[str, tuple[str, str]]:
     """Which ratios a section tells, of the contenders that were measured: label, and over what is divided."""
     wanted: dict[str, tuple[str, str]] = {}
-    if section == "step":
-        measured = [name for name in TORCH if name in medians]
-        best = min(measured, key=lambda name: medians[name], default="")
+    measured = [name for name in TORCH if name in medians]
+    best = min(measured, key=lambda name: medians[name], default="")
+    if section in ("step", "lars"):
         wanted = {AGAINST_BEST: (best, OURS), AGAINST_FLOOR: ("floor", OURS)}
+    elif section == "tail":
+        wanted = {f"torch's best / {ours}": (best, ours) for ours in tail.SCALERS}
+        wanted[AGAINST_FLOOR] = ("floor", tail.OUR_SCALER)
+    elif section == "bfloat16 momentum":
+        wanted = {"float32 / bfloat16": (momentum.FLOAT32, momentum.BFLOAT16)}
     elif section == "scheduler":
         wanted = {AGAINST_TORCH: (scheduler.TORCH, OURS)}
     elif section == "schedule":

@@ -10,6 +10,9 @@ from bench.rows import Row, Section
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 TITLES: dict[Section, str] = {
     "step": "one step with its schedule",
+    "tail": "the whole tail of a step",
+    "lars": "one LARS step with its schedule",
+    "bfloat16 momentum": "one step with its schedule, ours",
     "scheduler": "one CyclicLR.step()",
     "schedule": "1e6 values of lr and of momentum: schedules x steps",
     "import": "imports",
@@ -18,6 +21,10 @@ KEY = "Medians [quartiles]; a ratio above 1 means ours is faster."
 KEYS: dict[Section, str] = {
     "step": "Floor: a bare loop in C over the same memory, all else left out. Reading: every `p.grad` read and every "
     "version counter raised, no arithmetic.",
+    "tail": "Tail: unscale, clip by norm, step, update of the scale, CyclicLR, exponential moving average. Floor: two "
+    "bare loops in C, one for the norm.",
+    "lars": "Loop: gradients rescaled one by one; foreach, fused: by foreach functions. Then SGD of that name.",
+    "bfloat16 momentum": "Weights and gradients are float32.",
     "scheduler": "Own bounds: base_lr and max_lr are lists with other values for each group.",
     "schedule": "Cold: new arrays are new pages. Warm: they are memory freed before. The paired run steps torch's "
     "scheduler 100,000 times and multiplies by ten.",

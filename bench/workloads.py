@@ -119,12 +119,14 @@ class Tensors:
     ) -> None:
         self.workload = workload
         self.backward = backward
-        self.parameters = normal_tensors(workload.shapes, PARAMETER_SEED, 1.0)
-        for parameter in self.parameters:
-            parameter.requires_grad_()
+        self.parameters = [self.parameter(values) for values in normal_tensors(workload.shapes, PARAMETER_SEED, 1.0)]
         self.graph = [torch.autograd.graph.get_gradient_edge(each) for each in self.parameters if graph]
         self.gradients = gradients or gradient_sets(workload)
         self.current = 0
+
+    @staticmethod
+    def parameter(values: Tensor) -> Tensor:
+        return values.requires_grad_()
 
     def turn(self) -> None:
         """Hand out the other gradient set, outside the time measured.
@@ -142,3 +144,31 @@ class Tensors:
     def groups(self) -> list[list[Tensor]]:
         size = len(self.parameters) // self.workload.groups
         return [self.parameters[at : at + size] for at in range(0, len(self.parameters), size)]
+
+
+class Refilled(Tensors):
+    """Gradients that a step may write into: each turn fills them again from the set that is kept.
+
+    ``model`` holds the parameters, for those who ask a module for them.
+    """
+
+    def __init__(
+        self, workload: Workload, gradients: Gradients | None = None, *, backward: bool = False, graph: bool = True
+    ) -> None:
+        super().__init__(workload, gradients, backward=backward, graph=graph)
+        self.model = torch.nn.ParameterList(self.parameters)
+        self.written = [] if backward else [[torch.empty_like(each) for each in kept] for kept in self.gradients]
+
+    @staticmethod
+    def parameter(values: Tensor) -> Tensor:
+        return torch.nn.Parameter(values)
+
+    def turn(self) -> None:
+        """As before; with ``backward`` autograd's new tensors are copies already."""
+        super().turn()
+        if self.backward:
+            return
+        written = self.written[self.current]
+        torch._foreach_copy_(written, self.gradients[self.current])
+        for parameter, gradient in zip(self.parameters, written, strict=True):
+            parameter.grad = gradient
