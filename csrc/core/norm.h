@@ -45,9 +45,10 @@ CLR_INLINE DoubleDouble square_root(DoubleDouble a) {
   return settled({s, remainder / (s + s)});
 }
 
-// A norm of numbers that are all to be multiplied by `factor`. Infinity and NaN stay what they are.
+// A norm of numbers that are all to be multiplied by `factor`. What is infinite or NaN is that without a `lo`.
 CLR_INLINE DoubleDouble scaled(DoubleDouble norm, double factor) {
-  return norm.hi - norm.hi == 0.0 ? times(norm, factor) : DoubleDouble{norm.hi * factor, 0.0};
+  const double rough = norm.hi * factor;
+  return rough - rough == 0.0 ? times(norm, factor) : DoubleDouble{rough, 0.0};
 }
 
 // What clipping to `max_norm` multiplies gradients with, min(1, max_norm / (norm + 1e-6)), as torch's clip_grad_norm_

@@ -144,10 +144,13 @@ class ScheduledGroups(Optimizer):
                 group.update(values)
             raise
 
-    def _rebind(self, schedules: list[Schedule]) -> None:
-        """Binds all groups to these schedules, in order."""
+    def _refuse_in_mid_step(self) -> None:
         if self._plan.is_open:
             raise RuntimeError("gradients of this step are released already: call step() first")
+
+    def _rebind(self, schedules: list[Schedule]) -> None:
+        """Binds all groups to these schedules, in order."""
+        self._refuse_in_mid_step()
         plan = self._new_plan()
         for index, (group, schedule) in enumerate(zip(self.param_groups, schedules, strict=True)):
             plan.bind(index, group, schedule._native, schedule._scale_fns)
@@ -162,6 +165,7 @@ class ScheduledGroups(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """``{"state": ..., "param_groups": ...}`` as in torch; the schedule and its position stand in the groups."""
+        self._refuse_in_mid_step()
         state_dict = super().state_dict()
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
             saved["schedule"] = self._schedule_of(group)._to_dict()
