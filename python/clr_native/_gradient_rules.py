@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from clr_native import _core
@@ -88,8 +88,7 @@ def inverse_scale(grad_scale: object) -> float:
     scale = _number("grad_scale", grad_scale)
     if not (0.0 < scale < math.inf):
         raise ValueError(f"grad_scale={grad_scale!r} must be finite and above 0")
-    with np.errstate(over="ignore", under="ignore"):
-        inverse = float(np.float32(1.0 / scale))
+    inverse = ctypes.c_float(1.0 / scale).value
     if not (0.0 < inverse < math.inf):
         raise ValueError(f"grad_scale={grad_scale!r} must have a reciprocal that float32 holds: call update(new_scale)")
     return inverse

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +9,8 @@ from torch.amp.grad_scaler import OptState
 from torch.optim import Optimizer
 
 from clr_native.optimizer import FusedCyclicSGD
+
+_AMP_ATTRIBUTES = ("grad_scale", "found_inf")
 
 
 class GradScaler(torch.amp.GradScaler):
@@ -64,31 +64,27 @@ class GradScaler(torch.amp.GradScaler):
             return super().step(optimizer, *args, **kwargs)
         scale, _ = self._check_scale_growth_tracker("step")
         state = self._per_optimizer_states[id(optimizer)]
-        with _amp_attributes(optimizer) as attributes:
-            if state["stage"] is not OptState.READY:
-                return super().step(optimizer, *args, **kwargs)
-            own = attributes.get("grad_scale")  # a factor of the user's
-            attributes["grad_scale"] = scale if own is None else scale * own
-            attributes.pop("found_inf", None)  # torch replaces it too; absent, the optimizer looks for itself
-            looked = any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
-            answer: float | None = optimizer.step(*args, **kwargs)
-        if looked:  # else there is nothing to record, and update() refuses, as torch's
-            found_inf = torch.full((), float(optimizer.last_step_skipped), dtype=torch.float32, device=scale.device)
-            state["found_inf_per_device"] = {scale.device: found_inf}
-        state["stage"] = OptState.STEPPED
+        attributes = vars(optimizer)
+        left = {name: attributes[name] for name in _AMP_ATTRIBUTES if name in attributes}
+        answer: float | None
+        try:
+            if state["stage"] is OptState.READY:
+                own = left.get("grad_scale")  # a factor of the user's
+                attributes["grad_scale"] = scale if own is None else scale * own
+                attributes.pop("found_inf", None)  # torch replaces it too; absent, the optimizer looks for itself
+                looked = any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
+                answer = optimizer.step(*args, **kwargs)
+                if looked:  # else there is nothing to record, and update() refuses, as torch's
+                    found_inf = torch.full(
+                        (), float(optimizer.last_step_skipped), dtype=torch.float32, device=scale.device
+                    )
+                    state["found_inf_per_device"] = {scale.device: found_inf}
+                state["stage"] = OptState.STEPPED
+            else:
+                answer = super().step(optimizer, *args, **kwargs)
+            left = {}
+        finally:  # gone afterwards, or as before after an error
+            for name in _AMP_ATTRIBUTES:
+                attributes.pop(name, None)
+            attributes.update(left)
         return answer
-
-
-@contextmanager
-def _amp_attributes(optimizer: Optimizer) -> Iterator[dict[str, Any]]:
-    """The optimizer's attributes; grad_scale and found_inf are gone afterwards, or as before after an error."""
-    names = ("grad_scale", "found_inf")
-    attributes = vars(optimizer)
-    left = {name: attributes[name] for name in names if name in attributes}
-    try:
-        yield attributes
-        left = {}
-    finally:
-        for name in names:
-            attributes.pop(name, None)
-        attributes.update(left)
