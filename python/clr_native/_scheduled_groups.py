@@ -145,7 +145,7 @@ class ScheduledGroups(Optimizer):
             raise
 
     def _refuse_in_mid_step(self) -> None:
-        if self._plan.is_open:
+        if "_plan" in self.__dict__ and self._plan.is_open:  # a copy has none yet
             raise RuntimeError("gradients of this step are released already: call step() first")
 
     def _rebind(self, schedules: list[Schedule]) -> None:
@@ -195,6 +195,7 @@ class ScheduledGroups(Optimizer):
             hook.remove()
 
     def __getstate__(self) -> dict[str, Any]:
+        self._refuse_in_mid_step()
         return {
             **super().__getstate__(),
             "_arguments": self._arguments,
