@@ -197,3 +197,20 @@ def test_zero_grad() -> None:
     optimizer.step()  # no gradient: not touched
     assert torch.equal(weight, before)
     assert optimizer.applied_steps == 3
+
+
+def test_a_hook_on_cycle_ends_is_still_there_after_loading() -> None:
+    """As step hooks are."""
+    optimizer = FusedCyclicSGD(parameters([8]), 0.1, 0.5, step_size_up=1)
+    with_gradient(optimizer)
+    ends: list[int] = []
+    handle = optimizer.register_cycle_end_hook(lambda each: ends.append(each.applied_steps))
+    for _ in range(3):
+        optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.step()
+    assert ends == [2, 4]
+    handle.remove()
+    for _ in range(2):
+        optimizer.step()
+    assert ends == [2, 4]

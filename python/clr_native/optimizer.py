@@ -410,7 +410,8 @@ class FusedCyclicSGD(ScheduledGroups):
         super().load_state_dict(state_dict)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._prepare()
+        if "_schedules" in state:  # unpickled or copied, not load_state_dict
+            self._prepare()
         super().__setstate__(state)
 
 
