@@ -271,7 +271,7 @@ void GroupBinding::write() {
 
 void GroupBinding::write_skipped(bool advance) {
   if (advance && !by_hand_) write_next();  // what was set by hand waits for the update it was set for
-  followed_ = advance && followed_;
+  followed_ = false;
   set_group_item(group_.ptr(), keys().skipped_steps, py::int_(++skipped_));
   forget();
 }

@@ -75,7 +75,7 @@ class GroupBinding {
   // Counts an update that was skipped. `advance`: the schedule goes on all the same.
   void write_skipped(bool advance);
 
-  // Did the last written update follow the schedule, or lr or momentum set by hand?
+  // Did the last step follow the schedule? Not with lr or momentum set by hand, nor if it was skipped.
   bool followed_schedule() const { return followed_; }
 
   int traverse(visitproc visit, void* arg) const;

@@ -67,7 +67,7 @@ class Step {
   std::optional<double> gradient_norm() const { return gradient_norm_; }  // if it was wanted
   double clip_coefficient() const { return plan_.gradients.clip_coefficient; }
 
-  // Did the last update of this group follow its schedule?
+  // Did the last step of this group follow its schedule? Not if it was skipped.
   bool followed_schedule(const py::dict& group) const;
 
   int traverse(visitproc visit, void* arg) const;
