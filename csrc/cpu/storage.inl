@@ -122,7 +122,8 @@ struct Split {
     Lane high, low;
     access.read(parameter + i, high);
     access.read(rest + i, low);
-    const Lane within = fused(Lane::all(0.75f), low, high);
+    // Short of the tie for a rest of half a unit, past it for the next number of either format.
+    const Lane within = fused(Lane::all(1 - 0x1p-12f), low, high);
     p = where_equal(as_stored<Element>(within), high, high + low, high);
   }
   template <class Lane, class Access>
