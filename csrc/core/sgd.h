@@ -33,11 +33,12 @@ CLR_INLINE void update(const SgdCoefficients<Real>& c, Lane& p, Lane g, Lane& m)
   p = fused(Lane::all(c.minus_lr), d, p);
 }
 
-// What gradients go through before the update: unscaled, then clipped by norm (a coefficient) or by value (a limit, 0
-// for none). Two products, as torch's GradScaler and clip_grad_norm_ make them in two passes.
+// What gradients go through before the update: unscaled, then clipped by norm (a coefficient) or by value (a limit,
+// which may have become 0 as a Real). Two products, as torch's GradScaler and clip_grad_norm_ make them in two passes.
 template <class Real>
 struct GradientCoefficients {
   Real scale, clip_coefficient, limit;
+  bool limits;
 };
 
 template <class Lane, class Real>
@@ -48,7 +49,7 @@ CLR_INLINE Lane unscaled(const GradientCoefficients<Real>& c, Lane g) {
 template <class Lane, class Real>
 CLR_INLINE Lane clipped(const GradientCoefficients<Real>& c, Lane g) {
   if (c.clip_coefficient != 1) g = Lane::all(c.clip_coefficient) * g;
-  return c.limit != 0 ? limited(g, Lane::all(c.limit)) : g;
+  return c.limits ? limited(g, Lane::all(c.limit)) : g;
 }
 
 // The average a after weight p has come in with weight w, as torch.lerp(a, p, w).

@@ -79,7 +79,7 @@ CLR_INLINE SgdCoefficients<Real> coefficients(const GroupValues& group, const Sl
 template <class Real>
 CLR_INLINE GradientCoefficients<Real> coefficients(const GradientValues& gradients) {
   return {static_cast<Real>(gradients.scale), static_cast<Real>(gradients.clip_coefficient),
-          static_cast<Real>(gradients.limit)};
+          static_cast<Real>(gradients.limit), gradients.limit != 0};
 }
 
 // Is this an update and nothing else?
