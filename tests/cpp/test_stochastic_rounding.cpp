@@ -10,61 +10,31 @@
 #include "support/guarded_array.h"
 #include "support/half.h"
 #include "support/stochastic_isas.h"
+#include "support/stochastic_reference.h"
 
-using clr_test::HalfFormat;
+using clr_test::Place;
+using clr_test::place_of;
 using clr_test::Random;
+using clr_test::stochastically_rounded;
 using clr_test::StochasticKernels;
 
 namespace {
 
-struct ToBfloat16 {
+struct ToBfloat16 : clr_test::Bfloat16Chances {
   static constexpr const char* name = "bfloat16";
-  static constexpr const HalfFormat& format = clr_test::kBfloat16;
-  static constexpr float largest = 0x1.fep127f;
-  // How many of the upper random bits decide.
-  static int bits_used(float) { return 16; }
   static void round(const StochasticKernels& k, const float* from, const std::uint32_t* random, std::size_t count,
                     std::uint16_t* to) {
     k.to_bfloat16(from, random, static_cast<std::int64_t>(count), to);
   }
 };
 
-struct ToFloat16 {
+struct ToFloat16 : clr_test::Float16Chances {
   static constexpr const char* name = "float16";
-  static constexpr const HalfFormat& format = clr_test::kFloat16;
-  static constexpr float largest = 65504.0f;
-  static int bits_used(float x) { return std::fabs(x) < 0x1p-14f ? 31 : 13; }
   static void round(const StochasticKernels& k, const float* from, const std::uint32_t* random, std::size_t count,
                     std::uint16_t* to) {
     k.to_float16(from, random, static_cast<std::int64_t>(count), to);
   }
 };
-
-// The neighbours of a number that is not beyond the largest finite one, as encodings, and where it lies between them.
-struct Place {
-  std::uint16_t down, up;  // towards zero and away from it; the same where the format has the number
-  double fraction;         // of the way from down to up
-};
-
-Place place_of(const HalfFormat& format, float x) {
-  const std::uint16_t nearest = format.rounded(x);
-  const double distance = std::fabs(format.value(nearest)) - std::fabs(static_cast<double>(x));
-  if (distance == 0.0) return {nearest, nearest, 0.0};
-  const auto down = static_cast<std::uint16_t>(distance > 0.0 ? nearest - 1 : nearest);
-  const auto up = static_cast<std::uint16_t>(down + 1);
-  const double from = std::fabs(format.value(down)), to = std::fabs(format.value(up));
-  return {down, up, (std::fabs(static_cast<double>(x)) - from) / (to - from)};
-}
-
-// What is to be stored for any float: away from zero in as many of all cases as the fraction says, rounded down.
-template <class T>
-std::uint16_t expected(float x, std::uint32_t random) {
-  if (!(std::fabs(x) < T::largest)) return T::format.stored(x);
-  const Place place = place_of(T::format, x);
-  const int bits = T::bits_used(x);
-  const double cases = std::floor(std::ldexp(place.fraction, bits));
-  return cases + static_cast<double>(random >> (32 - bits)) >= std::ldexp(1.0, bits) ? place.up : place.down;
-}
 
 template <class T>
 std::uint16_t rounded(const StochasticKernels& k, float x, std::uint32_t random) {
@@ -122,7 +92,7 @@ TEST_CASE_TEMPLATE("stochastic: every instruction set stores what the definition
     const std::vector<std::uint16_t> got = rounded<T>(k, numbers, words);
     std::size_t wrong = 0, first_wrong = 0;
     for (std::size_t i = 0; i < numbers.size(); ++i) {
-      if (got[i] != expected<T>(numbers[i], words[i]) && wrong++ == 0) first_wrong = i;
+      if (got[i] != stochastically_rounded<T>(numbers[i], words[i]) && wrong++ == 0) first_wrong = i;
     }
     INFO(std::string(k.isa), ", first wrong ", numbers[first_wrong], " with ", words[first_wrong]);
     CHECK(wrong == 0);
@@ -245,7 +215,7 @@ TEST_CASE_TEMPLATE("stochastic: every length at every place writes its elements 
     std::size_t wrong = 0;
     for (std::size_t size = 0; size <= most; ++size) {
       std::vector<std::uint16_t> want(size);
-      for (std::size_t i = 0; i < size; ++i) want[i] = expected<T>(numbers[i], words[i]);
+      for (std::size_t i = 0; i < size; ++i) want[i] = stochastically_rounded<T>(numbers[i], words[i]);
       for (const std::size_t gap : {0u, 1u, 2u, 5u, 32u}) {
         from.put(std::vector<float>(numbers.begin(), numbers.begin() + static_cast<std::ptrdiff_t>(size)), gap);
         to.put(std::vector<std::uint16_t>(size, 0), gap);
