@@ -1,4 +1,5 @@
-// The update, one number at a time, straight from the formulas of torch.optim.SGD; and the cases it is tried on.
+// The update, one number at a time, straight from the formulas of torch.optim.SGD and LARS; and the cases it is tried
+// on.
 #pragma once
 
 #include <cmath>
@@ -33,8 +34,9 @@ struct Float64 {
   static bool same(Element a, Element b) { return clr_test::same(a, b); }
 };
 
-template <const HalfFormat& format, clr::DType type>
+template <const HalfFormat& half_format, clr::DType type>
 struct Half {
+  static constexpr const HalfFormat& format = half_format;
   using Element = std::uint16_t;
   using Real = float;
   static constexpr clr::DType dtype = type;
@@ -52,6 +54,7 @@ struct Bfloat16 : Half<kBfloat16, clr::DType::bfloat16> {};
 struct Variant {
   bool nesterov, maximize, has_buffer, first;
   double dampening, weight_decay;
+  double trust_ratio = 1.0;  // of LARS
 };
 
 inline std::vector<Variant> variants() {
@@ -75,7 +78,8 @@ inline std::string described(const Variant& v) {
          (!v.has_buffer ? "no buffer"
           : v.first     ? "first"
                         : "buffer") +
-         ", dampening=" + std::to_string(v.dampening) + ", weight_decay=" + std::to_string(v.weight_decay);
+         ", dampening=" + std::to_string(v.dampening) + ", weight_decay=" + std::to_string(v.weight_decay) +
+         (v.trust_ratio != 1.0 ? ", trust_ratio=" + std::to_string(v.trust_ratio) : "");
 }
 
 inline clr::GroupValues group_of(const Variant& v) {
@@ -98,6 +102,7 @@ void reference_update(bool fused, const clr::GroupValues& group, const Variant& 
   Real g = T::read(gradient);
   if (v.maximize) g = -g;
   if (weight_decay != 0) g = fma_or_not(fused, weight_decay, p, g);
+  g = static_cast<Real>(v.trust_ratio) * g;
   Real d = g;
   if (v.has_buffer) {
     const Real undampened = static_cast<Real>(1.0 - group.dampening);
