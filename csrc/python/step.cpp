@@ -238,7 +238,8 @@ bool Step::measure(const StepRequest& request) {
   }
   if (request.found_inf.value_or(false) || (!finite && looks_for_inf)) return false;
   if (rules.error_if_nonfinite && gradient_norm_ && !std::isfinite(*gradient_norm_)) {
-    throw std::runtime_error("the norm of all gradients is " + std::to_string(*gradient_norm_) +
+    throw std::runtime_error("the norm of all gradients is " +
+                             py::repr(py::float_(*gradient_norm_)).cast<std::string>() +
                              ": with error_if_nonfinite=True that is an error, and nothing has changed");
   }
   if (trusts_) apply_trust_ratios();

@@ -61,6 +61,8 @@ def _check_limit(name: str, value: object) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}={value!r} must be a number, or None for no clipping")
+    if isinstance(value, int) and value.bit_length() > 1023:  # no float has it
+        raise ValueError(f"{name} of {value.bit_length()} bits must be math.inf, or None for no clipping")
     if math.isnan(value) or value <= 0:
         raise ValueError(f"{name}={value!r} must be above 0, or None for no clipping")
 
