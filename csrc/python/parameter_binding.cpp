@@ -63,17 +63,19 @@ py::object ParameterBinding::readable_gradient(py::object grad, DLTensor& view) 
   return copy;
 }
 
-void ParameterBinding::read_gradient(py::object grad, bool writes_unscaled, std::size_t slots, Slot& slot, Held& held) {
+void ParameterBinding::read_gradient(py::object grad, bool writes_unscaled, std::size_t place, Slot& slot, Held& held) {
   DLTensor view;
+  if (!writes_unscaled) {
+    held.tensors.push_back(readable_gradient(std::move(grad), view));
+    slot.gradient = data_of(view);
+    return;
+  }
   py::object readable = readable_gradient(grad, view);
-  slot.gradient = data_of(view);
-  if (writes_unscaled) {
-    slot.unscaled = data_of(view);
-    if (!readable.is(grad)) {
-      const std::string what = name() + ", gradient to unscale";
-      require_writable(Layout(must_read(grad, what)), grad, what);
-      held.copies.push_back({slots, std::move(grad), readable});
-    }
+  slot.gradient = slot.unscaled = data_of(view);
+  if (!readable.is(grad)) {
+    const std::string what = name() + ", gradient to unscale";
+    require_writable(Layout(must_read(grad, what)), grad, what);
+    held.copies.push_back({place, std::move(grad), readable});
   }
   held.tensors.push_back(std::move(readable));
 }
@@ -136,7 +138,7 @@ void ParameterBinding::copy_gapped(Slot& slot, StepPlan& plan, Held& held) const
   TorchReader::get().copy(dense, parameter_);
   slot.parameter = data_of(must_read(dense, name()));
   plan.copied.push_back({data_, static_cast<const char*>(data_) + layout_.span_bytes()});
-  held.copies.push_back({plan.slots.size(), parameter_, std::move(dense)});
+  held.copies.push_back({plan.slots.size() - 1, parameter_, std::move(dense)});
 }
 
 bool ParameterBinding::read(const GroupBinding& group, bool writes_unscaled, StepPlan& plan, Held& held) {
@@ -155,18 +157,24 @@ bool ParameterBinding::read(const GroupBinding& group, bool writes_unscaled, Ste
   data_ = data_of(view);
 
   const GroupTail& tail = group.tail();
-  Slot slot = {data_, nullptr, nullptr, size_, group_, dtype_, false};
+  // Filled in where it stands: a copy of bytes just written would wait for them.
+  static const Slot blank = {};
+  plan.slots.push_back(blank);
+  Slot& slot = plan.slots.back();
+  slot.parameter = data_;
+  slot.size = size_;
+  slot.group = group_;
+  slot.dtype = slot.buffer_dtype = dtype_;
   if (!tail.is_plain()) {
     tail.require_legal(dtype_, group_, index_);
     slot.buffer_dtype = tail.buffer_dtype(dtype_);
   }
   if (grad) {
     read_buffer(group, slot);
-    read_gradient(std::move(grad), writes_unscaled, plan.slots.size(), slot, held);
+    read_gradient(std::move(grad), writes_unscaled, plan.slots.size() - 1, slot, held);
   }
   if (!tail.is_plain()) read_tail(tail, averages, slot);
   if (density_ == Density::gapped) copy_gapped(slot, plan, held);
-  plan.slots.push_back(slot);
   return true;
 }
 

@@ -94,7 +94,7 @@ class ParameterBinding {
   void relayout(const DLTensor& view);
   void require_plain(PyObject* tensor, const char* role) const;
   py::object readable_gradient(py::object grad, DLTensor& view);
-  void read_gradient(py::object grad, bool writes_unscaled, std::size_t slots, Slot& slot, Held& held);
+  void read_gradient(py::object grad, bool writes_unscaled, std::size_t place, Slot& slot, Held& held);
   void read_buffer(const GroupBinding& group, Slot& slot);
   bool read_state(StateTensor& tensor, DType dtype, StateTensor::Content content);
   void read_tail(const GroupTail& tail, bool averages, Slot& slot);
