@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD
+from half_helpers import half_ulp, stepped_reference
 from helpers import (
     assert_same_training,
     bits,
@@ -47,30 +48,6 @@ OPTIONS: list[dict[str, Any]] = [
 
 def ours(over: Sequence[Tensor], **options: Any) -> FusedCyclicSGD:
     return FusedCyclicSGD(over, 0.5, 0.75, step_size_up=4, **options)
-
-
-def half_ulp(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Half the distance of neighbours in `dtype` around each element of a float64 tensor."""
-    info = torch.finfo(dtype)
-    exponent = torch.frexp(x.abs().clamp_min(info.smallest_normal)).exponent - 1
-    return torch.ldexp(torch.full_like(x, info.eps / 2), exponent)
-
-
-def stepped_reference(optimizer: FusedCyclicSGD, parameter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Parameter, buffer and the largest term of their sums after the next update, in float64."""
-    group = optimizer.param_groups[0]
-    assert parameter.grad is not None
-    p, g = parameter.detach().double(), parameter.grad.double()
-    if group["maximize"]:
-        g = -g
-    g = g + group["weight_decay"] * p
-    before = buffer_of(optimizer, parameter)
-    m = g
-    if before is not None:
-        m = group["momentum"] * before.double() + (1 - group["dampening"]) * g
-    d = g + group["momentum"] * m if group["nesterov"] else m
-    terms = [p, g, m, d, torch.zeros_like(p) if before is None else before.double()]
-    return p - group["lr"] * d, m, torch.stack([term.abs() for term in terms]).amax(0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "python/dict_version.h"
+#include "python/tensor_view.h"
 
 namespace clr {
 
@@ -43,6 +44,7 @@ GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object schedul
   schedule_ = reader().item(keys().schedule);
   read_position();
   read_settings();
+  require_legal_parameters();
 }
 
 void GroupBinding::write_schedule() {
@@ -167,6 +169,18 @@ void GroupBinding::read_settings() {
   }
   skipped_ = reader().count(keys().skipped_steps, INT64_MAX, "an int from 0 on");
   tail_.read(reader());
+}
+
+// Can the parameters be kept as the settings say? What is no tensor, or of another dtype, is for read() to refuse.
+void GroupBinding::require_legal_parameters() const {
+  const py::object parameters = reader().item(keys().params);
+  if (tail_.is_plain() || !PyList_Check(parameters.ptr())) return;
+  const TorchReader& torch = TorchReader::get();
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parameters.ptr()); ++i) {
+    PyObject* const parameter = PyList_GET_ITEM(parameters.ptr(), i);
+    const std::optional<DType> dtype = torch.is_tensor(parameter) ? torch.dtype(parameter) : std::nullopt;
+    if (dtype) tail_.require_legal(*dtype, index_, static_cast<std::size_t>(i));
+  }
 }
 
 void GroupBinding::require(bool ok, const char* name, double value, const char* must) const {

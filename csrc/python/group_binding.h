@@ -25,8 +25,8 @@ struct Scheduled {
 
 class GroupBinding {
  public:
-  // Takes the position from the group and checks the settings. A schedule's value that cannot be used is not an error
-  // until it is to be used.
+  // Takes the position from the group and checks the settings, also against its parameters' dtypes. A schedule's value
+  // that cannot be used is not an error until it is to be used.
   GroupBinding(py::dict group, std::size_t index, py::object schedule, py::object scale_fns);
 
   // Writes the schedule's lr and momentum of the position into the group. Else what stands there is obeyed.
@@ -96,6 +96,7 @@ class GroupBinding {
   void read_position();
   bool read_scheduled(PyObject* key, const py::object& written, double scheduled, double& value) const;
   void read_settings();
+  void require_legal_parameters() const;
   void require(bool ok, const char* name, double value, const char* must) const;
   static py::object shared(double value, double a, const py::object& object_a, double b, const py::object& object_b);
   void write_items();

@@ -136,6 +136,14 @@ py::object TorchReader::grad(PyObject* tensor) const {
   return result.is_none() ? py::object() : result;
 }
 
+std::optional<DType> TorchReader::dtype(py::handle tensor) const {
+  const py::object own = tensor.attr("dtype");
+  for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
+    if (own.is(dtypes_[static_cast<int>(dtype)])) return dtype;
+  }
+  return std::nullopt;
+}
+
 py::object TorchReader::empty_like(py::handle tensor) const { return empty_like_(tensor.attr("detach")()); }
 
 py::object TorchReader::empty_like(py::handle tensor, DType dtype) const {

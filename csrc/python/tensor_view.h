@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -86,6 +87,9 @@ class TorchReader {
 
   // tensor.grad; null for None.
   py::object grad(PyObject* tensor) const;
+
+  // The dtype of a tensor that need not be readable; nothing for one that the kernels do not know.
+  std::optional<DType> dtype(py::handle tensor) const;
 
   // A new tensor like this one, dense, in the layout of a dense one.
   py::object empty_like(py::handle tensor) const;
