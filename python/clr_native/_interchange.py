@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import CyclicLR
 
-from clr_native._groups import SCHEDULE_FIELDS
+from clr_native._checkpoint import COUNTERS
+from clr_native._gradient_rules import GradientRules
+from clr_native._groups import SCHEDULE_FIELDS, SETTINGS, dtype_name
 from clr_native._scheduler_state import saved_schedules, written_for_torch
 from clr_native.schedules import CyclicSchedule, Schedule
 
@@ -17,7 +19,11 @@ Pair = tuple[torch.optim.SGD, CyclicLR]
 
 # What SGD and the schedulers keep in a group for themselves.
 _TORCH_ONLY = ("lr", "initial_lr", "foreach", "fused", "capturable", "differentiable")
-_OURS_ONLY = ("schedule", "applied_steps", "skipped_steps")
+_SHARED = ("dampening", "weight_decay", "nesterov", "maximize")
+_OURS_ONLY = ("schedule", *COUNTERS, *(name for name in SETTINGS if name not in _SHARED))
+# What torch's SGD does not do: in a group, and for all gradients. The rest of ours matters only with these.
+_FEATURES = ("ema_decay", "average", "trust_coefficient", "rounding", "kahan", "master_weights")
+_RULES = ("max_grad_norm", "max_grad_value", "skip_nonfinite")
 
 
 def groups_of(sgd: torch.optim.SGD, scheduler: CyclicLR) -> list[Group]:
@@ -39,8 +45,11 @@ def groups_of(sgd: torch.optim.SGD, scheduler: CyclicLR) -> list[Group]:
     return groups
 
 
-def pair_of(groups: Sequence[Group], schedules: Sequence[Schedule], state: Mapping[torch.Tensor, Group]) -> Pair:
+def pair_of(
+    groups: Sequence[Group], schedules: Sequence[Schedule], state: Mapping[torch.Tensor, Group], rules: GradientRules
+) -> Pair:
     """A torch pair that goes on where these groups stand, with the same buffers."""
+    _refuse_what_torch_has_not(groups, rules)
     positions = {group["applied_steps"] for group in groups}
     if len(positions) != 1:
         raise ValueError(f"applied_steps={sorted(positions)} must be the same in all groups: torch counts once for all")
@@ -76,3 +85,26 @@ def pair_of(groups: Sequence[Group], schedules: Sequence[Schedule], state: Mappi
 
 def _torch_group(group: Group) -> Group:
     return {name: value for name, value in group.items() if name not in _OURS_ONLY}
+
+
+def _refuse_what_torch_has_not(groups: Sequence[Group], rules: GradientRules) -> None:
+    absent = GradientRules()
+    for name in _RULES:
+        if getattr(rules, name) != getattr(absent, name):
+            raise ValueError(
+                f"{name}={getattr(rules, name)!r}: torch.optim.SGD does not do that: set it to "
+                f"{getattr(absent, name)!r} first, and do it in the training loop"
+            )
+    for index, group in enumerate(groups):
+        for name in _FEATURES:
+            if group[name] != SETTINGS[name]:
+                raise ValueError(
+                    f"parameter group {index}: {name}={group[name]!r}: torch.optim.SGD does not do that: set it to "
+                    f"{SETTINGS[name]!r} first"
+                )
+        dtype = group["momentum_dtype"]
+        if dtype is not None and any(dtype_name(parameter.dtype) != dtype for parameter in group["params"]):
+            raise ValueError(
+                f"parameter group {index}: momentum_dtype={dtype!r}: torch.optim.SGD keeps buffers of the parameter's "
+                "dtype: set it to None first, and optimizer.load_state_dict(optimizer.state_dict()) converts them"
+            )

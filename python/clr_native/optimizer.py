@@ -193,7 +193,8 @@ class FusedCyclicSGD(ScheduledGroups):
         """A ``torch.optim.SGD`` and its CyclicLR that go on from here, with the same parameters and buffers.
 
         This optimizer must not be stepped any more. Raises ValueError where torch has no such schedule: other windows
-        or modes, or groups that differ in sizes, mode or position.
+        or modes, or groups that differ in sizes, mode or position; and where it does not do what is set: averages,
+        layer-wise rates, clipping, skipping, buffers of another dtype, what keeps more than 16 bits.
 
         >>> weight = torch.nn.Parameter(torch.ones(2))
         >>> sgd, scheduler = FusedCyclicSGD([weight], base_lr=0.1, max_lr=0.5).to_torch()
@@ -201,7 +202,7 @@ class FusedCyclicSGD(ScheduledGroups):
         (0.1, 0)
         """
         schedules = [self._schedule_of(group) for group in self.param_groups]
-        return pair_of(self.param_groups, schedules, self.state)
+        return pair_of(self.param_groups, schedules, self.state, self._rules)
 
     # --- the step -------------------------------------------------------------------------------------------------
 
