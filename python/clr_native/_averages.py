@@ -26,9 +26,17 @@ def swap_in(parameter: torch.Tensor, entry: Mapping[str, Any]) -> None:
     average = entry["average"]
     with torch.no_grad():
         if average.dtype != parameter.dtype:
+            _obey(parameter, entry["master_weight"])
             parameter.copy_(average)
         else:
             _swap(parameter, average)
+
+
+def _obey(parameter: torch.Tensor, master: torch.Tensor) -> None:
+    """A parameter that is not its master's copy has been changed since: it is the weight, as for a step."""
+    changed = master.to(parameter.dtype) != parameter
+    if changed.any():
+        master[changed] = parameter[changed].to(master.dtype)
 
 
 def swap_out(parameter: torch.Tensor, entry: Mapping[str, Any]) -> None:
