@@ -158,3 +158,67 @@ TEST_CASE("plan: a small range inside a large one is found even with another bet
   plan.slots = {float_slot(p, 40), float_slot(p + 4, 2), float_slot(p + 30, 4)};
   CHECK(plan.has_overlap());
 }
+
+// Every array that a slot writes, against the parameter of another slot and against each other.
+TEST_CASE("plan: overlap is found in everything that a slot writes") {
+  std::vector<float> x(128);
+  float* const p = x.data();
+  void* Slot::* const arrays[] = {&Slot::buffer, &Slot::average, &Slot::companion, &Slot::unscaled};
+  for (void* Slot::* const array : arrays) {
+    StepPlan plan;
+    plan.slots = {float_slot(p, 16), float_slot(p + 16, 16)};
+    plan.slots[0].*array = p + 32;
+    CHECK_FALSE(plan.has_overlap());
+    plan.slots[0].*array = p + 31;
+    CHECK(plan.has_overlap());
+    for (void* Slot::* const other : arrays) {
+      plan.slots[0].*array = p + 32;
+      plan.slots[1].*other = p + 48;
+      CHECK_FALSE(plan.has_overlap());
+      plan.slots[1].*other = p + 47;
+      CHECK(plan.has_overlap());
+      plan.slots[1].*other = nullptr;
+    }
+  }
+}
+
+TEST_CASE("plan: gradients are read and may be shared or written back in place") {
+  std::vector<float> x(64);
+  float* const p = x.data();
+  StepPlan plan;
+  plan.slots = {float_slot(p, 16), float_slot(p + 16, 16)};
+  plan.slots[0].gradient = plan.slots[1].gradient = p + 32;
+  CHECK_FALSE(plan.has_overlap());
+  plan.slots[0].unscaled = p + 32;
+  CHECK_FALSE(plan.has_overlap());
+  plan.slots[1].unscaled = p + 32;
+  CHECK(plan.has_overlap());
+}
+
+// In bytes behind a parameter of 16 elements of 2 bytes each.
+TEST_CASE("plan: averages companions and buffers are as long as their dtypes say") {
+  std::vector<float> x(64);
+  char* const bytes = reinterpret_cast<char*>(x.data());
+  const auto length = [&](void* Slot::* array, clr::Storage storage, DType buffer) {
+    StepPlan plan;
+    Slot slot = {bytes, nullptr, nullptr, 16, 0, DType::bfloat16, true};
+    slot.storage = storage;
+    slot.buffer_dtype = buffer;
+    slot.*array = bytes + 32;
+    std::int64_t most = 0;
+    for (std::int64_t i = 0; i <= 128; i += 4) {
+      plan.slots = {slot, float_slot(bytes + 32 + i, 1)};
+      if (plan.has_overlap()) most = i + 4;
+    }
+    return most;
+  };
+  for (const clr::Storage storage : {clr::Storage::nearest, clr::Storage::stochastic, clr::Storage::split}) {
+    CHECK(length(&Slot::average, storage, DType::float32) == 32);
+    CHECK(length(&Slot::companion, storage, DType::float32) == 32);
+  }
+  CHECK(length(&Slot::average, clr::Storage::master, DType::bfloat16) == 64);
+  CHECK(length(&Slot::companion, clr::Storage::master, DType::bfloat16) == 64);
+  CHECK(length(&Slot::unscaled, clr::Storage::master, DType::float32) == 32);
+  CHECK(length(&Slot::buffer, clr::Storage::nearest, DType::bfloat16) == 32);
+  CHECK(length(&Slot::buffer, clr::Storage::nearest, DType::float32) == 64);
+}

@@ -10,6 +10,7 @@
 
 using clr::Cut;
 using clr_test::Model;
+using clr_test::Updates;
 
 namespace {
 
@@ -27,21 +28,41 @@ void run_in_threads(Model& model, const clr::Isa& isa, int parts) {
 
 TEST_CASE("step: any number of threads gives the bits of one") {
   for (const clr::Isa& isa : clr_test::testable_isas()) {
-    for (const int parts : {1, 2, 3, 4, 7, 16}) {
-      Model serial(60), threaded(60);
-      for (int step = 0; step < 3; ++step) {
-        serial.run_serially(*isa.kernels);
-        run_in_threads(threaded, isa, parts);
+    for (const Updates updates : {Updates::plain, Updates::whole}) {
+      for (const int parts : {1, 2, 3, 4, 5, 6, 7, 16}) {
+        Model serial(60, updates), threaded(60, updates);
+        for (int step = 0; step < 3; ++step) {
+          serial.run_serially(*isa.kernels);
+          run_in_threads(threaded, isa, parts);
+        }
+        INFO(std::string(isa.name), ", parts=", parts, updates == Updates::whole ? ", whole updates" : "");
+        CHECK(serial.has_the_bits_of(threaded));
       }
-      INFO(std::string(isa.name), ", parts=", parts);
-      CHECK(serial.has_the_bits_of(threaded));
+    }
+  }
+}
+
+TEST_CASE("step: instruction sets with fma give one another's bits") {
+  std::vector<clr::Isa> isas;
+  for (const clr::Isa& isa : clr_test::testable_isas()) {
+    if (clr_test::has_fma(isa)) isas.push_back(isa);
+  }
+  for (const Updates updates : {Updates::plain, Updates::whole}) {
+    for (const clr::Isa& isa : isas) {
+      Model model(60, updates), first(60, updates);
+      for (int step = 0; step < 3; ++step) {
+        model.run_serially(*isa.kernels);
+        first.run_serially(*isas.front().kernels);
+      }
+      INFO(std::string(isa.name), " and ", std::string(isas.front().name));
+      CHECK(model.has_the_bits_of(first));
     }
   }
 }
 
 TEST_CASE("step: run_step without torch is serial and complete") {
   for (const clr::Isa& isa : clr_test::testable_isas()) {
-    Model serial(60), run(60);
+    Model serial(60, Updates::whole), run(60, Updates::whole);
     std::vector<Cut> cuts;
     serial.run_serially(*isa.kernels);
     CHECK(clr::run_step(run.plan, *isa.kernels, cuts));
