@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from clr_native import CyclicSchedule, FusedCyclicSGD
-from helpers import assert_same_training, every_parameter, gradient_sets, train
+from helpers import assert_same_training, every_parameter, give, gradient_sets, train
 
 pytest.importorskip("torch.distributed.checkpoint", reason="this torch was built without torch.distributed")
 
@@ -138,6 +138,27 @@ def test_through_files_of_distributed_checkpoint(layout: str, tmp_path: Path) ->
         load(loaded, checkpoint_id=tmp_path)
     set_optimizer_state_dict(twin, other, loaded, options=LAYOUTS[layout])
     assert numbers(other) == numbers(optimizer)
+    steps(optimizer, 4)
+    steps(other, 4)
+    assert_same_training(optimizer, other)
+
+
+def test_a_parameter_that_never_had_a_gradient() -> None:
+    """It has no buffer in the checkpoint, but one in the optimizer that loads: torch fills the gap of a flat one with {}.
+
+    A nested checkpoint torch refuses itself.
+    """
+    flat = LAYOUTS["flattened"]
+    model, optimizer = made()
+    over = every_parameter(optimizer)
+    for gradients in gradient_sets(over, 3):
+        give(over, [*gradients[:2], None, None, *gradients[4:]])
+        optimizer.step()
+    optimizer.zero_grad()
+    saved = copy.deepcopy(get_optimizer_state_dict(model, optimizer, options=flat))
+    twin, other = made()
+    twin.load_state_dict(model.state_dict())
+    set_optimizer_state_dict(twin, other, saved, options=flat)
     steps(optimizer, 4)
     steps(other, 4)
     assert_same_training(optimizer, other)

@@ -14,8 +14,12 @@ State = Mapping[torch.Tensor, Mapping[str, Any]]
 
 
 def averaged(groups: Iterable[Mapping[str, Any]], state: State) -> list[torch.Tensor]:
-    """The parameters that have an average. Raises RuntimeError if none has."""
-    found = [p for group in groups for p in group["params"] if state.get(p, {}).get("average") is not None]
+    """The parameters that have an average. Raises RuntimeError if none has.
+
+    Before a group's first update of it there may be a tensor for it already: torch.distributed asks for one.
+    """
+    begun = [group for group in groups if group["n_averaged"] != 0]
+    found = [p for group in begun for p in group["params"] if state.get(p, {}).get("average") is not None]
     if not found:
         raise RuntimeError("no average yet: set ema_decay or average='swa', and take a step (a cycle for 'swa')")
     return found
@@ -61,11 +65,10 @@ def _swap(parameter: torch.Tensor, average: torch.Tensor) -> None:
 def copy_to(model: nn.Module, groups: list[dict[str, Any]], state: State) -> None:
     """Copies the averages into a model's parameters; what has none is copied as it is."""
     pairs = _matched(dict(model.named_parameters()), groups)
-    averaged(groups, state)
+    averages = {id(parameter): state[parameter]["average"] for parameter in averaged(groups, state)}
     with torch.no_grad():
         for target, parameter in pairs:
-            average = state.get(parameter, {}).get("average")
-            source = parameter if average is None else average
+            source = averages.get(id(parameter), parameter)
             if target is not source:
                 target.copy_(source)
 

@@ -15,6 +15,8 @@ Group = dict[str, Any]
 _TORCH_ONLY = ("foreach", "fused", "capturable", "differentiable")
 COUNTERS = ("applied_steps", "skipped_steps", "n_averaged", "n_updates")
 _POSITION = ("schedule", "lr", "momentum", *COUNTERS)
+# What steps keep. torch.distributed loads {} where a flat state dict lacks what a fresh optimizer would have.
+_TENSORS = ("momentum_buffer", "average", "compensation", "master_weight")
 
 
 def complete_groups(groups: list[Group], before: list[Group], settings: Iterable[str]) -> None:
@@ -37,7 +39,9 @@ def own_tensors(state: dict[torch.Tensor, Any], groups: list[Group], loaded: Map
             if not isinstance(entry, Mapping):
                 continue
             for name, value in entry.items():
-                if name == "momentum_buffer" and value is not None:
+                if name in _TENSORS and isinstance(value, Mapping) and not value:
+                    del state[parameter][name]
+                elif name == "momentum_buffer" and value is not None:
                     state[parameter][name] = _buffer_copy(value, parameter, group, f"parameter {i} of group {index}")
                 elif isinstance(value, torch.Tensor):
                     state[parameter][name] = value.detach().to(device=parameter.device, copy=True)

@@ -34,7 +34,10 @@ class ScheduledGroups(Optimizer):
     # --- groups ---------------------------------------------------------------------------------------------------
 
     def add_param_group(self, param_group: Group) -> None:
-        """Add a group; arguments it does not set are the constructor's. It starts at the first group's position."""
+        """Add a group; arguments it does not set are the constructor's. It starts at the first group's position.
+
+        Its averages begin anew.
+        """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group={param_group!r} must be a dict")
         group = dict(param_group)
@@ -46,6 +49,7 @@ class ScheduledGroups(Optimizer):
         first = self.param_groups[0] if self.param_groups else {}
         group["schedule"] = schedule._to_dict()
         group["momentum"] = momentum
+        group.setdefault("n_averaged", 0)
         for counter in COUNTERS:
             group.setdefault(counter, first.get(counter, 0))
         group["lr"] = 0.0  # the schedule's, once bound

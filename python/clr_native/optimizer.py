@@ -201,6 +201,7 @@ class FusedCyclicSGD(ScheduledGroups):
         >>> sgd.param_groups[0]["lr"], scheduler.last_epoch
         (0.1, 0)
         """
+        self._refuse_inside_averages("to_torch()")
         schedules = [self._schedule_of(group) for group in self.param_groups]
         return pair_of(self.param_groups, schedules, self.state, self._rules)
 
@@ -344,8 +345,8 @@ class FusedCyclicSGD(ScheduledGroups):
         """Within the block the parameters hold their averages, in place and without a copy of the model.
 
         Batch-norm statistics are not averaged: recompute them inside with ``torch.optim.swa_utils.update_bn``. Steps,
-        ``state_dict()`` and ``load_state_dict()`` raise RuntimeError inside. Raises RuntimeError if there is no average
-        yet.
+        copies of the optimizer, ``state_dict()`` and ``load_state_dict()`` raise RuntimeError inside. Raises
+        RuntimeError if there is no average yet.
 
         >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
         >>> opt = FusedCyclicSGD([weight], 1.0, 1.0, cycle_momentum=False, momentum=0.0, ema_decay=0.75)
@@ -409,6 +410,10 @@ class FusedCyclicSGD(ScheduledGroups):
         """As in ``ScheduledGroups``."""
         self._refuse_inside_averages("load_state_dict()")
         super().load_state_dict(state_dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._refuse_inside_averages("copying or pickling")  # a copy would not know which of the two are its weights
+        return super().__getstate__()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "_schedules" in state:  # unpickled or copied, not load_state_dict
