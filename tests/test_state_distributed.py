@@ -144,7 +144,7 @@ def test_through_files_of_distributed_checkpoint(layout: str, tmp_path: Path) ->
 
 
 def test_a_parameter_that_never_had_a_gradient() -> None:
-    """It has no buffer in the checkpoint, but one in the optimizer that loads: torch fills the gap of a flat one with {}.
+    """It has no buffer in the checkpoint, but one in the optimizer that loads: torch fills a flat one with {}.
 
     A nested checkpoint torch refuses itself.
     """
