@@ -42,12 +42,16 @@ class Model(nn.Module):
         x = torch.randn(3, 5, generator=torch.Generator().manual_seed(batch)).to(self.first.weight.dtype)
         hidden = self.first(x).tanh()
         output = hidden if batch % 2 else self.second(hidden)
-        return output.square().sum()
+        loss: Tensor = output.square().sum()
+        return loss
 
 
 def made(dtype: torch.dtype = torch.float32, **settings: Any) -> tuple[Model, FusedCyclicSGD]:
     model = Model(dtype)
-    groups = [{"params": model.first.parameters()}, {"params": model.second.parameters(), "max_lr": 0.125}]
+    groups: list[dict[str, Any]] = [
+        {"params": model.first.parameters()},
+        {"params": model.second.parameters(), "max_lr": 0.125},
+    ]
     return model, FusedCyclicSGD(groups, 0.01, 0.1, step_size_up=2, **settings)
 
 
@@ -105,7 +109,8 @@ def test_lr_and_momentum_hold_from_the_first_gradient_to_the_step() -> None:
         for group in released.param_groups:
             group["lr"], group["momentum"] = 7.0, 0.0
 
-    other.first.weight.register_post_accumulate_grad_hook(meddle)  # the second layer is updated by then
+    register: Any = other.first.weight.register_post_accumulate_grad_hook  # torch gives it no types
+    register(meddle)  # the second layer is updated by then
     for batch in range(0, 6, 2):
         model(batch).backward()
         optimizer.step()
@@ -176,8 +181,8 @@ def test_a_closure_and_step_hooks_work() -> None:
     optimizer.register_step_post_hook(lambda *_: calls.append("post"))
 
     def closure() -> Tensor:
-        loss = model(0)
-        loss.backward()
+        loss: Tensor = model(0)
+        torch.autograd.backward(loss)
         return loss
 
     assert optimizer.step(closure) is not None  # type: ignore[arg-type]  # torch's own closures return tensors too

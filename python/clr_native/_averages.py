@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from clr_native import _core
+from clr_native._scheduled_groups import ScheduledGroups
 
 State = Mapping[torch.Tensor, Mapping[str, Any]]
 
@@ -98,3 +100,71 @@ def _matched(named: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> li
         if target.shape != parameter.shape:
             raise ValueError(f"model's {name}: shape={tuple(target.shape)} must be {tuple(parameter.shape)}")
     return pairs
+
+
+class AveragedWeights(ScheduledGroups):
+    """What an optimizer does with the averages that its steps keep."""
+
+    _weights_are_averages = False
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Within the block the parameters hold their averages, in place and without a copy of the model.
+
+        Batch-norm statistics are not averaged: recompute them inside with ``torch.optim.swa_utils.update_bn``. Steps,
+        copies of the optimizer, ``state_dict()`` and ``load_state_dict()`` raise RuntimeError inside. Raises
+        RuntimeError if there is no average yet.
+
+        >>> import clr_native
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> opt = clr_native.FusedCyclicSGD([weight], 1.0, 1.0, cycle_momentum=False, momentum=0.0, ema_decay=0.75)
+        >>> for _ in range(2):
+        ...     weight.grad = torch.ones(1)
+        ...     opt.step()
+        >>> with opt.averaged_weights():
+        ...     weight.data
+        tensor([-0.2500])
+        >>> weight.data
+        tensor([-1.])
+        """
+        self._refuse_inside_averages("averaged_weights()")
+        swapped: list[torch.Tensor] = []
+        parameters = averaged(self.param_groups, self.state)
+        self._weights_are_averages = True
+        try:
+            for parameter in parameters:
+                swap_in(parameter, self.state[parameter])
+                swapped.append(parameter)
+            yield
+        finally:
+            for parameter in reversed(swapped):
+                swap_out(parameter, self.state[parameter])
+            self._weights_are_averages = False
+
+    def _refuse_inside_averages(self, what: str) -> None:
+        if self._weights_are_averages:
+            raise RuntimeError(f"{what} inside averaged_weights(): leave it first")
+
+    def copy_average_to(self, model: nn.Module) -> None:
+        """Copy the averages into the parameters of ``model``, a copy of the one that is trained, or that one itself.
+
+        Parameters are matched by name where the optimizer was given names (``model.named_parameters()``), else by their
+        order in its only group. Parameters without an average are copied as they are. Raises ValueError if the model
+        does not fit, and RuntimeError if there is no average yet.
+        """
+        self._refuse_inside_averages("copy_average_to()")
+        copy_to(model, self.param_groups, self.state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """``{"state": ..., "param_groups": ...}`` as in torch; the schedule and its position stand in the groups."""
+        self._refuse_inside_averages("state_dict()")
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in ``ScheduledGroups``, outside of ``averaged_weights()``."""
+        self._refuse_inside_averages("load_state_dict()")
+        super().load_state_dict(state_dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._refuse_inside_averages("copying or pickling")  # a copy would not know which of the two are its weights
+        return super().__getstate__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
@@ -38,7 +38,13 @@ class ReleaseHandle:
 
 
 def release(optimizer: FusedCyclicSGD) -> ReleaseHandle:
-    """Hooks every parameter that requires a gradient."""
+    """Hooks every parameter that requires a gradient. Raises RuntimeError for what needs all gradients at once."""
+    for name in ("max_grad_norm", "max_grad_value", "skip_nonfinite"):
+        if getattr(optimizer, name):
+            _refuse(f"{name}={getattr(optimizer, name)!r}")
+    for index, group in enumerate(optimizer.param_groups):
+        if group["trust_coefficient"] is not None:
+            _refuse(f"trust_coefficient={group['trust_coefficient']!r} of group {index}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     # Parameters must not keep their optimizer alive.
     reference = weakref.ref(optimizer)
@@ -55,7 +61,21 @@ def _hook(reference: weakref.ref[FusedCyclicSGD], position: int) -> Callable[[to
     def use(parameter: torch.Tensor) -> None:
         optimizer = reference()
         if optimizer is not None:
-            optimizer._release(parameter, position)
+            optimizer._refuse_inside_averages("backward() with release_gradients()")
+            _use(optimizer, parameter, position)
             parameter.grad = None
 
     return use
+
+
+def _use(optimizer: FusedCyclicSGD, parameter: torch.Tensor, position: int) -> None:
+    def call(ends_cycle: bool | None) -> bool | None:
+        return optimizer._plan.release(optimizer.param_groups, optimizer.state, parameter, position, ends_cycle)
+
+    done = call(optimizer._ends_cycle() if optimizer._asks_for_cycle_end else None)
+    if not done:
+        optimizer._answer(done, call)
+
+
+def _refuse(what: str) -> NoReturn:
+    raise RuntimeError(f"{what} needs all gradients at once: leave it out, or release_gradients()")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch.optim.optimizer import Optimizer, ParamsT
@@ -81,6 +82,8 @@ class ScheduledGroups(Optimizer):
 
         The lr and momentum in a dict never seen before are obeyed; a new schedule puts its own in their place.
         """
+        if len({id(group) for group in self.param_groups}) != len(self.param_groups):
+            raise ValueError("param_groups holds the same dict twice: every group must be a dict of its own")
         seen = [id(group) for group, *_ in self._schedules]
         written = [group["schedule"] for group in self.param_groups]
         bound: list[tuple[Group, object, Schedule]] = []
@@ -101,6 +104,25 @@ class ScheduledGroups(Optimizer):
             if id(group) in seen:
                 self._plan.write_schedule(group)
         self._schedules = bound
+
+    _asks_for_cycle_end = False  # does any group average the weights at the ends of cycles, as far as is known?
+
+    def _answer(self, asked: bool | None, again: Callable[[bool], bool | None]) -> None:
+        """Calls the plan again that has said False, for groups are to be bound, or None, for whether a cycle ends."""
+        for _ in range(3):
+            if asked is None:
+                self._asks_for_cycle_end = True
+            else:
+                self._bind()
+            asked = again(self._ends_cycle())
+            if asked:
+                return
+        raise RuntimeError("param_groups change while a step reads them: a scale_fn must leave them alone")
+
+    def _ends_cycle(self) -> bool:
+        """Is the next update, if it follows the schedule, the last of a cycle of the first group?"""
+        first = self.param_groups[0]
+        return self._schedule_of(first)._cycles(first["applied_steps"] + 1)[1]
 
     # --- where the schedule stands --------------------------------------------------------------------------------
 

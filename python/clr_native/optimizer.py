@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from torch import nn
 from torch.optim.lr_scheduler import CyclicLR
 from torch.optim.optimizer import (
     Optimizer,
@@ -19,23 +17,21 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
-from clr_native._averages import averaged, copy_to, swap_in, swap_out
+from clr_native._averages import AveragedWeights
 from clr_native._gradient_rules import GradientRules, Rule, inverse_scale, is_found
 from clr_native._groups import SCHEDULE_FIELDS, SETTINGS, ScheduleArguments
 from clr_native._interchange import groups_of, pair_of
 from clr_native._release import ReleaseHandle, release
-from clr_native._scheduled_groups import ScheduledGroups
 from clr_native.schedules import Schedule
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-_SAME_DICT = "param_groups holds the same dict twice: every group must be a dict of its own"
 RULES = tuple(field.name for field in dataclasses.fields(GradientRules))
 
 
-class FusedCyclicSGD(ScheduledGroups):
+class FusedCyclicSGD(AveragedWeights):
     """SGD with momentum under a cyclical schedule; ``step()`` computes lr and momentum and updates everything.
 
     Update number ``n`` (from 0, counted in ``applied_steps``) uses the schedule's lr and momentum at step ``n``, in the
@@ -159,13 +155,7 @@ class FusedCyclicSGD(ScheduledGroups):
             GradientRules(**{name: given[name] for name in RULES}),
             {name: given[name] for name in SETTINGS},
         )
-        self._prepare()
-
-    def _prepare(self) -> None:
-        """What is not copied or saved."""
         self._cycle_end_hooks: OrderedDict[int, Callable[[FusedCyclicSGD], None]] = OrderedDict()
-        self._asks_for_cycle_end = False
-        self._weights_are_averages = False
 
     # --- beside torch's own pair ----------------------------------------------------------------------------------
 
@@ -236,7 +226,7 @@ class FusedCyclicSGD(ScheduledGroups):
             with torch.enable_grad():
                 loss = closure()
         if self._weights_are_averages:
-            raise RuntimeError("step() inside averaged_weights(): leave it first")
+            self._refuse_inside_averages("step()")
         scale: float = 1.0
         found_inf: bool | None = False
         if "grad_scale" in self.__dict__ or "found_inf" in self.__dict__:
@@ -244,25 +234,11 @@ class FusedCyclicSGD(ScheduledGroups):
         ends_cycle = self._ends_cycle() if self._asks_for_cycle_end else None
         done = self._plan.apply(self.param_groups, self.state, scale, found_inf, ends_cycle)
         if not done:
-            self._apply_after_asking(scale, found_inf, done)
+            self._answer(done, lambda ends: self._plan.apply(self.param_groups, self.state, scale, found_inf, ends))
         if self._cycle_end_hooks and self.at_cycle_end:
             for hook in list(self._cycle_end_hooks.values()):
                 hook(self)
         return loss
-
-    def _apply_after_asking(self, scale: float, found_inf: bool | None, done: bool | None) -> None:
-        """Applies the step after what ``apply`` asked for: groups that were not bound, whether a cycle ends."""
-        if done is False:
-            self._bind()
-        ends_cycle = self._ends_cycle()
-        self._asks_for_cycle_end = self._asks_for_cycle_end or done is None
-        if not self._plan.apply(self.param_groups, self.state, scale, found_inf, ends_cycle):
-            raise ValueError(_SAME_DICT)
-
-    def _ends_cycle(self) -> bool:
-        """Is the next update, if it follows the schedule, the last of a cycle of the first group?"""
-        first = self.param_groups[0]
-        return self._schedule_of(first)._cycles(first["applied_steps"] + 1)[1]
 
     # A GradScaler asks for this, sets grad_scale and found_inf before a step, and deletes them after it.
     _step_supports_amp_scaling = True
@@ -313,79 +289,7 @@ class FusedCyclicSGD(ScheduledGroups):
         >>> opt.applied_steps
         1
         """
-        for name in ("max_grad_norm", "max_grad_value", "skip_nonfinite"):
-            if getattr(self, name):
-                self._refuse_release(f"{name}={getattr(self, name)!r}")
-        for index, group in enumerate(self.param_groups):
-            if group["trust_coefficient"] is not None:
-                self._refuse_release(f"trust_coefficient={group['trust_coefficient']!r} of group {index}")
         return release(self)
-
-    @staticmethod
-    def _refuse_release(what: str) -> None:
-        raise RuntimeError(f"{what} needs all gradients at once: leave it out, or release_gradients()")
-
-    def _release(self, parameter: torch.Tensor, position: int) -> None:
-        self._refuse_inside_averages("backward() with release_gradients()")
-        for _ in range(3):  # not bound, then not known whether a cycle ends
-            ends_cycle = self._ends_cycle() if self._asks_for_cycle_end else None
-            done = self._plan.release(self.param_groups, self.state, parameter, position, ends_cycle)
-            if done:
-                return
-            if done is None:
-                self._asks_for_cycle_end = True
-            else:
-                self._bind()
-        raise ValueError(_SAME_DICT)
-
-    # --- averages and snapshots -----------------------------------------------------------------------------------
-
-    @contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """Within the block the parameters hold their averages, in place and without a copy of the model.
-
-        Batch-norm statistics are not averaged: recompute them inside with ``torch.optim.swa_utils.update_bn``. Steps,
-        copies of the optimizer, ``state_dict()`` and ``load_state_dict()`` raise RuntimeError inside. Raises
-        RuntimeError if there is no average yet.
-
-        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
-        >>> opt = FusedCyclicSGD([weight], 1.0, 1.0, cycle_momentum=False, momentum=0.0, ema_decay=0.75)
-        >>> for _ in range(2):
-        ...     weight.grad = torch.ones(1)
-        ...     opt.step()
-        >>> with opt.averaged_weights():
-        ...     weight.data
-        tensor([-0.2500])
-        >>> weight.data
-        tensor([-1.])
-        """
-        self._refuse_inside_averages("averaged_weights()")
-        swapped: list[torch.Tensor] = []
-        parameters = averaged(self.param_groups, self.state)
-        self._weights_are_averages = True
-        try:
-            for parameter in parameters:
-                swap_in(parameter, self.state[parameter])
-                swapped.append(parameter)
-            yield
-        finally:
-            for parameter in reversed(swapped):
-                swap_out(parameter, self.state[parameter])
-            self._weights_are_averages = False
-
-    def _refuse_inside_averages(self, what: str) -> None:
-        if self._weights_are_averages:
-            raise RuntimeError(f"{what} inside averaged_weights(): leave it first")
-
-    def copy_average_to(self, model: nn.Module) -> None:
-        """Copy the averages into the parameters of ``model``, a copy of the one that is trained, or that one itself.
-
-        Parameters are matched by name where the optimizer was given names (``model.named_parameters()``), else by their
-        order in its only group. Parameters without an average are copied as they are. Raises ValueError if the model
-        does not fit, and RuntimeError if there is no average yet.
-        """
-        self._refuse_inside_averages("copy_average_to()")
-        copy_to(model, self.param_groups, self.state)
 
     def register_cycle_end_hook(self, hook: Callable[[FusedCyclicSGD], None]) -> RemovableHandle:
         """Call ``hook(optimizer)`` after each update that was the last of a cycle of the first group.
@@ -399,25 +303,9 @@ class FusedCyclicSGD(ScheduledGroups):
         self._cycle_end_hooks[handle.id] = hook
         return handle
 
-    # --- saving and loading ---------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """``{"state": ..., "param_groups": ...}`` as in torch; the schedule and its position stand in the groups."""
-        self._refuse_inside_averages("state_dict()")
-        return super().state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in ``ScheduledGroups``."""
-        self._refuse_inside_averages("load_state_dict()")
-        super().load_state_dict(state_dict)
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._refuse_inside_averages("copying or pickling")  # a copy would not know which of the two are its weights
-        return super().__getstate__()
-
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "_schedules" in state:  # unpickled or copied, not load_state_dict
-            self._prepare()
+            self._cycle_end_hooks = OrderedDict()
         super().__setstate__(state)
 
 
