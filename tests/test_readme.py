@@ -28,6 +28,7 @@ NOT_RUN = {
     "clr-native demo --bounds auto": "trains for half a minute; test_range_command.py runs it on less",
     "python -m bench.range_test_noise": "takes minutes; docs/range_test.md has what it printed",
     "python -m bench.range_test_digits": "takes minutes; docs/range_test.md has what it printed",
+    "python -m bench.snapshot_ensemble": "takes minutes; docs/training_step.md has what it printed",
     "python -m bench.paired": "takes minutes; bench/results has what it printed",
     "python -m bench.paired --workload scheduler": "takes a minute; bench/results has what it printed",
     "pytest bench --benchmark-only": "takes minutes",
