@@ -29,9 +29,7 @@ def _bytes_of(text: str, kind: str, size: int) -> bytes:
     items = [item.strip() for item in text.strip().strip("{}").split(",")]
     made = bytearray()
     for item in items:
-        if re.match(r"0[fF]", item) and kind in ("f32", "b32"):
-            made += bytes.fromhex(item[2:])[::-1]
-        elif re.match(r"0[dD]", item) and kind in ("f64", "b64"):
+        if re.match(r"0[fF][0-9a-fA-F]{8}$|0[dD][0-9a-fA-F]{16}$", item):
             made += bytes.fromhex(item[2:])[::-1]
         elif re.match(r"-?\d", item):
             width = DTYPES[kind].itemsize

@@ -1,0 +1,218 @@
+"""Runs the blocks of a launch, one after another, and the threads of a block by turns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptx.errors import DeadlockError, PtxError
+from ptx.machine import EVERY, Machine
+from ptx.memory import Memory
+from ptx.program import AT_BARRIER, AT_COLLECTIVE, ENDED, Piece, Program
+from ptx.syntax import Kernel
+from ptx.types import WARP, Array, Index
+
+Argument = int | float | bytes | np.generic
+Size = int | tuple[int, ...]
+
+_LATE = 1 << 32  # added to the pc of warps that wait until the others can go no further
+
+
+@dataclass
+class Statistics:
+    """Of one launch. `instructions`: how often threads executed each opcode."""
+
+    instructions: Counter[str]
+    bytes_loaded: int  # from global memory
+    bytes_stored: int
+    barriers: int  # over all blocks
+    blocks: int
+
+
+def _three(size: Size) -> tuple[int, int, int]:
+    x, y, z = (*((size,) if isinstance(size, int) else size), 1, 1)[:3]
+    return x, y, z
+
+
+def _bytes_of(argument: Argument, size: int, name: str) -> bytes:
+    if isinstance(argument, bytes):
+        data = argument
+    elif isinstance(argument, np.generic):
+        data = argument.tobytes()
+    elif isinstance(argument, int):
+        data = (
+            (argument % 2 ** (8 * size)).to_bytes(size, "little")
+            if -(2 ** (8 * size)) < argument < 2 ** (8 * size)
+            else b""
+        )
+    else:
+        data = np.array(argument, f"f{size}").tobytes()
+    if len(data) != size:
+        raise ValueError(f"{name}={argument!r} must have {size} bytes, has {len(data)}")
+    return data
+
+
+class _Block:
+    """The threads of one block until all have ended."""
+
+    def __init__(self, program: Program, limit: int) -> None:
+        self.program, self.machine, self.left = program, program.machine, limit
+        self.late = np.zeros(self.machine.n_threads, np.int64)
+        self.barriers = 0
+
+    def run(self) -> None:
+        """The threads whose code comes first in the text go first, so that those that parted meet again."""
+        machine = self.machine
+        self._choose_late_warps()
+        while True:
+            key = machine.pc + self.late
+            lowest = int(key.min())
+            if lowest >= AT_BARRIER:
+                if (machine.pc >= ENDED).all():
+                    return
+                self._release()
+                continue
+            number = lowest % _LATE
+            chosen = np.flatnonzero(key == lowest)
+            at: Index = EVERY if len(chosen) == machine.n_threads else chosen
+            self._run_piece(self.program.pieces[number], number, at)
+            self.left -= 1
+            if self.left < 0:
+                raise PtxError(f"does not end: thread {chosen[0]} at {self.program.pieces[number].instructions[0]}")
+
+    def _choose_late_warps(self) -> None:
+        if self.machine.random:
+            late = self.machine.random.integers(0, 2, -(-self.machine.n_threads // WARP)) * _LATE
+            self.late = np.repeat(late, WARP)[: self.machine.n_threads]
+
+    def _run_piece(self, piece: Piece, number: int, at: Index) -> None:
+        machine = self.machine
+        instruction = piece.instructions[0]
+        try:
+            code = piece.code or self.program.make(piece)
+            if piece.mask:
+                at = self._arrived(piece, number, machine.threads[at][0])
+                if len(at) == 0:
+                    return
+            machine.pc[at] = piece.following
+            piece.executed += len(machine.threads[at])
+            for run, instruction in code:  # noqa: B007 (an error names the instruction that it was in)
+                run(at)
+        except PtxError as error:
+            raise type(error)(f"{error} [{instruction}; {self._where()}]") from error
+
+    def _where(self) -> str:
+        return f"block {self.machine.place}"
+
+    def _arrived(self, piece: Piece, number: int, first: int) -> Array:
+        """The threads at a collective instruction whose whole mask has come; the others wait."""
+        machine = self.machine
+        assert piece.mask
+        turn = self.late == self.late[first]
+        machine.pc[turn & (machine.pc == number + AT_COLLECTIVE)] = number
+        here = np.flatnonzero(turn & (machine.pc == number))
+        masks = np.broadcast_to(piece.mask(here), here.shape)
+        lanes = np.ones(-(-machine.n_threads // WARP) * WARP, bool)
+        lanes[: machine.n_threads] = (machine.pc == number) | (machine.pc >= ENDED)
+        come = (
+            (lanes.reshape(-1, WARP) * (np.uint64(1) << np.arange(WARP, dtype=np.uint64))).sum(axis=1).astype(np.uint32)
+        )
+        if not ((masks >> (here % WARP).astype(np.uint32)) & np.uint32(1)).all():
+            raise PtxError("a thread executes this whose lane the mask does not name")
+        ready = masks & ~come[here // WARP] == 0
+        machine.pc[here[~ready]] = number + AT_COLLECTIVE
+        return np.asarray(here[ready])
+
+    def _release(self) -> None:
+        """All that live stand at one barrier, or none will ever go on."""
+        machine = self.machine
+        live = machine.pc < ENDED
+        places = np.unique(machine.pc[live])
+        if len(places) == 1 and AT_BARRIER <= places[0] < AT_COLLECTIVE:
+            machine.pc[live] -= AT_BARRIER
+            machine.shared.barrier()
+            self.barriers += 1
+            self._choose_late_warps()
+            return
+        waiting = []
+        for place in places:
+            threads = np.flatnonzero(machine.pc == place)
+            collective = place >= AT_COLLECTIVE
+            # The piece behind a barrier is not always there, so name the one before it.
+            number = int(place % _LATE)
+            piece = self.program.pieces[number if collective else number - 1]
+            instruction = piece.instructions[0 if collective else -1]
+            waiting.append(f"{len(threads)} threads (first {threads[0]}) at {instruction}")
+        raise DeadlockError(f"{'; '.join(waiting)}: the others will not come [{self._where()}]")
+
+
+def _prepared(kernel: Kernel, shape: tuple[int, int, int], shared_bytes: int) -> Program:
+    key = (shape, shared_bytes)
+    program = kernel.prepared.get(key)
+    if not isinstance(program, Program):
+        program = kernel.prepared[key] = Program(Machine(kernel, shape, shared_bytes))
+    return program
+
+
+def launch(
+    kernel: Kernel,
+    grid: Size,
+    block: Size,
+    arguments: Sequence[Argument],
+    memory: Memory,
+    *,
+    blocks: Iterable[int] | None = None,
+    seed: int | None = None,
+    shared_bytes: int = 0,
+    limit: int = 1_000_000,
+) -> Statistics:
+    """Runs a kernel over `memory`.
+
+    `arguments` are numbers, or the bytes of a struct. `blocks` are the numbers (x fastest) of the blocks to run, in
+    that order: all in rising order by default. With a `seed`, between two barriers a random half of the warps runs as
+    far as it can before the others start, and atomics of one instruction come in random order; without, all warps run
+    together. `shared_bytes` is the size of `extern __shared__` arrays. A block that takes more than `limit` steps from
+    one piece of code to the next does not end.
+
+    Raises PtxError, by the names of errors.py, and ValueError for arguments that do not fit.
+    """
+    shape, size = _three(block), _three(grid)
+    n_blocks = size[0] * size[1] * size[2]
+    threads = shape[0] * shape[1] * shape[2]
+    if not 0 < threads <= (kernel.function.max_threads or 1024):
+        raise ValueError(f"block={block} must have 1 to {kernel.function.max_threads or 1024} threads")
+    if len(arguments) != len(kernel.parameters):
+        raise ValueError(f"arguments: {len(arguments)} given, {len(kernel.parameters)} parameters")
+    data = [_bytes_of(argument, v.size, v.name) for argument, v in zip(arguments, kernel.parameters, strict=True)]
+    program = _prepared(kernel, shape, shared_bytes)
+    machine = program.machine
+    machine.begin_launch(memory, size, data, seed)
+    memory.bytes_loaded = memory.bytes_stored = 0
+    for piece in program.pieces:
+        piece.executed = 0
+    statistics = Statistics(Counter(), 0, 0, 0, 0)
+    with np.errstate(all="ignore"):
+        for number in range(n_blocks) if blocks is None else blocks:
+            if not 0 <= number < n_blocks:
+                raise ValueError(f"blocks: {number} is not below {n_blocks}")
+            x, rest = number % size[0], number // size[0]
+            machine.begin_block((x, rest % size[1], rest // size[1]), program.starts[kernel.function.name])
+            running = _Block(program, limit)
+            running.run()
+            statistics.barriers += running.barriers
+            statistics.blocks += 1
+    return _finished(statistics, program, memory)
+
+
+def _finished(statistics: Statistics, program: Program, memory: Memory) -> Statistics:
+    statistics.bytes_loaded, statistics.bytes_stored = memory.bytes_loaded, memory.bytes_stored
+    counts = statistics.instructions
+    for piece in program.pieces:
+        if piece.executed:
+            for instruction in piece.instructions:
+                counts[instruction.opcode] += piece.executed
+    counts.update(program.machine.counts)  # those whose guard was false, negative
+    return statistics
