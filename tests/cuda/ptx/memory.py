@@ -42,7 +42,7 @@ class _Dense:
             whole = (self.size - first) // dtype.itemsize * dtype.itemsize
             view = self._views[dtype, first] = self.data[first : first + whole].view(dtype)
         numbers = (offsets - first) // dtype.itemsize
-        return view, numbers[:, None] + np.arange(count) if count > 1 else numbers[:, None]
+        return view, numbers[:, None] if count == 1 else numbers[:, None] + np.arange(count)
 
     def gather(self, offsets: Array, dtype: np.dtype[Any], count: int) -> Array:
         view, numbers = self._at(offsets, dtype, count)

@@ -82,7 +82,7 @@ def _body(source: _Text, position: int, function: Function) -> int:
     while True:
         match = _STATEMENT.match(source.text, position)
         if not match:
-            raise UnsupportedError(f"line {source.line(position)}: {source.text[position : position + 80]!r}")
+            raise UnsupportedError(f"line {source.line(position)}: {source.text[position : position + 80].strip()!r}")
         start, position = position, match.end()
         _, found, brace, statement = match.groups()
         if found:
@@ -127,7 +127,7 @@ _HEADER = re.compile(
 def _function(source: _Text, position: int, is_entry: bool) -> tuple[Function | None, int]:
     header = _HEADER.match(source.text, position)
     if not header:
-        raise UnsupportedError(f"line {source.line(position)}: {source.text[position : position + 80]!r}")
+        raise UnsupportedError(f"line {source.line(position)}: {source.text[position : position + 80].strip()!r}")
     results, parameters = _list(header["results"] or ""), _list(header["parameters"] or "")
     function = Function(header["name"], is_entry, parameters, results)
     threads = re.search(r"\.(?:maxntid|reqntid)\s+([\d\s,]+)", header["attributes"])
@@ -150,7 +150,7 @@ def parse(text: str) -> Module:
     while source.text[position:].strip():
         match = _TOP.match(source.text, position)
         if not match:
-            raise UnsupportedError(f"line {source.line(position)}: {source.text[position : position + 80]!r}")
+            raise UnsupportedError(f"line {source.line(position)}: {source.text[position : position + 80].strip()!r}")
         position = match.end()
         if match["function"]:
             function, position = _function(source, position, ".entry" in match["function"])

@@ -1,0 +1,45 @@
+"""What the tests of CUDA code need of nvcc."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+from ptx import Module, parse
+
+SAMPLES = Path(__file__).parent / "samples"
+SOURCES = Path(__file__).parents[2] / "csrc"
+
+
+def nvcc() -> str:
+    """Its path. Without it a test is skipped, in CI it fails."""
+    found = shutil.which("nvcc")
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI must have nvcc, which is not on the PATH")
+        pytest.skip("nvcc is not on the PATH, and there is no PTX without it")
+    return found
+
+
+@cache
+def _ptx(compiler: str, source: Path, target: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        to = Path(folder) / "out.ptx"
+        options = ["-std=c++17", f"-I{SOURCES}", "-fmad=false", f"-arch={target}", "-ptx", "-o", str(to)]
+        done = subprocess.run([compiler, *options, str(source)], capture_output=True, text=True, timeout=600)
+        if done.returncode:
+            pytest.fail(f"nvcc {source.name} for {target}:\n{done.stderr}")
+        return to.read_text()
+
+
+def compiled(source: Path, target: str = "sm_80") -> Module:
+    """A .cu file as PTX of a virtual architecture, compiled once in a test run."""
+    return _parsed(_ptx(nvcc(), source, target))
+
+
+_parsed = cache(parse)
