@@ -26,7 +26,11 @@ def test_conversions_to_fewer_bits_round_once(to: str, kind: str) -> None:
         .astype(UNSIGNED[kind])
     )
     close = (np.random.default_rng(2).normal(size=2000) * 1e-6).astype(REAL[kind]).view(UNSIGNED[kind])
-    x = np.concatenate([edges(kind), random, close]).view(REAL[kind])
+    # Halfway between two: the bits that are lost are a one and zeros.
+    lost = {"f16": 13, "bf16": 16, "f32": 0}[to] + (29 if kind == "f64" else 0)
+    ties = (random >> UNSIGNED[kind](lost) << UNSIGNED[kind](lost)) | UNSIGNED[kind](1 << (lost - 1))
+    near_one = (ties & UNSIGNED[kind](2**lost * 1024 - 1)) | np.ones(1, REAL[kind]).view(UNSIGNED[kind])
+    x = np.concatenate([edges(kind), random, close, ties, near_one]).view(REAL[kind])
     got = results(f"cvt.rn.{to}.{kind}", [to, kind], [x])
     for value, stored in zip(doubles(x), got.tolist(), strict=True):
         read = value_of(stored, to)

@@ -196,7 +196,7 @@ def test_random_numbers_count_past_32_bits() -> None:
         assert number == mixed_32(mixed_32(element % 2**32 ^ words % 2**32) ^ words >> 32)
 
 
-def square_sum(source: Path, x: Array, offset: int, **how: Any) -> Array:
+def square_sum(source: Path, x: Array, offset: int, target: str = "sm_80", **how: Any) -> Array:
     memory = Memory()
     place = memory.allocate(x.nbytes + 16, offset=offset)
     memory.write(place, x)
@@ -204,11 +204,17 @@ def square_sum(source: Path, x: Array, offset: int, **how: Any) -> Array:
     ticket = np.zeros(1, np.uint32)
     parts, out = np.full((blocks, 2), np.nan), np.full((2, 2), np.nan)
     arguments = [place, len(x), memory.add(parts), memory.add(ticket), memory.add(out)]
-    statistics = launch(compiled(source).kernels["square_sum"], blocks, 128, arguments, memory, **how)
+    statistics = launch(compiled(source, target).kernels["square_sum"], blocks, 128, arguments, memory, **how)
     assert ticket[0] == 0
     assert statistics.barriers in (blocks, 2 * blocks)
     assert statistics.instructions["membar.gl"] >= blocks
     return out
+
+
+@pytest.mark.parametrize("target", ["sm_75", "sm_90", "sm_120"])
+def test_code_for_other_targets_gives_the_same(target: str) -> None:
+    x = np.random.default_rng(1).normal(size=2001).astype(np.float32)
+    assert square_sum(CORE, x, 0, target=target).tobytes() == square_sum(CORE, x, 0).tobytes()
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 4, 5, 1535, 1536, 2001])

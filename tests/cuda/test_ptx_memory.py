@@ -71,6 +71,18 @@ def test_loads_out_of_bounds_or_misaligned_are_errors(n: int, offset: int, text:
         launch(copying(VECTORS), 1, n, [memory.allocate(400), place + offset], memory)
 
 
+@pytest.mark.parametrize(("kind", "size"), [("u8", 1), ("u16", 2), ("f32", 4), ("f64", 8), ("v2.f32", 8)])
+def test_one_element_past_the_end_is_an_error(kind: str, size: int) -> None:
+    to = {"u8": "%s0", "u16": "%s0", "f32": "%f0", "f64": "%g0", "v2.f32": "{%f0, %f1}"}[kind]
+    body = f"ld.param.u64 %d0, [out]; mov.u32 %r0, %tid.x; mad.wide.u32 %d1, %r0, {size}, %d0; ld.{kind} {to}, [%d1];"
+    memory = Memory()
+    whole, short = memory.allocate(32 * size), memory.allocate(32 * size - 1)
+    launch(kernel(body), 1, 32, [whole], memory)
+    for place, n in ((whole, 33), (short, 32)):
+        with pytest.raises(MemoryFaultError, match=f"outside of all buffers .* thread {n - 1} "):
+            launch(kernel(body), 1, n, [place], memory)
+
+
 def test_stores_out_of_bounds_to_read_only_or_released_memory_are_errors() -> None:
     memory = Memory()
     place = memory.allocate(160)
@@ -131,6 +143,11 @@ PLACE = "mov.u32 %r0, %tid.x; mov.u32 %r1, box; shl.b32 %r2, %r0, 2; add.u32 %r2
         (
             "st.shared.u32 [%r2], %r0; bar.sync 0; ld.shared.u32 %r4, [%r3]; st.shared.u32 [%r2], %r4;",
             "what was read by warp",
+        ),
+        (
+            "st.shared.u32 [%r2], %r0; bar.sync 0; ld.shared.u32 %r4, [box]; setp.ge.u32 %p0, %r0, 32; "
+            "@%p0 st.shared.u32 [box], 5;",
+            "what was read by several warps",
         ),
         ("st.shared.u32 [box], 1;", "writes together with warp 1"),
         ("and.b32 %r4, %r0, 32; add.u32 %r4, %r4, %r1; st.shared.u32 [%r4], %r0;", "lanes write different values"),

@@ -69,6 +69,8 @@ def test_calls_pass_values_and_structs_and_return_to_each_caller() -> None:
         {call} bra END; LOW: mov.u32 %r2, 1000; {call} END: {STORE}"""
     want = [i + 1000 if i < 20 else i + 100 if i <= 40 else 5 for i in range(64)]
     assert run(kernel(body, outside=CALLED))[0] == want
+    meeting = f"{OUT} mov.u32 %r2, 0; {call} activemask.b32 %r3; popc.b32 %r9, %r3; {STORE}"
+    assert run(kernel(meeting, outside=CALLED))[0] == [32] * 64
 
 
 def test_a_barrier_shows_what_others_wrote() -> None:
@@ -80,6 +82,21 @@ def test_a_barrier_shows_what_others_wrote() -> None:
         out, statistics = run(kernel(body, outside=shared), seed=seed)
         assert out == [63 - i for i in range(64)]
         assert statistics.barriers == 1
+
+
+def test_a_seed_lets_some_warps_run_ahead_of_others() -> None:
+    """Two tickets a thread. Without a seed all take the first before any takes the second."""
+    ticket = "atom.global.add.u32 %r1, [%d0], 1; atom.global.add.u32 %r2, [%d0], 1; st.v2.u32 [%d1+8], {%r1, %r2};"
+    what = kernel(f"ld.param.u64 %d0, [out]; mov.u32 %r0, %tid.x; mad.wide.u32 %d1, %r0, 8, %d0; {ticket}")
+    ahead = set()
+    for seed in (None, *range(8)):
+        memory = Memory()
+        out = np.zeros((65, 2), np.uint32)
+        launch(what, 1, 64, [memory.add(out)], memory, seed=seed)
+        first, second = out[1:33], out[33:]
+        ahead.add(1 if first.max() < second.min() else 2 if second.max() < first.min() else 0)
+        assert seed is not None or ahead == {0}
+    assert ahead == {0, 1, 2}
 
 
 def test_threads_that_have_ended_do_not_hold_up_a_barrier() -> None:
