@@ -12,7 +12,8 @@ memory that nobody wrote, races of warps on shared memory, barriers that not all
 
 Not modelled: blocks that run at the same time, weak ordering of memory (a missing __threadfence is seen by no one),
 races within a warp and on global memory, caches (so `.nc` reads what is there), timing, the registers that a GPU has,
-payloads of float64 NaNs, and every instruction that raises UnsupportedError.
+payloads of float64 NaNs, registers read before they are written (they hold anything), recursion, and every instruction
+that raises UnsupportedError. Buffers that overlap are refused: add the storage of tensors that share it once.
 """
 
 from ptx.errors import DeadlockError, MemoryFaultError, PtxError, RaceError, UnsupportedError

@@ -247,7 +247,7 @@ def select(machine: Machine, function: Function, instruction: Instruction) -> Ru
     return apply(machine, function, instruction, _either, [kind, kind, kind, "pred"])
 
 
-def test_property(machine: Machine, function: Function, instruction: Instruction) -> Run:
+def classify(machine: Machine, function: Function, instruction: Instruction) -> Run:
     """`testp`."""
     tests: dict[str, Formula] = {
         "finite": np.isfinite,
@@ -269,5 +269,5 @@ TABLE: dict[str, Callable[[Machine, Function, Instruction], Run]] = {
     "lop3": logic_3,
     "setp": set_predicate,
     "selp": select,
-    "testp": test_property,
+    "testp": classify,
 }

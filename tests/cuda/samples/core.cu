@@ -63,8 +63,8 @@ extern "C" __global__ void make_pieces(const Asked* asked, size_t count, Piece* 
   p.base_decay = a.decay_base;
   p.lead = a.lead;
   p.length = a.length;
-  p.log_gamma = p.course == Course::exponential ? add(logarithm(a.max_lr), negated(logarithm(a.base_lr)))
-                                                : logarithm(a.gamma);
+  p.log_gamma =
+      p.course == Course::exponential ? add(logarithm(a.max_lr), negated(logarithm(a.base_lr))) : logarithm(a.gamma);
   pieces[i] = {0, UINT64_MAX, p};
 }
 
