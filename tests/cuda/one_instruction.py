@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from ptx import Kernel, Memory, launch, parse
 
 HEAD = ".version 9.0\n.target sm_90\n.address_size 64\n"

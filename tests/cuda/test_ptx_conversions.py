@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+
 from exact import REAL, UNSIGNED, all_edges, assert_same, doubles, edges, rounded
 from one_instruction import results
 

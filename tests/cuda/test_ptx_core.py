@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from clr_native import CyclicSchedule, RampSchedule, evaluate
 from exact import Array
 from ptx import Kernel, Memory, MemoryFaultError, RaceError, launch
 from ptx.floats import fma_32, fma_64
 from ptx.launch import Argument
 from toolkit import SAMPLES, compiled
-
-from clr_native import CyclicSchedule, RampSchedule, evaluate
 
 CORE = SAMPLES / "core.cu"
 ASKED = np.dtype(

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from exact import REAL, UNSIGNED, Array, all_edges, assert_same, doubles, fma_truth, rounded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+
+from exact import REAL, UNSIGNED, Array, all_edges, assert_same, doubles, fma_truth, rounded
 from one_instruction import results
 
 

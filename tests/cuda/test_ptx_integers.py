@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from exact import Array
 from one_instruction import bits, results
 from ptx import PtxError, UnsupportedError

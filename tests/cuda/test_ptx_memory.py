@@ -6,6 +6,7 @@ from typing import cast
 
 import numpy as np
 import pytest
+
 from one_instruction import HEAD, kernel
 from ptx import Kernel, Memory, MemoryFaultError, PtxError, RaceError, SparseBuffer, launch, parse
 from ptx.parser import variable

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+
 from one_instruction import kernel
 from ptx import DeadlockError, Kernel, Memory, PtxError, Statistics, launch
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
 from ptx import Module, parse
 
 SAMPLES = Path(__file__).parent / "samples"
