@@ -72,7 +72,8 @@ void GroupTail::read_averaging(const GroupReader& group) {
     return;
   }
   decay_ = number(group, keys().ema_decay);
-  if (!(decay_ >= 0.0 && decay_ <= 1.0)) refuse(group, keys().ema_decay, "between 0 and 1");
+  const bool within = decay_ >= 0.0 && decay_ <= 1.0;  // NaN is not
+  if (!within) refuse(group, keys().ema_decay, "between 0 and 1");
   if (averaging_ != Averaging::none) {
     throw py::value_error(group.name_value(keys().ema_decay, group.item(keys().ema_decay).ptr()) +
                           " and average='swa' are two averages: choose one");

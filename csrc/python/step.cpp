@@ -31,7 +31,8 @@ Step::Busy::Busy(Step& step) : step_(step) {
 
 Step::Busy::~Busy() {
   step_.held_.clear();
-  if (!step_.unscaled_.empty()) step_.unscaled_ = py::list();
+  PyObject* const unscaled = step_.unscaled_.ptr();
+  if (PyList_SetSlice(unscaled, 0, PyList_GET_SIZE(unscaled), nullptr) != 0) PyErr_Clear();
   step_.busy_ = false;
 }
 
