@@ -16,6 +16,12 @@
 #define CLR_INLINE_MEMBER inline __attribute__((always_inline))
 #endif
 #define CLR_INLINE static CLR_INLINE_MEMBER
+// A function that is not inlined everywhere, in an unnamed namespace.
+#if defined(__CUDACC__)
+#define CLR_FUNCTION __host__ __device__
+#else
+#define CLR_FUNCTION
+#endif
 
 #if defined(_MSC_VER) && !defined(__clang__)
 extern "C" double fma(double, double, double);

@@ -27,7 +27,7 @@ struct Pack {
   static constexpr int width = count * Lane::width;
   Lane lanes[count];
 
-  static Pack all(Real x) {
+  CLR_INLINE_MEMBER static Pack all(Real x) {
     Pack r;
     for (int i = 0; i < count; ++i) r.lanes[i] = Lane::all(x);
     return r;

@@ -9,33 +9,33 @@ namespace clr {
 namespace {
 
 // Whole lanes, and the first n elements of one.
-struct Whole {
+struct WholeLanes {
   template <class Lane, class Element>
-  void read(const Element* from, Lane& to) const {
+  CLR_INLINE_MEMBER void read(const Element* from, Lane& to) const {
     load(from, to);
   }
   template <class Lane, class Element>
-  void write(const Lane& from, Element* to) const {
+  CLR_INLINE_MEMBER void write(const Lane& from, Element* to) const {
     store(from, to);
   }
   template <class Lane, class Random, class Element>
-  void write_stochastic(const Lane& from, const Random& random, Element* to) const {
+  CLR_INLINE_MEMBER void write_stochastic(const Lane& from, const Random& random, Element* to) const {
     store_stochastic(from, random, to);
   }
 };
 
-struct First {
+struct FirstLanes {
   int n;
   template <class Lane, class Element>
-  void read(const Element* from, Lane& to) const {
+  CLR_INLINE_MEMBER void read(const Element* from, Lane& to) const {
     load_first(from, n, to);
   }
   template <class Lane, class Element>
-  void write(const Lane& from, Element* to) const {
+  CLR_INLINE_MEMBER void write(const Lane& from, Element* to) const {
     store_first(from, n, to);
   }
   template <class Lane, class Random, class Element>
-  void write_stochastic(const Lane& from, const Random& random, Element* to) const {
+  CLR_INLINE_MEMBER void write_stochastic(const Lane& from, const Random& random, Element* to) const {
     store_stochastic_first(from, random, n, to);
   }
 };
@@ -61,7 +61,7 @@ struct Nearest {
   using Averaged = E;
   Element* parameter;
 
-  explicit Nearest(const Slot& slot) : parameter(static_cast<Element*>(slot.parameter)) {}
+  CLR_INLINE_MEMBER explicit Nearest(const Slot& slot) : parameter(static_cast<Element*>(slot.parameter)) {}
 
   template <class Lane, class Access>
   CLR_INLINE_MEMBER void read(int64_t i, Access access, Lane& p) const {
@@ -86,7 +86,8 @@ struct Stochastic {
   Element* parameter;
   uint64_t key;
 
-  explicit Stochastic(const Slot& slot) : parameter(static_cast<Element*>(slot.parameter)), key(slot.random_key) {}
+  CLR_INLINE_MEMBER explicit Stochastic(const Slot& slot)
+      : parameter(static_cast<Element*>(slot.parameter)), key(slot.random_key) {}
 
   template <class Lane, class Access>
   CLR_INLINE_MEMBER void read(int64_t i, Access access, Lane& p) const {
@@ -113,7 +114,7 @@ struct Split {
   using Averaged = E;
   Element *parameter, *rest;
 
-  explicit Split(const Slot& slot)
+  CLR_INLINE_MEMBER explicit Split(const Slot& slot)
       : parameter(static_cast<Element*>(slot.parameter)), rest(static_cast<Element*>(slot.companion)) {}
 
   // A rest that is more than half a unit in the last place belongs to a parameter that somebody has changed since.
@@ -150,7 +151,7 @@ struct Master {
   Element* parameter;
   float* weight;
 
-  explicit Master(const Slot& slot)
+  CLR_INLINE_MEMBER explicit Master(const Slot& slot)
       : parameter(static_cast<Element*>(slot.parameter)), weight(static_cast<float*>(slot.companion)) {}
 
   // A parameter that is not the weight's copy has been changed since: it is obeyed.

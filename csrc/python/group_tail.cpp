@@ -1,8 +1,8 @@
 #include "python/group_tail.h"
 
-#include <algorithm>
 #include <cmath>
 
+#include "core/average.h"
 #include "core/random.h"
 #include "python/tensor_checks.h"
 
@@ -157,12 +157,8 @@ void GroupTail::prepare(bool at_cycle_end, bool probe, GroupValues& values) {
   values.trust_coefficient = trust_coefficient_;
   values.trust_eps = trust_eps_;
   if (!values.averages) return;
-  const auto n = static_cast<double>(n_averaged_);
-  if (averaging_ == Averaging::at_cycle_ends) {
-    values.average_weight = 1.0 / (n + 1.0);
-  } else {
-    values.average_weight = 1.0 - (warm_up_ ? std::min(decay_, (1.0 + n) / (10.0 + n)) : decay_);
-  }
+  values.average_weight =
+      averaging_ == Averaging::at_cycle_ends ? mean_weight(n_averaged_) : ema_weight(decay_, warm_up_, n_averaged_);
 }
 
 void GroupTail::write(PyObject* group) {

@@ -11,55 +11,20 @@ import numpy as np
 import pytest
 
 from clr_native import CyclicSchedule, RampSchedule, evaluate
+from core_samples import CORE, MODES, WINDOWS, kernel, pieces_of
 from exact import Array
-from ptx import Kernel, Memory, MemoryFaultError, RaceError, launch
+from ptx import Memory, MemoryFaultError, RaceError, launch
 from ptx.floats import fma_32, fma_64
 from ptx.launch import Argument
-from toolkit import SAMPLES, compiled
+from toolkit import compiled
 
-CORE = SAMPLES / "core.cu"
-ASKED = np.dtype(
-    [(name, "f8") for name in ("base_lr", "max_lr", "base_momentum", "max_momentum", "gamma")]
-    + [(name, "u8") for name in ("up", "down", "decay_steps")]
-    + [(name, "i4") for name in ("course", "window", "mode", "decay_base")]
-    + [("lead", "f8", 2), ("length", "f8", 2)]
-)
-ROOM_FOR_A_PIECE = 256  # bytes
-WINDOWS = ["triangular", "welch", "hann"]
-MODES = ["triangular", "triangular2", "exp_range", "exp_cycle", "linear_range", "scale_fn"]
 STEPS = [*range(60), 997, 2**31, 2**32 + 5, 2**53 - 1, 2**53 + 1, 2**62 + 12345, 2**63 - 2]
 
 ENDS = [(1e-5, 0.7), (0.7, 0.003)]
 
 
-def kernel(name: str) -> Kernel:
-    return compiled(CORE).kernels[name]
-
-
 def scale_of(step: int) -> float:
     return 1.7 / (1 + step % 11)
-
-
-def asked(schedule: CyclicSchedule | RampSchedule) -> Array:
-    row = np.zeros(1, ASKED)
-    row["gamma"] = 1.0
-    if isinstance(schedule, RampSchedule):
-        low, high = sorted((schedule.start_lr, schedule.end_lr))
-        exponential = schedule.ramp == "exponential"
-        row["base_lr"], row["max_lr"] = (schedule.start_lr, schedule.end_lr) if exponential else (low, high)
-        row["course"] = 3 if exponential else 1 if schedule.start_lr == low else 2
-        row["base_momentum"] = row["max_momentum"] = math.nan
-        row["length"] = [schedule.num_steps, 0]
-        row["up"] = row["down"] = row["decay_steps"] = 1
-        return row
-    for name in ("base_lr", "max_lr", "base_momentum", "max_momentum", "gamma", "decay_base"):
-        row[name] = getattr(schedule, name)
-    row["up"] = schedule.step_size_up
-    row["down"] = schedule.step_size_down or schedule.step_size_up
-    row["decay_steps"] = schedule.decay_steps or 1
-    row["window"] = WINDOWS.index(schedule.window)
-    row["mode"] = MODES.index("scale_fn" if schedule.scale_fn else schedule.mode)
-    return row
 
 
 def cycles() -> list[CyclicSchedule]:
@@ -84,14 +49,6 @@ def values_on_device(pieces: Array, n_schedules: int) -> tuple[Array, Array]:
     arguments = [*arrays, len(STEPS), memory.add(scales, read_only=True), memory.add(values)]
     launch(kernel("schedule_values"), (1, n_schedules), 96, arguments, memory, seed=1)
     return values[..., 0], values[..., 1]
-
-
-def pieces_of(schedules: list[CyclicSchedule] | list[RampSchedule]) -> Array:
-    memory = Memory()
-    made = np.zeros(ROOM_FOR_A_PIECE * len(schedules), np.uint8)
-    what = np.concatenate([asked(schedule) for schedule in schedules])
-    launch(kernel("make_pieces"), 1, 64, [memory.add(what), len(what), memory.add(made)], memory)
-    return made
 
 
 def same_bits(a: Array, b: Array) -> bool:

@@ -38,9 +38,14 @@ def _ptx(compiler: str, source: Path, target: str) -> str:
         return to.read_text()
 
 
-def compiled(source: Path, target: str = "sm_80") -> Module:
+def ptx_of(source: Path, target: str = "sm_80") -> str:
     """A .cu file as PTX of a virtual architecture, compiled once in a test run."""
-    return _parsed(_ptx(nvcc(), source, target))
+    return _ptx(nvcc(), source, target)
+
+
+def compiled(source: Path, target: str = "sm_80") -> Module:
+    """The same, parsed."""
+    return _parsed(ptx_of(source, target))
 
 
 _parsed = cache(parse)

@@ -1,0 +1,183 @@
+"""The step kernel, as nvcc compiles it, gives the bits of the CPU."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from clr_native import FusedCyclicSGD
+from device_step import CHUNK, STEP, DeviceStep, bits
+from helpers import give, gradient_sets, parameters
+from ptx.errors import PtxError
+
+SIZES: list[int | tuple[int, ...]] = [0, 1, 3, 8, (5, 7), 700, CHUNK + 21]
+CASES: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
+    "float32": (torch.float32, {"weight_decay": 1e-2}),
+    "float32 nesterov": (torch.float32, {"nesterov": True, "weight_decay": 1e-2}),
+    "float32 maximize": (torch.float32, {"maximize": True, "dampening": 0.25}),
+    "float32 ema": (torch.float32, {"ema_decay": 0.75, "ema_warmup": True}),
+    "float32 bfloat16 momentum": (torch.float32, {"momentum_dtype": "bfloat16", "ema_decay": 0.25}),
+    "float64": (torch.float64, {"nesterov": True, "ema_decay": 0.9}),
+    "bfloat16": (torch.bfloat16, {"weight_decay": 1e-2, "ema_decay": 0.5}),
+    "bfloat16 float32 momentum": (torch.bfloat16, {"momentum_dtype": "float32"}),
+    "bfloat16 stochastic": (torch.bfloat16, {"rounding": "stochastic", "seed": 5, "ema_decay": 0.5}),
+    "bfloat16 kahan": (torch.bfloat16, {"kahan": True, "ema_decay": 0.5}),
+    "bfloat16 master": (torch.bfloat16, {"master_weights": True, "ema_decay": 0.5}),
+    "float16": (torch.float16, {"nesterov": True}),
+    "float16 stochastic": (torch.float16, {"rounding": "stochastic", "momentum_dtype": "float32"}),
+    "float16 kahan": (torch.float16, {"kahan": True}),
+    "float16 master": (torch.float16, {"master_weights": True, "momentum_dtype": "float16"}),
+}
+
+
+def made(dtype: torch.dtype, **settings: Any) -> tuple[FusedCyclicSGD, list[Tensor]]:
+    over = parameters(SIZES, dtype)
+    groups: list[dict[str, Any]] = [{"params": over[:4]}, {"params": over[4:], "max_lr": 0.3, "step_size_up": 2}]
+    return FusedCyclicSGD(groups, 0.01, 0.1, step_size_up=3, mode="exp_range", gamma=0.9, **settings), over
+
+
+def assert_same(optimizer: FusedCyclicSGD, over: list[Tensor], device: DeviceStep) -> None:
+    for i, parameter in enumerate(over):
+        held = {"parameter": parameter, **optimizer.state[parameter]}
+        for name, tensor in held.items():
+            on_device = device.bits(i, {"master_weight": "compensation"}.get(name, name))
+            assert np.array_equal(on_device, bits(tensor)), f"{name} of parameter {i}"
+
+
+def assert_same_position(optimizer: FusedCyclicSGD, device: DeviceStep) -> None:
+    for g, group in enumerate(optimizer.param_groups):
+        counts, values = device.counts(g)
+        assert values == (group["lr"], group["momentum"])
+        assert counts["step"] == group["applied_steps"]
+        assert counts["n_averaged"] == group["n_averaged"]
+        assert counts["ticket"] == 0
+
+
+def run(optimizer: FusedCyclicSGD, over: list[Tensor], device: DeviceStep, steps: int, **how: Any) -> None:
+    sets = gradient_sets(over, steps)
+    for gradients in sets:
+        give(over, gradients)
+        optimizer.step()
+        device.step(gradients, **how)
+
+
+@pytest.mark.parametrize("offset", [0, 8])
+@pytest.mark.parametrize(("dtype", "settings"), CASES.values(), ids=CASES)
+def test_training_has_the_bits_of_the_cpu(dtype: torch.dtype, settings: dict[str, Any], offset: int) -> None:
+    optimizer, over = made(dtype, **settings)
+    device = DeviceStep(optimizer, offset)
+    run(optimizer, over, device, 3, grid=3, order=[2, 0, 1])
+    assert_same(optimizer, over, device)
+    assert_same_position(optimizer, device)
+
+
+@pytest.mark.parametrize(("grid", "order", "seed"), [(1, None, 3), (4, [3, 2, 1, 0], None), (7, None, 9)])
+def test_blocks_and_warps_in_any_order(grid: int, order: list[int] | None, seed: int | None) -> None:
+    optimizer, over = made(torch.float32, ema_decay=0.5)
+    device = DeviceStep(optimizer, 4)
+    run(optimizer, over, device, 2, grid=grid, order=order, seed=seed)
+    assert_same(optimizer, over, device)
+    assert_same_position(optimizer, device)
+
+
+@pytest.mark.parametrize("found_inf", [1.0, 2.0, math.nan])
+@pytest.mark.parametrize("advance", [False, True])
+def test_a_skipped_step(found_inf: float, advance: bool) -> None:
+    optimizer, over = made(torch.float32, ema_decay=0.5, advance_on_skip=advance)
+    device = DeviceStep(optimizer)
+    device.set_rules(advance_on_skip=advance)
+    for gradients, found in zip(gradient_sets(over, 3), (found_inf, 0.0, found_inf), strict=True):
+        give(over, gradients)
+        vars(optimizer).update(grad_scale=3.0, found_inf=found)
+        optimizer.step()
+        device.step(gradients, grad_scale=3.0, found_inf=found)
+    assert_same(optimizer, over, device)
+    assert_same_position(optimizer, device)
+    assert (device.counts()[0]["applied"], device.counts()[0]["skipped"]) == (1, 2)
+
+
+@pytest.mark.parametrize("rules", [{"max_grad_norm": 0.5}, {"max_grad_value": 0.25}])
+def test_clipped_gradients(rules: dict[str, float]) -> None:
+    optimizer, over = made(torch.float32, **rules)
+    device = DeviceStep(optimizer)
+    for gradients in gradient_sets(over, 2):
+        give(over, gradients)
+        vars(optimizer).update(grad_scale=3.0, found_inf=0.0)
+        optimizer.step()
+        device.set_rules(optimizer._plan.clip_coefficient, rules.get("max_grad_value", 0.0))
+        device.step(gradients, grad_scale=3.0, found_inf=0.0)
+    assert_same(optimizer, over, device)
+
+
+LANES = STEP.parent / "lanes_cuda.h"
+BOUND = "begin + kDeviceChunk < slot.size ? begin + kDeviceChunk : slot.size"
+STORED = "store(from, words.elements);"
+FAULTS = {
+    "a tail that is too short": (STEP, "if (last + threadIdx.x < end)", "if (last + threadIdx.x + 1 < end)"),
+    "a head that is too short": (STEP, "if (begin + threadIdx.x < first)", "if (begin + threadIdx.x + 1 < first)"),
+    "a pack that goes too far": (STEP, "(end - first) / Block::width * Block::width", "(end - first)"),
+    "a chunk past the end": (STEP, BOUND, "begin + kDeviceChunk"),
+    "a missing barrier": (STEP, "== gridDim.x - 1;\n  __syncthreads();", "== gridDim.x - 1;"),
+    "a ticket that stays": (STEP, "tables.ticket = 0;", ""),
+    "a dropped store": (LANES, f"    {STORED}\n    words.write(to);", f"    {STORED}"),
+    "a step that does not advance": (STEP, "group.step += group.by_hand ? 0 : 1;", ""),
+}
+
+
+def planted(folder: Path, file: Path, right: str, wrong: str) -> Path:
+    """A copy of the kernel with one thing changed in it, or in a header that it includes."""
+    text, copy = file.read_text(), folder / file.name
+    assert text.count(right) == 1
+    copy.write_text(text.replace(right, wrong))
+    if file != STEP:
+        kernel = re.sub(rf'"cuda/{file.name}"', f'"{copy}"', STEP.read_text())
+        (folder / STEP.name).write_text(kernel)
+    return folder / STEP.name
+
+
+@pytest.mark.parametrize(("file", "right", "wrong"), FAULTS.values(), ids=FAULTS)
+def test_a_planted_fault_is_caught(file: Path, right: str, wrong: str, tmp_path: Path) -> None:
+    optimizer, over = made(torch.float32)
+    device = DeviceStep(optimizer, 4, planted(tmp_path, file, right, wrong))
+
+    def train() -> None:
+        for seed in range(2):
+            run(optimizer, over, device, 1, seed=seed)
+            assert_same(optimizer, over, device)
+            assert_same_position(optimizer, device)
+
+    with pytest.raises((AssertionError, PtxError)):
+        train()
+
+
+def huge(source: Path) -> tuple[float, float]:
+    """The first and the last weight of a tensor of 2**31 + 5 elements, after a step over its first and last chunk."""
+    optimizer = FusedCyclicSGD([torch.zeros(1, requires_grad=True)], 0.5, 0.5, cycle_momentum=False, momentum=0.0)
+    size = 2**31 + 5
+    device = DeviceStep(optimizer, source=source)
+    arrays = [device.memory.allocate_sparse(4 * size) for _ in range(2)]
+    for address, value in zip(arrays, (3.0, 1.0), strict=True):
+        for element in (0, size - 1):
+            device.memory.write(address + 4 * element, np.array([value], np.float32))
+    device.make_huge(arrays[0], arrays[1], size, [0, size // CHUNK])
+    device.step([torch.zeros(1)], grid=2)
+    first, last = (device.memory.read(arrays[0] + 4 * i, np.float32, 1)[0] for i in (0, size - 1))
+    return float(first), float(last)
+
+
+def test_past_two_to_the_31_elements() -> None:
+    assert huge(STEP) == (2.5, 2.5)
+
+
+def test_an_index_of_32_bits_is_caught(tmp_path: Path) -> None:
+    wrong = "const int64_t begin = static_cast<int32_t>(chunk.part * static_cast<uint32_t>(kDeviceChunk));"
+    source = planted(tmp_path, STEP, "const int64_t begin = chunk.part * kDeviceChunk;", wrong)
+    with pytest.raises(PtxError):
+        huge(source)
