@@ -31,6 +31,7 @@ NOT_RUN = {
     "python -m bench.snapshot_ensemble": "takes minutes; docs/training_step.md has what it printed",
     "python -m bench.paired": "takes minutes; bench/results has what it printed",
     "python -m bench.paired --workload scheduler": "takes a minute; bench/results has what it printed",
+    "python -m bench.paired --workload tail lars bfloat16-momentum": "takes minutes; bench/results has what it printed",
     "pytest bench --benchmark-only": "takes minutes",
     "nox -s neon": "needs a cross compiler and qemu; a job of the workflow runs it",
     "python docs/figures.py": "writes into the checkout; test_figures does what it does, elsewhere",
