@@ -67,9 +67,12 @@ def _check_limit(name: str, value: object) -> None:
         raise ValueError(f"{name}={value!r} must be above 0, or None for no clipping")
 
 
-class Rule:
-    """A field of an optimizer's rules as an attribute that can be set between steps."""
+def rule(doc: str) -> Any:
+    """A field of an optimizer's rules as an attribute, to be set between steps; of the type that it is said to have."""
+    return _Rule(doc)
 
+
+class _Rule:
     def __init__(self, doc: str) -> None:
         self.__doc__ = doc
 

@@ -18,7 +18,7 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from clr_native._averages import AveragedWeights
-from clr_native._gradient_rules import GradientRules, Rule, inverse_scale, is_found
+from clr_native._gradient_rules import GradientRules, inverse_scale, is_found, rule
 from clr_native._groups import SCHEDULE_FIELDS, SETTINGS, ScheduleArguments
 from clr_native._interchange import groups_of, pair_of
 from clr_native._release import ReleaseHandle, release
@@ -253,12 +253,12 @@ class FusedCyclicSGD(AveragedWeights):
 
     # --- gradients ------------------------------------------------------------------------------------------------
 
-    max_grad_norm: float | None = Rule("Clip all gradients to this 2-norm; None for no clipping.")  # type: ignore[assignment]
-    max_grad_value: float | None = Rule("Clip every element to plus and minus this.")  # type: ignore[assignment]
-    error_if_nonfinite: bool = Rule("Is a norm that is infinite or NaN an error?")  # type: ignore[assignment]
-    skip_nonfinite: bool = Rule("Is a step with an infinity or a NaN among its gradients skipped?")  # type: ignore[assignment]
-    advance_on_skip: bool = Rule("Does the schedule go on in a skipped step?")  # type: ignore[assignment]
-    write_unscaled_grad: bool = Rule("Does a step leave the unscaled gradient in p.grad?")  # type: ignore[assignment]
+    max_grad_norm: float | None = rule("Clip all gradients to this 2-norm; None for no clipping.")
+    max_grad_value: float | None = rule("Clip every element to plus and minus this.")
+    error_if_nonfinite: bool = rule("Is a norm that is infinite or NaN an error?")
+    skip_nonfinite: bool = rule("Is a step with an infinity or a NaN among its gradients skipped?")
+    advance_on_skip: bool = rule("Does the schedule go on in a skipped step?")
+    write_unscaled_grad: bool = rule("Does a step leave the unscaled gradient in p.grad?")
 
     @property
     def last_grad_norm(self) -> float | None:
