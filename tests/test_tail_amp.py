@@ -338,15 +338,3 @@ def test_a_checkpoint_loaded_between_steps_goes_on_as_if_never_saved(kind: type[
         assert bits(p) == bits(q)
         for name in ("momentum_buffer", "average"):
             assert bits(resumed.state[p][name]) == bits(whole.state[q][name])
-
-
-def test_a_skipped_step_ends_no_cycle() -> None:
-    over = parameters([3])
-    optimizer = FusedCyclicSGD(over, 0.1, 0.5, step_size_up=1, advance_on_skip=True, average="swa")
-    ends: list[int] = []
-    optimizer.register_cycle_end_hook(lambda opt: ends.append(opt.applied_steps))
-    for found_inf in (0.0, 1.0, 0.0, 0.0):
-        give(over, [torch.ones(3)])
-        step_told(optimizer, found_inf=found_inf)
-    assert ends == [4]
-    assert optimizer.param_groups[0]["n_averaged"] == 1

@@ -121,13 +121,15 @@ def test_the_gradient_of_a_closure_makes_the_last_update() -> None:
 
 @pytest.mark.parametrize("advance_on_skip", [False, True])
 def test_a_skipped_step_ends_no_cycle(advance_on_skip: bool) -> None:
-    optimizer, ends = made(skip_nonfinite=True, advance_on_skip=advance_on_skip), Ends()
+    optimizer = made(skip_nonfinite=True, advance_on_skip=advance_on_skip, average="swa")
+    ends = Ends()
     optimizer.register_cycle_end_hook(ends)
     for step in range(2 * CYCLE + 1):
         first_gradient(optimizer)[0] = float("nan") if step == CYCLE - 1 else 0.5
         optimizer.step()
         assert optimizer.last_step_skipped is (step == CYCLE - 1)
     assert ends == ([6] if advance_on_skip else [3, 6])
+    assert optimizer.param_groups[0]["n_averaged"] == len(ends)
 
 
 def test_an_update_by_hand_ends_no_cycle() -> None:
