@@ -2,12 +2,11 @@
 #include "core/average.h"
 #include "core/random.h"
 #include "cuda/lanes_cuda.h"
+#include "cuda/last_block.h"
 #include "cuda/tables.h"
 
 namespace clr {
 namespace {
-
-constexpr int kThreads = 512;
 
 // Memory is wide here and threads are many: nothing is asked for ahead.
 template <class Element>
@@ -34,85 +33,130 @@ CLR_INLINE void for_lanes(const Work& work, int64_t begin, int64_t end) {
   const int64_t first = before < end - begin ? begin + before : end;
   const int64_t last = first + (end - first) / Block::width * Block::width;
   if (begin + threadIdx.x < first) work.template at<Lane>(begin + threadIdx.x, WholeLanes{});
-  for (int64_t i = first + static_cast<int64_t>(threadIdx.x) * Block::width; i < last; i += kThreads * Block::width) {
+  for (int64_t i = first + static_cast<int64_t>(threadIdx.x) * Block::width; i < last;
+       i += kDeviceThreads * Block::width) {
     work.template at<Block>(i, Vector{});
   }
   if (last + threadIdx.x < end) work.template at<Lane>(last + threadIdx.x, WholeLanes{});
 #endif
 }
 
-__device__ void update_chunk(const DeviceTables& tables, const GradientValues& gradients, DeviceChunk chunk) {
-  Slot slot = tables.slots[chunk.slot];
-  const DeviceGroup& group = tables.groups[slot.group];
-  slot.random_key = random_key(group.seed, group.n_updates, slot.random_key);
-  const int64_t begin = chunk.part * kDeviceChunk;
-  const int64_t end = begin + kDeviceChunk < slot.size ? begin + kDeviceChunk : slot.size;
-  update_slot(gradients, group.values, slot, begin, end);
+// The scale of this step's gradients.
+__device__ double scale_of(const DeviceStep& step) {
+  return step.grad_scale != nullptr ? static_cast<float>(1.0 / static_cast<double>(*step.grad_scale))
+                                    : step.gradients.scale;
 }
 
-// Is this the last block of the launch to get here? What the others have written is visible to it then.
-__device__ bool is_last_block(uint32_t* ticket) {
-  __shared__ bool last;
-  __threadfence();
-  __syncthreads();
-  if (threadIdx.x == 0) last = atomicAdd(ticket, 1u) == gridDim.x - 1;
-  __syncthreads();
-  __threadfence();
-  return last;
+__device__ bool is_by_hand(const GroupSettings& settings, const GroupProgress& progress) {
+  return settings.order != progress.last_order;
+}
+
+// Is this how torch.distributed asks for state to be made, with a learning rate of zero set by hand?
+__device__ bool is_probe(const GroupSettings& settings, const GroupProgress& progress) {
+  return is_by_hand(settings, progress) && settings.lr_by_hand == 0.0;
 }
 
 // The numbers of the update that the group stands before.
-__device__ void prepare(DeviceGroup& group) {
-  const Piece& piece = piece_at(group.pieces, group.piece_count, group.step);
-  const double scale = group.scales != nullptr ? group.scales[group.step] : 1.0;
-  const Value value = evaluate(piece.policy, step_in(piece, group.step), scale);
-  group.values.lr = value.lr;
-  group.values.momentum = value.momentum == value.momentum ? value.momentum : group.momentum;
-  if (group.values.averages) {
-    group.values.average_weight = ema_weight(group.ema_decay, group.ema_warmup, group.n_averaged);
+__device__ GroupValues values_of(const GroupSettings& settings, const GroupProgress& progress) {
+  const bool by_hand = is_by_hand(settings, progress);
+  GroupValues values{};
+  values.lr = by_hand ? settings.lr_by_hand : progress.lr;
+  values.momentum = by_hand ? settings.momentum_by_hand : progress.momentum;
+  if (values.momentum != values.momentum) values.momentum = settings.momentum;
+  values.dampening = settings.dampening;
+  values.weight_decay = settings.weight_decay;
+  values.nesterov = settings.nesterov;
+  values.maximize = settings.maximize;
+  values.averages = settings.averages;
+  values.average_weight = progress.average_weight;
+  return values;
+}
+
+__device__ void update_chunk(const DeviceState& state, const DeviceWork& work, const GradientValues& gradients,
+                             DeviceChunk chunk) {
+  Slot slot = work.slots[chunk.slot];
+  const GroupSettings& settings = state.settings[slot.group];
+  const GroupProgress& progress = state.progress[slot.group];
+  const uint8_t holds = state.holds[slot.random_key];
+  slot.first = (holds & kHoldsBuffer) == 0;
+  slot.first_average = (holds & kHoldsAverage) == 0 || progress.n_averaged == 0;
+  slot.random_key = random_key(settings.seed, progress.n_updates, slot.random_key);
+  const int64_t begin = chunk.part * kDeviceChunk;
+  const int64_t end = begin + kDeviceChunk < slot.size ? begin + kDeviceChunk : slot.size;
+  update_slot(gradients, values_of(settings, progress), slot, begin, end);
+}
+
+// Counts an update that was applied. What is set by hand is used up.
+__device__ void count(const GroupSettings& settings, GroupProgress& progress) {
+  const bool makes_state = is_probe(settings, progress) && progress.n_averaged == 0;
+  progress.n_updates += settings.counts_updates && !is_probe(settings, progress) ? 1 : 0;
+  progress.n_averaged += settings.averages && !makes_state ? 1 : 0;
+  progress.step += is_by_hand(settings, progress) ? 0 : 1;
+  progress.last_order = settings.order;
+}
+
+// Counts an update that was skipped. What is set by hand waits for the update that it was set for.
+__device__ void count_skipped(const GroupSettings& settings, GroupProgress& progress, bool advances) {
+  progress.skipped += 1;
+  progress.step += advances && !is_by_hand(settings, progress) ? 1 : 0;
+}
+
+// Forms the numbers of the next update.
+__device__ void prepare(const GroupSettings& settings, GroupProgress& progress) {
+  const Piece& piece = piece_at(settings.pieces, settings.piece_count, progress.step);
+  const Value value = evaluate(piece.policy, step_in(piece, progress.step), 1.0);
+  progress.lr = value.lr;
+  progress.momentum = value.momentum;
+  if (settings.averages) {
+    progress.average_weight = ema_weight(settings.ema_decay, settings.ema_warmup, progress.n_averaged);
   }
 }
 
-// What is set by hand waits for the update that it was set for.
-__device__ void advance(DeviceGroup& group, bool skipped, bool advance_on_skip) {
-  if (skipped && (!advance_on_skip || group.by_hand)) return;
-  if (!skipped) {
-    group.n_updates += 1;
-    group.n_averaged += group.values.averages ? 1 : 0;
+__device__ void advance(const DeviceState& state, const DeviceStep& step, bool skipped) {
+  for (uint64_t i = threadIdx.x; i < state.group_count; i += kDeviceThreads) {
+    GroupProgress& progress = state.progress[i];
+    skipped ? count_skipped(state.settings[i], progress, step.advances_on_skip) : count(state.settings[i], progress);
+    prepare(state.settings[i], progress);
   }
-  group.step += group.by_hand ? 0 : 1;
-  group.by_hand = false;
-  prepare(group);
 }
 
-__device__ void finish(DeviceTables& tables, bool skipped) {
-  for (uint64_t i = threadIdx.x; i < tables.group_count; i += kThreads) {
-    advance(tables.groups[i], skipped, tables.advance_on_skip);
+// Each position stands in one slot at most.
+__device__ void mark_state(const DeviceState& state, const DeviceWork& work) {
+  for (uint64_t i = threadIdx.x; i < work.slot_count; i += kDeviceThreads) {
+    const Slot& slot = work.slots[i];
+    uint8_t& holds = state.holds[slot.random_key];
+    if (slot.gradient != nullptr && slot.buffer != nullptr) holds |= kHoldsBuffer;
+    if (slot.average != nullptr) holds |= kHoldsAverage;
   }
-  for (uint64_t i = threadIdx.x; !skipped && i < tables.slot_count; i += kThreads) {
-    Slot& slot = tables.slots[i];
-    slot.first = slot.first && slot.gradient == nullptr;
-    slot.first_average = false;
-  }
+}
+
+// What all blocks have left to the last.
+__device__ void finish(DeviceState& state, const DeviceWork& work, const DeviceStep& step, bool skipped) {
+  advance(state, step, skipped);
+  if (!skipped) mark_state(state, work);
   if (threadIdx.x != 0) return;
-  ++(skipped ? tables.skipped : tables.applied);
-  tables.ticket = 0;
+  ++(skipped ? state.counts.skipped : state.counts.applied);
+  *state.report = state.counts;
+  if (step.report_inf != nullptr) *step.report_inf = skipped ? 1.0f : 0.0f;
+  state.ticket = 0;
 }
 
 }  // namespace
 
-// `grad_scale`, `found_inf`: one number each, as a GradScaler has them; or null.
-extern "C" __global__ __launch_bounds__(kThreads) void clr_step(DeviceTables* tables, const float* grad_scale,
-                                                                const float* found_inf) {
-  const bool skipped = found_inf != nullptr && *found_inf != 0.0f;  // NaN too
+// The update of everything in `work`, or nothing of it.
+extern "C" __global__ __launch_bounds__(kDeviceThreads) void clr_step(DeviceState* state, DeviceWork work,
+                                                                      DeviceStep step) {
+  const bool skipped = step.skipped || (step.found_inf != nullptr && *step.found_inf != 0.0f)  // NaN too
+                       || (step.skips_nonfinite && !state->finite);
   if (!skipped) {
-    GradientValues gradients = tables->gradients;
-    if (grad_scale != nullptr) gradients.scale = static_cast<float>(1.0 / static_cast<double>(*grad_scale));
-    for (uint64_t i = blockIdx.x; i < tables->chunk_count; i += gridDim.x) {
-      update_chunk(*tables, gradients, tables->chunks[i]);
+    GradientValues gradients = step.gradients;
+    gradients.scale = scale_of(step);
+    if (step.measured) gradients.clip_coefficient = state->clip_coefficient;
+    for (uint64_t i = blockIdx.x; i < work.chunk_count; i += gridDim.x) {
+      update_chunk(*state, work, gradients, work.chunks[i]);
     }
   }
-  if (is_last_block(&tables->ticket)) finish(*tables, skipped);
+  if (is_last_block(&state->ticket)) finish(*state, work, step, skipped);
 }
 
 }  // namespace clr

@@ -1,41 +1,88 @@
-// What a device knows of an optimizer: tables in its memory, filled by the host, advanced by the kernels.
+// What a device knows of an optimizer: tables in its memory, and what each launch is told.
 #pragma once
 
+#include "core/norm.h"
 #include "core/piece.h"
 #include "core/slot.h"
 
 namespace clr {
 
-// A parameter group: where it stands in its schedule, and the numbers of its next update.
-struct DeviceGroup {
-  GroupValues values;   // of the next update
+// A parameter group as the host says it is. The device only reads it.
+struct GroupSettings {
   const Piece* pieces;  // its schedule
   uint64_t piece_count;
-  const double* scales;  // Mode::custom: the scales by step; else null
-  uint64_t step;         // number of the next update along the schedule
-  double momentum;       // where the schedule has none
-  double ema_decay;      // if values.averages
-  bool ema_warmup;
-  bool by_hand;  // lr or momentum of the next update are set by hand: it does not follow the schedule
-  uint64_t n_averaged, n_updates;
+  double momentum;  // where the schedule has none
+  double dampening, weight_decay;
+  double ema_decay;  // if it averages
+  double trust_coefficient, trust_eps;
+  double lr_by_hand, momentum_by_hand;  // of order number `order`
+  uint64_t order;  // to use what is set by hand in one update, which does not follow the schedule; 0 for none
   uint64_t seed;
+  bool nesterov, maximize;
+  bool averages, ema_warmup;
+  bool counts_updates;  // random numbers depend on how many there were
 };
 
-// Part of a tensor: elements from `part` * kDeviceChunk on.
+// Where a parameter group stands. The device writes it after each update; the host begins it, or moves it.
+struct GroupProgress {
+  double lr, momentum;    // of the next update, if it follows the schedule
+  double average_weight;  // of the next update
+  uint64_t step;          // its number along the schedule
+  uint64_t n_averaged, n_updates, skipped;
+  uint64_t last_order;  // the order that was carried out last
+};
+
+// What the state of a parameter holds, a bit each.
+constexpr uint8_t kHoldsBuffer = 1, kHoldsAverage = 2;
+
+// What the host may read at any time without waiting for the device: how far it has come.
+struct DeviceReport {
+  uint64_t applied, skipped;  // updates of this optimizer on this device
+};
+
+// What stays on the device from step to step.
+struct DeviceState {
+  const GroupSettings* settings;
+  GroupProgress* progress;
+  uint64_t group_count;
+  uint8_t* holds;        // of the parameter at each position among all
+  DeviceReport counts;   // kept here,
+  DeviceReport* report;  // and written to there
+  // What clr_norm found out about the gradients, for clr_step.
+  double norm, clip_coefficient;
+  bool finite;
+  uint32_t ticket;  // blocks of the running launch that are done
+};
+
+// Part of a tensor: elements from `part` * kDeviceChunk on. As large as the chunks in which squares are summed.
 struct DeviceChunk {
   uint32_t slot, part;
 };
-constexpr int64_t kDeviceChunk = 16384;
+constexpr int64_t kDeviceChunk = kNormChunk;
 
-struct DeviceTables {
-  Slot* slots;  // random_key: the position of the parameter among all
-  DeviceGroup* groups;
+constexpr int kDeviceThreads = 512;  // of a block, in every launch
+
+// What a launch works on. The chunks of a slot follow each other, in the order of slots.
+struct DeviceWork {
+  Slot* slots;  // random_key: the position of the parameter among all; trust_ratio: written by clr_norm
   const DeviceChunk* chunks;
-  uint64_t slot_count, group_count, chunk_count;
-  GradientValues gradients;
-  bool advance_on_skip;
-  uint64_t applied, skipped;  // updates since the tables were filled
-  uint32_t ticket;            // blocks of the running launch that are done
+  uint64_t slot_count, chunk_count;
+  NormPart* parts;  // scratch of clr_norm: a part of each chunk's gradient, then one of each chunk's parameter
+};
+
+// How this step treats gradients. Frozen where a launch is captured in a graph, what it points to is not.
+struct DeviceStep {
+  GradientValues gradients;  // scale: unless grad_scale says it
+  // One number each, as a GradScaler has them, or null. `found_inf` is read, `report_inf` is written: 1 or 0.
+  const float* grad_scale;
+  const float* found_inf;
+  float* report_inf;
+  double max_norm;       // clip_coefficient is to be found out where it is not 0
+  bool trusts;           // so are the trust ratios of slots
+  bool measured;         // clr_norm ran before
+  bool skips_nonfinite;  // an infinity or a NaN that it saw skips the update
+  bool skipped;          // the host knows that the update is to be skipped
+  bool advances_on_skip;
 };
 
 }  // namespace clr

@@ -29,7 +29,14 @@ ASKED_GROUP = np.dtype(
     [("pieces", "u8")]
     + [(name, "f8") for name in ("lr", "momentum", "dampening", "weight_decay", "ema_decay")]
     + [("seed", "u8")]
-    + [(name, "i4") for name in ("nesterov", "maximize", "averages", "ema_warmup")],
+    + [(name, "i4") for name in ("nesterov", "maximize", "averages", "ema_warmup", "counts_updates")]
+    + [("", "V4")],
+)
+ASKED_STEP = np.dtype(
+    [(name, "f8") for name in ("scale", "limit", "max_norm")]
+    + [(name, "u8") for name in ("grad_scale", "found_inf", "report_inf")]
+    + [(name, "i4") for name in ("trusts", "measured", "skips_nonfinite", "skipped", "advances_on_skip")]
+    + [("", "V4")],
 )
 
 
@@ -57,18 +64,38 @@ class DeviceStep:
         self.setup: Module = compiled(SAMPLES / "step_tables.cu")
         self.places: list[dict[str, Place]] = []
         groups, slots, chunks = self._asked(optimizer, offset)
-        sizes = np.zeros(3, np.uint64)
+        sizes = np.zeros(6, np.uint64)
         self._run("sizes", self.memory.add(sizes))
-        slot_size, group_size, table_size = (int(size) for size in sizes)
-        self.at_slots = self.memory.allocate(slot_size * len(slots), name="slots")
-        self.at_groups = self.memory.allocate(group_size * len(groups), name="groups")
-        self.tables = self.memory.allocate(table_size, name="tables")
+        self.sizes = dict(zip(("slot", "settings", "progress", "state", "work", "step"), map(int, sizes), strict=True))
+        self.at_slots = self.memory.allocate(self.sizes["slot"] * len(slots), name="slots")
+        self.settings = self.memory.allocate(self.sizes["settings"] * len(groups), name="settings")
+        self.progress = self.memory.allocate(self.sizes["progress"] * len(groups), name="progress")
+        self.state = self.memory.allocate(self.sizes["state"], name="state")
+        self.holds = self.memory.allocate(len(slots), name="holds")
         self._run("fill_slots", self.memory.add(slots), len(slots), self.at_slots, threads=len(slots))
-        self._run("fill_groups", self.memory.add(groups), len(groups), self.at_groups, threads=len(groups))
+        asked = (self.memory.add(groups), len(groups), self.settings, self.progress)
+        self._run("fill_groups", *asked, threads=len(groups))
+        report = self.memory.allocate(16, name="report")
+        self._run("fill_state", self.state, self.settings, self.progress, len(groups), self.holds, report)
+        self._set_work(len(slots), chunks)
+        self.rules: dict[str, Any] = {}
+
+    def _set_work(self, slots: int, chunks: Array) -> None:
+        at = self.memory.allocate(self.sizes["work"])
         at_chunks = self.memory.add(chunks, read_only=True, name="chunks")
-        filled = (self.at_slots, len(slots), self.at_groups, len(groups), at_chunks, len(chunks))
-        self._run("fill_tables", self.tables, *filled)
-        self.set_rules()
+        self._run("fill_work", at, self.at_slots, slots, at_chunks, len(chunks), 0)
+        self.work = self.memory.read(at, np.uint8, self.sizes["work"]).tobytes()
+
+    def _step(self, asked: dict[str, Any]) -> bytes:
+        row = np.zeros(1, ASKED_STEP)
+        for name, value in {"scale": 1.0, **asked}.items():
+            row[name] = value
+        at = [self.memory.add(row), self.memory.allocate(self.sizes["step"])]
+        self._run("fill_step", at[1], at[0])
+        made = self.memory.read(at[1], np.uint8, self.sizes["step"]).tobytes()
+        for address in at:
+            self.memory.release(address)
+        return made
 
     def _run(self, name: str, *arguments: Any, threads: int = 1) -> None:
         launch(self.setup.kernels[name], 1, threads, list(arguments), self.memory)
@@ -93,6 +120,7 @@ class DeviceStep:
                 row[name] = group[name]
             row["averages"] = group["ema_decay"] is not None
             row["ema_decay"] = group["ema_decay"] or 0.0
+            row["counts_updates"] = group["rounding"] == "stochastic"
             for parameter in group["params"]:
                 chunks += [(len(slots), part) for part in range(-(-parameter.numel() // CHUNK))]
                 slots.append(self._slot(parameter, group, g, len(slots), offset))
@@ -124,12 +152,17 @@ class DeviceStep:
         slots["parameter"], slots["gradient"], slots["size"], slots["trust_ratio"] = parameter, gradient, size, 1.0
         chunks = np.array([(0, part) for part in parts], np.dtype([("slot", "u4"), ("part", "u4")]))
         self._run("fill_slots", self.memory.add(slots), 1, self.at_slots)
-        at_chunks = self.memory.add(chunks, read_only=True, name="chunks")
-        self._run("fill_tables", self.tables, self.at_slots, 1, self.at_groups, 1, at_chunks, len(parts))
-        self.set_rules()
+        self._set_work(1, chunks)
 
-    def set_rules(self, clip_coefficient: float = 1.0, limit: float = 0.0, advance_on_skip: bool = False) -> None:
-        self._run("set_rules", self.tables, clip_coefficient, limit, int(advance_on_skip))
+    def set_rules(self, *, clip_coefficient: float | None = None, finite: bool = True, **rules: Any) -> None:
+        """What every step is told from now on; `clip_coefficient` and `finite` as if clr_norm had found them."""
+        self.rules = rules
+        if clip_coefficient is not None:
+            self.rules["measured"] = True
+            self._run("set_measured", self.state, clip_coefficient, int(finite))
+
+    def set_by_hand(self, lr: float, momentum: float, group: int = 0) -> None:
+        self._run("set_by_hand", self.settings, group, lr, momentum)
 
     def step(
         self,
@@ -144,9 +177,11 @@ class DeviceStep:
         for places, gradient in zip(self.places, gradients, strict=True):
             if gradient.numel():
                 self.memory.write(places["gradient"].address, bits(gradient))
-        told = [0 if x is None else self.memory.add(np.array([x], np.float32)) for x in (grad_scale, found_inf)]
-        statistics = launch(self.kernel, grid, 512, [self.tables, *told], self.memory, blocks=order, seed=seed)
-        for address in filter(None, told):
+        given = {"grad_scale": grad_scale, "found_inf": found_inf}
+        told = {name: self.memory.add(np.array([x], np.float32)) for name, x in given.items() if x is not None}
+        arguments: list[int | bytes] = [self.state, self.work, self._step({**self.rules, **told})]
+        statistics = launch(self.kernel, grid, 512, arguments, self.memory, blocks=order, seed=seed)
+        for address in told.values():
             self.memory.release(address)
         return statistics
 
@@ -156,10 +191,10 @@ class DeviceStep:
 
     def counts(self, group: int = 0) -> tuple[dict[str, int], tuple[float, float]]:
         """The device's counters, and lr and momentum of the group's next update."""
-        numbers, values = np.zeros(6, np.uint64), np.zeros(2)
+        numbers, values = np.zeros(7, np.uint64), np.zeros(2)
         at = [self.memory.add(array) for array in (numbers, values)]
-        self._run("counts", self.tables, group, *at)
+        self._run("counts", self.state, group, *at)
         for address in at:
             self.memory.release(address)
-        names = ("applied", "skipped", "ticket", "step", "n_averaged", "n_updates")
+        names = ("applied", "skipped", "ticket", "step", "n_averaged", "n_updates", "skipped_steps")
         return {name: int(n) for name, n in zip(names, numbers, strict=True)}, (float(values[0]), float(values[1]))

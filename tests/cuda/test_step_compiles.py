@@ -11,7 +11,7 @@ from device_step import STEP
 from toolkit import SOURCES, nvcc, ptx_of
 
 ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
-THREADS = 512  # of a block: kThreads of step.cu
+THREADS = 512  # of a block: kDeviceThreads of tables.h
 REGISTERS = 65536  # of a multiprocessor, on all of these
 
 

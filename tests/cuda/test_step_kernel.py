@@ -92,7 +92,7 @@ def test_blocks_and_warps_in_any_order(grid: int, order: list[int] | None, seed:
 def test_a_skipped_step(found_inf: float, advance: bool) -> None:
     optimizer, over = made(torch.float32, ema_decay=0.5, advance_on_skip=advance)
     device = DeviceStep(optimizer)
-    device.set_rules(advance_on_skip=advance)
+    device.set_rules(advances_on_skip=advance)
     for gradients, found in zip(gradient_sets(over, 3), (found_inf, 0.0, found_inf), strict=True):
         give(over, gradients)
         vars(optimizer).update(grad_scale=3.0, found_inf=found)
@@ -101,6 +101,24 @@ def test_a_skipped_step(found_inf: float, advance: bool) -> None:
     assert_same(optimizer, over, device)
     assert_same_position(optimizer, device)
     assert (device.counts()[0]["applied"], device.counts()[0]["skipped"]) == (1, 2)
+    assert device.counts()[0]["skipped_steps"] == optimizer.skipped_steps == 2
+
+
+@pytest.mark.parametrize("lr", [0.25, 0.0])
+def test_by_hand_waits_for_the_update_that_it_was_set_for(lr: float) -> None:
+    optimizer, over = made(torch.bfloat16, rounding="stochastic", ema_decay=0.5)
+    device = DeviceStep(optimizer)
+    for step, gradients in enumerate(gradient_sets(over, 4)):
+        if step in (0, 1):
+            optimizer.param_groups[0].update(lr=lr, momentum=0.25)
+            device.set_by_hand(lr, 0.25)
+        found = float(step == 1)
+        give(over, gradients)
+        vars(optimizer).update(grad_scale=2.0, found_inf=found)
+        optimizer.step()
+        device.step(gradients, grad_scale=2.0, found_inf=found)
+    assert_same(optimizer, over, device)
+    assert_same_position(optimizer, device)
 
 
 @pytest.mark.parametrize("rules", [{"max_grad_norm": 0.5}, {"max_grad_value": 0.25}])
@@ -111,12 +129,14 @@ def test_clipped_gradients(rules: dict[str, float]) -> None:
         give(over, gradients)
         vars(optimizer).update(grad_scale=3.0, found_inf=0.0)
         optimizer.step()
-        device.set_rules(optimizer._plan.clip_coefficient, rules.get("max_grad_value", 0.0))
+        limit = rules.get("max_grad_value", 0.0)
+        device.set_rules(clip_coefficient=optimizer._plan.clip_coefficient, limit=limit)
         device.step(gradients, grad_scale=3.0, found_inf=0.0)
     assert_same(optimizer, over, device)
 
 
 LANES = STEP.parent / "lanes_cuda.h"
+LAST = STEP.parent / "last_block.h"
 BOUND = "begin + kDeviceChunk < slot.size ? begin + kDeviceChunk : slot.size"
 STORED = "store(from, words.elements);"
 FAULTS = {
@@ -124,10 +144,11 @@ FAULTS = {
     "a head that is too short": (STEP, "if (begin + threadIdx.x < first)", "if (begin + threadIdx.x + 1 < first)"),
     "a pack that goes too far": (STEP, "(end - first) / Block::width * Block::width", "(end - first)"),
     "a chunk past the end": (STEP, BOUND, "begin + kDeviceChunk"),
-    "a missing barrier": (STEP, "== gridDim.x - 1;\n  __syncthreads();", "== gridDim.x - 1;"),
-    "a ticket that stays": (STEP, "tables.ticket = 0;", ""),
+    "a missing barrier": (LAST, "== gridDim.x - 1;\n  __syncthreads();", "== gridDim.x - 1;"),
+    "a ticket that stays": (STEP, "state.ticket = 0;", ""),
     "a dropped store": (LANES, f"    {STORED}\n    words.write(to);", f"    {STORED}"),
-    "a step that does not advance": (STEP, "group.step += group.by_hand ? 0 : 1;", ""),
+    "a step that does not advance": (STEP, "progress.step += is_by_hand(settings, progress) ? 0 : 1;", ""),
+    "a buffer that stays empty": (STEP, "holds |= kHoldsBuffer;", ""),
 }
 
 

@@ -17,13 +17,16 @@ struct AskedGroup {
   uint64_t pieces;
   double lr, momentum, dampening, weight_decay, ema_decay;
   uint64_t seed;
-  int32_t nesterov, maximize, averages, ema_warmup;
+  int32_t nesterov, maximize, averages, ema_warmup, counts_updates;
 };
 
 extern "C" __global__ void sizes(uint64_t* to) {
   to[0] = sizeof(Slot);
-  to[1] = sizeof(DeviceGroup);
-  to[2] = sizeof(DeviceTables);
+  to[1] = sizeof(GroupSettings);
+  to[2] = sizeof(GroupProgress);
+  to[3] = sizeof(DeviceState);
+  to[4] = sizeof(DeviceWork);
+  to[5] = sizeof(DeviceStep);
 }
 
 extern "C" __global__ void fill_slots(const AskedSlot* asked, uint64_t count, Slot* slots) {
@@ -40,59 +43,96 @@ extern "C" __global__ void fill_slots(const AskedSlot* asked, uint64_t count, Sl
   slot.dtype = static_cast<DType>(a.dtype);
   slot.buffer_dtype = static_cast<DType>(a.buffer_dtype);
   slot.storage = static_cast<Storage>(a.storage);
-  slot.first = slot.first_average = true;
   slot.trust_ratio = a.trust_ratio;
   slot.random_key = a.position;
   slots[threadIdx.x] = slot;
 }
 
-extern "C" __global__ void fill_groups(const AskedGroup* asked, uint64_t count, DeviceGroup* groups) {
+extern "C" __global__ void fill_groups(const AskedGroup* asked, uint64_t count, GroupSettings* settings,
+                                       GroupProgress* progress) {
   if (threadIdx.x >= count) return;
   const AskedGroup& a = asked[threadIdx.x];
-  DeviceGroup group{};
-  group.values.lr = a.lr;
-  group.values.momentum = a.momentum;
-  group.values.dampening = a.dampening;
-  group.values.weight_decay = a.weight_decay;
-  group.values.nesterov = a.nesterov;
-  group.values.maximize = a.maximize;
-  group.values.averages = a.averages;
-  group.values.average_weight = ema_weight(a.ema_decay, a.ema_warmup, 0);
-  group.pieces = reinterpret_cast<const Piece*>(a.pieces);
-  group.piece_count = 1;
-  group.ema_decay = a.ema_decay;
-  group.ema_warmup = a.ema_warmup;
-  group.seed = a.seed;
-  groups[threadIdx.x] = group;
+  GroupSettings said{};
+  said.pieces = reinterpret_cast<const Piece*>(a.pieces);
+  said.piece_count = 1;
+  said.momentum = a.momentum;
+  said.dampening = a.dampening;
+  said.weight_decay = a.weight_decay;
+  said.ema_decay = a.ema_decay;
+  said.seed = a.seed;
+  said.nesterov = a.nesterov;
+  said.maximize = a.maximize;
+  said.averages = a.averages;
+  said.ema_warmup = a.ema_warmup;
+  said.counts_updates = a.counts_updates;
+  settings[threadIdx.x] = said;
+  GroupProgress begun{};
+  begun.lr = a.lr;
+  begun.momentum = a.momentum;
+  begun.average_weight = ema_weight(a.ema_decay, a.ema_warmup, 0);
+  progress[threadIdx.x] = begun;
 }
 
-extern "C" __global__ void fill_tables(DeviceTables* to, Slot* slots, uint64_t slot_count, DeviceGroup* groups,
-                                       uint64_t group_count, const DeviceChunk* chunks, uint64_t chunk_count) {
-  DeviceTables tables{};
-  tables.slots = slots;
-  tables.groups = groups;
-  tables.chunks = chunks;
-  tables.slot_count = slot_count;
-  tables.group_count = group_count;
-  tables.chunk_count = chunk_count;
-  *to = tables;
+extern "C" __global__ void set_by_hand(GroupSettings* settings, uint64_t group, double lr, double momentum) {
+  settings[group].lr_by_hand = lr;
+  settings[group].momentum_by_hand = momentum;
+  settings[group].order += 1;
 }
 
-extern "C" __global__ void set_rules(DeviceTables* to, double clip_coefficient, double limit, int advance_on_skip) {
-  to->gradients = {1.0, clip_coefficient, limit};
-  to->advance_on_skip = advance_on_skip;
+extern "C" __global__ void fill_state(DeviceState* to, const GroupSettings* settings, GroupProgress* progress,
+                                      uint64_t group_count, uint8_t* holds, DeviceReport* report) {
+  DeviceState state{};
+  state.settings = settings;
+  state.progress = progress;
+  state.group_count = group_count;
+  state.holds = holds;
+  state.report = report;
+  *to = state;
 }
 
-extern "C" __global__ void counts(const DeviceTables* tables, uint64_t group, uint64_t* to, double* values) {
-  const DeviceGroup& g = tables->groups[group];
-  to[0] = tables->applied;
-  to[1] = tables->skipped;
-  to[2] = tables->ticket;
+extern "C" __global__ void fill_work(DeviceWork* to, Slot* slots, uint64_t slot_count, const DeviceChunk* chunks,
+                                     uint64_t chunk_count, NormPart* parts) {
+  *to = {slots, chunks, slot_count, chunk_count, parts};
+}
+
+struct AskedStep {
+  double scale, limit, max_norm;
+  uint64_t grad_scale, found_inf, report_inf;
+  int32_t trusts, measured, skips_nonfinite, skipped, advances_on_skip;
+};
+
+extern "C" __global__ void fill_step(DeviceStep* to, const AskedStep* asked) {
+  DeviceStep step{};
+  step.gradients = {asked->scale, 1.0, asked->limit};
+  step.grad_scale = reinterpret_cast<const float*>(asked->grad_scale);
+  step.found_inf = reinterpret_cast<const float*>(asked->found_inf);
+  step.report_inf = reinterpret_cast<float*>(asked->report_inf);
+  step.max_norm = asked->max_norm;
+  step.trusts = asked->trusts;
+  step.measured = asked->measured;
+  step.skips_nonfinite = asked->skips_nonfinite;
+  step.skipped = asked->skipped;
+  step.advances_on_skip = asked->advances_on_skip;
+  *to = step;
+}
+
+// What clr_norm would have found out.
+extern "C" __global__ void set_measured(DeviceState* to, double clip_coefficient, int finite) {
+  to->clip_coefficient = clip_coefficient;
+  to->finite = finite;
+}
+
+extern "C" __global__ void counts(const DeviceState* state, uint64_t group, uint64_t* to, double* values) {
+  const GroupProgress& g = state->progress[group];
+  to[0] = state->report->applied;
+  to[1] = state->report->skipped;
+  to[2] = state->ticket;
   to[3] = g.step;
   to[4] = g.n_averaged;
   to[5] = g.n_updates;
-  values[0] = g.values.lr;
-  values[1] = g.values.momentum;
+  to[6] = g.skipped;
+  values[0] = g.lr;
+  values[1] = g.momentum;
 }
 
 }  // namespace clr

@@ -1,0 +1,22 @@
+// What the last block of a launch does after all others.
+#pragma once
+
+#include "core/portable.h"
+
+namespace clr {
+namespace {
+
+// Is this the last block of the launch to get here? What the others have written is visible to it then. It has to set
+// the ticket back to 0.
+__device__ __forceinline__ bool is_last_block(uint32_t* ticket) {
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicAdd(ticket, 1u) == gridDim.x - 1;
+  __syncthreads();
+  __threadfence();
+  return last;
+}
+
+}  // namespace
+}  // namespace clr
