@@ -77,9 +77,8 @@ __device__ void update_chunk(const DeviceState& state, const DeviceWork& work, c
   Slot slot = work.slots[chunk.slot];
   const GroupSettings& settings = state.settings[slot.group];
   const GroupProgress& progress = state.progress[slot.group];
-  const uint8_t holds = state.holds[slot.random_key];
-  slot.first = (holds & kHoldsBuffer) == 0;
-  slot.first_average = (holds & kHoldsAverage) == 0 || progress.n_averaged == 0;
+  slot.first = !state.buffer_holds[slot.random_key];
+  slot.first_average = !state.average_holds[slot.random_key] || progress.n_averaged == 0;
   slot.random_key = random_key(settings.seed, progress.n_updates, slot.random_key);
   const int64_t begin = chunk.part * kDeviceChunk;
   const int64_t end = begin + kDeviceChunk < slot.size ? begin + kDeviceChunk : slot.size;
@@ -124,9 +123,8 @@ __device__ void advance(const DeviceState& state, const DeviceStep& step, bool s
 __device__ void mark_state(const DeviceState& state, const DeviceWork& work) {
   for (uint64_t i = threadIdx.x; i < work.slot_count; i += kDeviceThreads) {
     const Slot& slot = work.slots[i];
-    uint8_t& holds = state.holds[slot.random_key];
-    if (slot.gradient != nullptr && slot.buffer != nullptr) holds |= kHoldsBuffer;
-    if (slot.average != nullptr) holds |= kHoldsAverage;
+    if (slot.gradient != nullptr && slot.buffer != nullptr) state.buffer_holds[slot.random_key] = true;
+    if (slot.average != nullptr) state.average_holds[slot.random_key] = true;
   }
 }
 

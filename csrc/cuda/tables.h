@@ -32,9 +32,6 @@ struct GroupProgress {
   uint64_t last_order;  // the order that was carried out last
 };
 
-// What the state of a parameter holds, a bit each.
-constexpr uint8_t kHoldsBuffer = 1, kHoldsAverage = 2;
-
 // What the host may read at any time without waiting for the device: how far it has come.
 struct DeviceReport {
   uint64_t applied, skipped;  // updates of this optimizer on this device
@@ -45,9 +42,12 @@ struct DeviceState {
   const GroupSettings* settings;
   GroupProgress* progress;
   uint64_t group_count;
-  uint8_t* holds;        // of the parameter at each position among all
-  DeviceReport counts;   // kept here,
-  DeviceReport* report;  // and written to there
+  // Does the buffer, and does the average, of the parameter at each position among all hold anything yet?
+  bool* buffer_holds;
+  bool* average_holds;
+  DeviceReport* report;
+  // From here on the device writes.
+  DeviceReport counts;  // kept here, and copied to report
   // What clr_norm found out about the gradients, for clr_step.
   double norm, clip_coefficient;
   bool finite;

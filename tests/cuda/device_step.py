@@ -71,12 +71,12 @@ class DeviceStep:
         self.settings = self.memory.allocate(self.sizes["settings"] * len(groups), name="settings")
         self.progress = self.memory.allocate(self.sizes["progress"] * len(groups), name="progress")
         self.state = self.memory.allocate(self.sizes["state"], name="state")
-        self.holds = self.memory.allocate(len(slots), name="holds")
+        holds = [self.memory.allocate(len(slots), name=f"{what} holds") for what in ("buffer", "average")]
         self._run("fill_slots", self.memory.add(slots), len(slots), self.at_slots, threads=len(slots))
         asked = (self.memory.add(groups), len(groups), self.settings, self.progress)
         self._run("fill_groups", *asked, threads=len(groups))
         report = self.memory.allocate(16, name="report")
-        self._run("fill_state", self.state, self.settings, self.progress, len(groups), self.holds, report)
+        self._run("fill_state", self.state, self.settings, self.progress, len(groups), *holds, report)
         self._set_work(len(slots), chunks)
         self.rules: dict[str, Any] = {}
 

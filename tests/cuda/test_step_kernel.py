@@ -148,7 +148,7 @@ FAULTS = {
     "a ticket that stays": (STEP, "state.ticket = 0;", ""),
     "a dropped store": (LANES, f"    {STORED}\n    words.write(to);", f"    {STORED}"),
     "a step that does not advance": (STEP, "progress.step += is_by_hand(settings, progress) ? 0 : 1;", ""),
-    "a buffer that stays empty": (STEP, "holds |= kHoldsBuffer;", ""),
+    "a buffer that stays empty": (STEP, "state.buffer_holds[slot.random_key] = true;", ";"),
 }
 
 

@@ -80,12 +80,14 @@ extern "C" __global__ void set_by_hand(GroupSettings* settings, uint64_t group, 
 }
 
 extern "C" __global__ void fill_state(DeviceState* to, const GroupSettings* settings, GroupProgress* progress,
-                                      uint64_t group_count, uint8_t* holds, DeviceReport* report) {
+                                      uint64_t group_count, bool* buffer_holds, bool* average_holds,
+                                      DeviceReport* report) {
   DeviceState state{};
   state.settings = settings;
   state.progress = progress;
   state.group_count = group_count;
-  state.holds = holds;
+  state.buffer_holds = buffer_holds;
+  state.average_holds = average_holds;
   state.report = report;
   *to = state;
 }
