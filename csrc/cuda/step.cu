@@ -134,6 +134,7 @@ __device__ void finish(DeviceState& state, const DeviceWork& work, const DeviceS
   if (!skipped) mark_state(state, work);
   if (threadIdx.x != 0) return;
   ++(skipped ? state.counts.skipped : state.counts.applied);
+  state.counts.last_skipped = skipped;
   *state.report = state.counts;
   if (step.report_inf != nullptr) *step.report_inf = skipped ? 1.0f : 0.0f;
   state.ticket = 0;

@@ -35,6 +35,7 @@ struct GroupProgress {
 // What the host may read at any time without waiting for the device: how far it has come.
 struct DeviceReport {
   uint64_t applied, skipped;  // updates of this optimizer on this device
+  bool last_skipped;          // was the last one?
 };
 
 // What stays on the device from step to step.
@@ -60,7 +61,8 @@ struct DeviceChunk {
 };
 constexpr int64_t kDeviceChunk = kNormChunk;
 
-constexpr int kDeviceThreads = 512;  // of a block, in every launch
+constexpr int kDeviceThreads = 512;   // of a block, in every launch
+constexpr int kThreadsPerChunk = 16;  // of clr_norm: one for each sum of squares
 
 // What a launch works on. The chunks of a slot follow each other, in the order of slots.
 struct DeviceWork {

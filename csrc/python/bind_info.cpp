@@ -5,6 +5,7 @@
 
 #include "cpu/isa.h"
 #include "cpu/parallel.h"
+#include "cuda/support.h"
 #include "python/bindings.h"
 
 namespace clr {
@@ -20,12 +21,12 @@ py::dict build_info() {
     compiled.append(isa.name);
     if (isa.detected) detected.append(isa.name);
   }
+  const std::string no_cuda = why_no_cuda();
   return py::dict(
       "version"_a = CLR_NATIVE_VERSION, "compiler"_a = CLR_NATIVE_COMPILER, "flags"_a = CLR_NATIVE_FLAGS,
       "isa"_a = py::dict("compiled"_a = compiled, "detected"_a = detected, "selected"_a = selected_isa().name),
       "threads"_a = thread_backend(),
-      "cuda"_a = py::dict("compiled"_a = false, "available"_a = false,
-                          "reason"_a = "this version of clr-native has no CUDA path"));
+      "cuda"_a = py::dict("compiled"_a = cuda_is_compiled(), "available"_a = no_cuda.empty(), "reason"_a = no_cuda));
 }
 
 }  // namespace
@@ -36,8 +37,9 @@ void bind_info(py::module_& m) {
         R"(How this extension was built and what it runs on, as a plain dict.
 
 Keys: ``version``, ``compiler``, ``flags`` (strings), ``isa`` (``compiled``, ``detected``: lists of names,
-``selected``: the one in use), ``threads`` (``"torch"`` or why serial), ``cuda`` (``compiled``, ``available``,
-``reason``).
+``selected``: the one in use), ``threads`` (``"torch"`` or why serial), ``cuda`` (``compiled``: are the kernels in this
+build; ``available``: is there a driver with a device, which is looked for at this call; ``reason``: what is missing,
+empty if nothing is).
 
 >>> build_info()["isa"]["selected"] in build_info()["isa"]["detected"]
 True

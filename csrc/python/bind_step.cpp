@@ -25,9 +25,40 @@ std::optional<bool> answer(Step::Outcome outcome) {
   return std::nullopt;
 }
 
-std::optional<bool> apply(Step& step, const py::list& groups, const py::dict& state, double scale,
-                          std::optional<bool> found_inf, std::optional<bool> at_cycle_end) {
-  return answer(step.apply(groups, state, {scale, found_inf, at_cycle_end}));
+bool is_on_gpu(const py::object& object) {
+  const TorchReader& torch = TorchReader::get();
+  DLTensor view;
+  return torch.is_tensor(object.ptr()) && torch.read(object.ptr(), view) && view.device.device_type == kDLCUDA;
+}
+
+// What a GradScaler has on a device.
+DeviceNumber device_number(const py::object& tensor, const char* name) {
+  if (tensor.is_none()) return {};
+  const DLTensor view = must_read(tensor, name);
+  const Layout layout(view);
+  if (layout.size() != 1 || dtype_of(layout, tensor, name) != DType::float32) {
+    throw py::value_error(std::string(name) + " of " + described(tensor, "dtype") + " and " +
+                          described(tensor, "shape") + " must be one torch.float32 number");
+  }
+  return {static_cast<float*>(data_of(view)), view.device.device_id};
+}
+
+std::optional<bool> apply(Step& step, const py::list& groups, const py::dict& state, const py::object& scale,
+                          const py::object& found_inf, std::optional<bool> at_cycle_end, const py::object& report_inf) {
+  StepRequest request = {1.0, false, at_cycle_end};
+  const bool device_scale = !PyFloat_Check(scale.ptr());
+  if (device_scale) {
+    request.grad_scale = device_number(scale, "grad_scale");
+  } else {
+    request.scale = scale.cast<double>();
+  }
+  if (TorchReader::get().is_tensor(found_inf.ptr())) {
+    request.device_found_inf = device_number(found_inf, "found_inf");
+  } else {
+    request.found_inf = found_inf.cast<std::optional<bool>>();
+  }
+  request.report_inf = device_number(report_inf, "found_inf");
+  return answer(step.apply(groups, state, request));
 }
 
 std::optional<bool> release(Step& step, const py::list& groups, const py::dict& state, const py::object& parameter,
@@ -71,6 +102,7 @@ bool swap_memory(const py::object& a, const py::object& b) {
 void bind_step(py::module_& m) {
   m.def("buffer_dtype", &buffer_dtype, py::arg("group"), py::arg("parameter_dtype"),
         "The dtype, by name, of the momentum buffer of a parameter of this dtype.");
+  m.def("is_on_gpu", &is_on_gpu, py::arg("tensor"), "Is this a tensor on a CUDA device?");
   m.def("swap_memory", &swap_memory, py::arg("first"), py::arg("second"),
         "Exchange the memory of two tensors. False, with nothing done, unless they are dense and alike.");
   // It refers to parameters and to a user's scale_fn, which may refer to the optimizer.
@@ -86,9 +118,13 @@ void bind_step(py::module_& m) {
            py::arg("error_if_nonfinite"), py::arg("skip_nonfinite"), py::arg("advance_on_skip"),
            py::arg("write_unscaled"), "What holds for all gradients; 0 for no clipping.")
       .def("apply", &apply, py::arg("groups"), py::arg("state"), py::arg("scale") = 1.0, py::arg("found_inf") = false,
-           py::arg("at_cycle_end") = py::none(),
+           py::arg("at_cycle_end") = py::none(), py::arg("report_inf") = py::none(),
            "Apply one update, or skip it. False, with nothing done, if a group is not bound; None if at_cycle_end has "
-           "to be said. found_inf: None for to be found out.")
+           "to be said. scale: what gradients are multiplied by, or, on a GPU, the scale of the loss there. found_inf: "
+           "None for to be found out; report_inf: where, on a GPU.")
+      .def("synchronise", &Step::synchronise, py::arg("state"),
+           "Wait for the devices and put what they have counted into the groups.")
+      .def("adopt", &Step::adopt, py::arg("other"), "Go on with the tables that another step has on devices.")
       .def("release", &release, py::arg("groups"), py::arg("state"), py::arg("parameter"), py::arg("position"),
            py::arg("at_cycle_end") = py::none(),
            "Apply this step's update to one parameter, number `position`, before apply() ends the step.")

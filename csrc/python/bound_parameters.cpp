@@ -21,8 +21,10 @@ bool BoundParameters::is_known(const Groups& groups) const {
   return position == known_.size();
 }
 
-void BoundParameters::refresh(const Groups& groups) {
-  if (!is_known(groups)) bind(groups);
+bool BoundParameters::refresh(const Groups& groups) {
+  if (is_known(groups)) return false;
+  bind(groups);
+  return true;
 }
 
 void BoundParameters::bind(const Groups& groups) {

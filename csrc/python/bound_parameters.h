@@ -17,8 +17,12 @@ using Groups = std::vector<std::unique_ptr<GroupBinding>>;
 
 class BoundParameters {
  public:
+  // Is what the groups hold bound already?
+  bool is_known(const Groups& groups) const;
+
   // Binds what the groups hold, unless that is what is bound already.
-  void refresh(const Groups& groups);
+  // Returns whether it did.
+  bool refresh(const Groups& groups);
 
   // Looks every parameter up in optimizer.state if its entries are not those of the last step.
   void refresh_state(const py::dict& state);
@@ -38,7 +42,6 @@ class BoundParameters {
   int traverse(visitproc visit, void* arg) const;
 
  private:
-  bool is_known(const Groups& groups) const;
   void bind(const Groups& groups);
 
   std::vector<ParameterBinding> all_;

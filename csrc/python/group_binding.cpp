@@ -31,6 +31,12 @@ const Keys& keys() {
 // Interned or not: keys that come out of a checkpoint need not be.
 bool same_key(PyObject* a, PyObject* b) { return a == b || (PyUnicode_Check(a) && PyUnicode_Compare(a, b) == 0); }
 
+// Not the same number twice.
+std::uint64_t fresh_number() {
+  static std::uint64_t last = 0;  // guarded by the GIL
+  return ++last;
+}
+
 bool same_bits(double a, double b) { return double_to_bits(a) == double_to_bits(b); }
 
 }  // namespace
@@ -38,6 +44,8 @@ bool same_bits(double a, double b) { return double_to_bits(a) == double_to_bits(
 GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object schedule, py::object scale_fns)
     : group_(std::move(group)),
       bound_(schedule.cast<const BoundSchedule&>().view()),
+      id_(fresh_number()),
+      origin_(fresh_number()),
       index_(index),
       bound_object_(std::move(schedule)),
       scale_fns_(std::move(scale_fns)) {
@@ -126,6 +134,7 @@ void GroupBinding::read_position() {
     refuse_position(object.ptr());
   }
   const bool moved = !step_object_ || step != step_;
+  origin_ = fresh_number();
   const Value value = moved ? bound_.value(step, scale_fns_) : current_;
   current_ = value;
   step_ = step;
@@ -167,8 +176,13 @@ void GroupBinding::read_settings() {
     require(values_.dampening == 0.0, "dampening", values_.dampening, "0 with nesterov=True");
     require(keeps_buffers(), "momentum", values_.momentum, "above 0 with nesterov=True");
   }
-  skipped_ = reader().count(keys().skipped_steps, INT64_MAX, "an int from 0 on");
+  const std::uint64_t skipped = reader().count(keys().skipped_steps, INT64_MAX, "an int from 0 on");
+  const std::uint64_t before[] = {skipped_, tail_.n_averaged(), tail_.n_updates()};
   tail_.read(reader());
+  skipped_ = skipped;
+  if (before[0] != skipped || before[1] != tail_.n_averaged() || before[2] != tail_.n_updates()) {
+    origin_ = fresh_number();
+  }
 }
 
 // Can the parameters be kept as the settings say? What is no tensor, or of another dtype, is for read() to refuse.
@@ -287,6 +301,53 @@ void GroupBinding::write_skipped(bool advance) {
   if (advance && !by_hand_) write_next();  // what was set by hand waits for the update it was set for
   followed_ = false;
   set_group_item(group_.ptr(), keys().skipped_steps, py::int_(++skipped_));
+  forget();
+}
+
+GroupSettings GroupBinding::device_settings() const {
+  GroupSettings settings{};
+  settings.pieces = bound_.pieces;
+  settings.piece_count = bound_.count;
+  settings.momentum = momentum_.value;
+  settings.dampening = values_.dampening;
+  settings.weight_decay = values_.weight_decay;
+  settings.nesterov = values_.nesterov;
+  settings.maximize = values_.maximize;
+  tail_.describe(settings);
+  return settings;
+}
+
+GroupProgress GroupBinding::device_progress() const {
+  GroupProgress progress{};
+  progress.lr = current_.lr;
+  progress.momentum = current_.momentum;
+  progress.step = step_;
+  progress.skipped = skipped_;
+  tail_.describe(progress);
+  return progress;
+}
+
+void GroupBinding::take(const GroupProgress& counted, const Value* by_hand) {
+  const bool own_lr = reader().item(keys().lr).is(written_.lr);
+  const bool own_momentum = written_.momentum && reader().item(keys().momentum).is(written_.momentum);
+  if (counted.step != step_) {
+    step_ = counted.step;
+    step_object_ = py::int_(counted.step);
+    current_ = bound_.value(step_, scale_fns_);
+    set_group_item(group_.ptr(), keys().applied_steps, step_object_);
+    written_ = {bound_.pieces, step_, current_, step_object_, py::float_(current_.lr), py::object()};
+    if (has_momentum(current_)) written_.momentum = py::float_(current_.momentum);
+  }
+  const auto write = [&](PyObject* key, bool own, const py::object& scheduled, double set) {
+    if (own && scheduled) set_group_item(group_.ptr(), key, by_hand != nullptr ? py::float_(set) : scheduled);
+  };
+  write(keys().lr, own_lr, written_.lr, by_hand != nullptr ? by_hand->lr : 0.0);
+  write(keys().momentum, own_momentum, written_.momentum, by_hand != nullptr ? by_hand->momentum : 0.0);
+  if (counted.skipped != skipped_) {
+    skipped_ = counted.skipped;
+    set_group_item(group_.ptr(), keys().skipped_steps, py::int_(skipped_));
+  }
+  tail_.take(counted, group_.ptr());
   forget();
 }
 

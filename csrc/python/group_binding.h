@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/slot.h"
+#include "cuda/tables.h"
 #include "python/bound_schedule.h"
 #include "python/group_dict.h"
 #include "python/group_tail.h"
@@ -55,6 +56,8 @@ class GroupBinding {
   // Is lr or momentum of this update set by hand? Then it does not follow the schedule.
   bool is_by_hand() const { return by_hand_; }
 
+  Value values_by_hand() const { return {values_.lr, values_.momentum}; }
+
   // Can momentum ever play a part in this group, going by the last read()?
   bool keeps_buffers() const { return bound_.may_have_momentum || values_.momentum != 0.0; }
 
@@ -74,6 +77,20 @@ class GroupBinding {
 
   // Counts an update that was skipped. `advance`: the schedule goes on all the same.
   void write_skipped(bool advance);
+
+  // A number that no other binding has and that changes when somebody else than a step moves the group: sets its
+  // position or a counter.
+  std::uint64_t origin() const { return origin_; }
+  // Another number for each binding.
+  std::uint64_t id() const { return id_; }
+
+  // What a device is told of the group, going by the last read(); but for what is set by hand.
+  GroupSettings device_settings() const;
+  // Where the group stands; but for orders.
+  GroupProgress device_progress() const;
+  // Writes into the group what a device has counted. `by_hand`: the values of an update that a device has yet to carry
+  // out with them, or null. What was set in the group since the last step stays.
+  void take(const GroupProgress& counted, const Value* by_hand);
 
   // Did the last step follow the schedule? Not with lr or momentum set by hand, nor if it was skipped.
   bool followed_schedule() const { return followed_; }
@@ -125,6 +142,7 @@ class GroupBinding {
   GroupValues values_{};
   GroupTail tail_;
   std::uint64_t skipped_ = 0;
+  std::uint64_t id_, origin_;
 
   std::size_t index_;
   py::object schedule_, bound_object_, scale_fns_;

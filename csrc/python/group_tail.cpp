@@ -161,6 +161,33 @@ void GroupTail::prepare(bool at_cycle_end, bool probe, GroupValues& values) {
       averaging_ == Averaging::at_cycle_ends ? mean_weight(n_averaged_) : ema_weight(decay_, warm_up_, n_averaged_);
 }
 
+void GroupTail::describe(GroupSettings& settings) const {
+  settings.averages = averaging_ == Averaging::exponential;
+  settings.ema_decay = decay_;
+  settings.ema_warmup = warm_up_;
+  settings.trust_coefficient = trust_coefficient_;
+  settings.trust_eps = trust_eps_;
+  settings.seed = seed_;
+  settings.counts_updates = storage_ == Storage::stochastic;
+}
+
+void GroupTail::describe(GroupProgress& progress) const {
+  progress.n_averaged = n_averaged_;
+  progress.n_updates = n_updates_;
+  if (averaging_ == Averaging::exponential) progress.average_weight = ema_weight(decay_, warm_up_, n_averaged_);
+}
+
+void GroupTail::take(const GroupProgress& counted, PyObject* group) {
+  if (counted.n_averaged != n_averaged_) {
+    n_averaged_ = counted.n_averaged;
+    set_group_item(group, keys().n_averaged, py::int_(n_averaged_));
+  }
+  if (counted.n_updates != n_updates_) {
+    n_updates_ = counted.n_updates;
+    set_group_item(group, keys().n_updates, py::int_(n_updates_));
+  }
+}
+
 void GroupTail::write(PyObject* group) {
   if (counts_average_) set_group_item(group, keys().n_averaged, py::int_(++n_averaged_));
   if (counts_update_) set_group_item(group, keys().n_updates, py::int_(++n_updates_));

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "core/slot.h"
+#include "cuda/tables.h"
 #include "python/group_dict.h"
 
 namespace clr {
@@ -40,6 +41,14 @@ class GroupTail {
   // Fills in what this update does besides moving weights. `at_cycle_end`: it is the last of a cycle. `probe`: its lr
   // is a zero set by hand, which is how torch.distributed asks for the state to be made: that counts for nothing.
   void prepare(bool at_cycle_end, bool probe, GroupValues& values);
+
+  std::uint64_t n_averaged() const { return n_averaged_; }
+  std::uint64_t n_updates() const { return n_updates_; }
+
+  // What a device is told, and what it has counted.
+  void describe(GroupSettings& settings) const;
+  void describe(GroupProgress& progress) const;
+  void take(const GroupProgress& counted, PyObject* group);
 
   // Does write() write anything?
   bool counts() const { return counts_average_ || counts_update_; }

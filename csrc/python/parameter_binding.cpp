@@ -26,10 +26,7 @@ ParameterBinding::ParameterBinding(py::object parameter, std::uint32_t group, st
 
 void ParameterBinding::relayout(const DLTensor& view) {
   const Layout layout(view);
-  if (!is_cpu(layout.device)) {
-    throw py::type_error(name() + ": " + described(parameter_, "device") +
-                         " is not supported: this build runs on cpu tensors");
-  }
+  require_device(layout.device, parameter_, name());
   const DType dtype = dtype_of(layout, parameter_, name());
   const Density density = require_writable(layout, parameter_, name());
   layout_ = layout;
@@ -85,6 +82,7 @@ void ParameterBinding::read_buffer(const GroupBinding& group, Slot& slot) {
   const std::uint64_t version = state_ ? version_of(state_.ptr()) : 0;
   const bool unchanged = slot.buffer_dtype == buffer_dtype_ && buffer_.is_known() &&
                          ((version != 0 && version == state_version_) || buffer_.is_in(state_.ptr()));
+  has_other_buffer_ = !unchanged;
   if (!unchanged) {
     if (slot.buffer_dtype != buffer_dtype_) buffer_.forget();
     buffer_dtype_ = slot.buffer_dtype;
@@ -127,7 +125,9 @@ void ParameterBinding::read_tail(const GroupTail& tail, bool averages, Slot& slo
     slot.companion = tail_->master_weight.data();
   }
   if (averages) {
-    slot.first_average = !read_state(tail_->average, wide, StateTensor::Content::none) || tail.average_is_empty();
+    has_other_average_ = !tail_->average.is_in(state_.ptr());
+    average_holds_ = read_state(tail_->average, wide, StateTensor::Content::none);
+    slot.first_average = !average_holds_ || tail.average_is_empty();
     slot.average = tail_->average.data();
   }
 }
@@ -144,6 +144,7 @@ void ParameterBinding::copy_gapped(Slot& slot, StepPlan& plan, Held& held) const
 bool ParameterBinding::read(const GroupBinding& group, bool writes_unscaled, StepPlan& plan, Held& held) {
   const TorchReader& torch = TorchReader::get();
   const bool averages = plan.groups[group_].averages;
+  has_other_buffer_ = has_other_average_ = false;
   if (has_new_state_) drop_new_state();
   py::object grad = torch.grad(parameter_.ptr());
   has_gradient_ = bool(grad);

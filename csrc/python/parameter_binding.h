@@ -11,6 +11,7 @@
 #include "core/plan.h"
 #include "python/group_binding.h"
 #include "python/state_tensor.h"
+#include "python/tensor_checks.h"
 
 namespace clr {
 
@@ -75,6 +76,15 @@ class ParameterBinding {
   // Did the last read() find a gradient?
   bool has_gradient() const { return has_gradient_; }
 
+  // The CUDA device that the last read() found it on, or -1.
+  int device() const { return is_cpu(layout_.device) ? -1 : layout_.device.device_id; }
+
+  // Did the last read() point the slot to another buffer, or average, than the read() before?
+  bool has_other_buffer() const { return has_other_buffer_; }
+  bool has_other_average() const { return has_other_average_; }
+  // Does that average hold anything?
+  bool average_holds() const { return average_holds_; }
+
   // Did the last read() make state?
   bool has_new_state() const { return has_new_state_; }
 
@@ -106,6 +116,7 @@ class ParameterBinding {
   bool has_new_state_ = false;
   bool seen_ = false;
   bool moved_ = true;
+  bool has_other_buffer_ = false, has_other_average_ = false, average_holds_ = false;
   DType dtype_{}, buffer_dtype_{};
   Density density_{};
   std::uint32_t group_;

@@ -38,7 +38,8 @@ void StateTensor::make(DType dtype, const StateOwner& owner, Content content) {
   const TorchReader& torch = TorchReader::get();
   tensor_ = py::object();
   fresh_ = torch.empty_like(owner.parameter, dtype);
-  if (content == Content::zeros) fresh_.attr("zero_")();
+  // Whether a device has written it, the host cannot know: nobody must find garbage there.
+  if (content == Content::zeros || (content == Content::none && !is_cpu(owner.layout.device))) fresh_.attr("zero_")();
   if (content == Content::parameter) torch.copy(fresh_, owner.parameter);
   data_ = data_of(must_read(fresh_, owner.name()));
 }

@@ -59,8 +59,12 @@ Step::Outcome Step::begin(const py::list& groups, const py::dict& state, std::op
     reorder(groups);
     if (!read_groups(groups)) return Outcome::not_bound;
   }
+  if (device_steps_.are_used() && (device_steps_.is_behind(groups_) || !parameters_.is_known(groups_))) {
+    synchronise(state);
+    if (!read_groups(groups)) return Outcome::not_bound;
+  }
   if (!at_cycle_end && asks_for_cycle_end()) return Outcome::asks_for_cycle_end;
-  parameters_.refresh(groups_);
+  if (parameters_.refresh(groups_)) device_steps_.forget_parameters();
   parameters_.refresh_state(state);
   if (calls_user_code_) call_user_code();
   plan_.groups.clear();
@@ -83,6 +87,7 @@ Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const S
     if (outcome != Outcome::done) return outcome;
   }
   read(request);
+  if (device_steps_.are_used() || is_on_device()) return apply_on_devices(state, request);
   skipped_ = !measure(request);
   if (skipped_) {
     for (auto& group : groups_) group->write_skipped(rules.advance_on_skip);
@@ -98,7 +103,7 @@ Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const S
 
 bool Step::followed_schedule(const py::dict& group) const {
   const std::size_t i = find(groups_, group.ptr());
-  return i == groups_.size() || groups_[i]->followed_schedule();
+  return !captured_ && (i == groups_.size() || groups_[i]->followed_schedule());
 }
 
 int Step::traverse(visitproc visit, void* arg) const {
@@ -171,6 +176,7 @@ void Step::call_user_code() {
 void Step::read(const StepRequest& request) {
   plan_.slots.clear();
   plan_.copied.clear();
+  devices_.clear();
   plan_.gradients = {request.scale, 1.0, rules.max_value};
   new_state_ = false;
   trusts_ = false;
@@ -179,11 +185,13 @@ void Step::read(const StepRequest& request) {
   Py_ssize_t active = 0;
   std::size_t position = 0;
   for (ParameterBinding& parameter : parameters_) {
-    if (is_released(position++)) {
+    const std::size_t place = position++;
+    if (is_released(place)) {
       if (TorchReader::get().grad(parameter.parameter().ptr())) parameter.refuse_second_gradient();
       continue;
     }
     if (!parameter.read(*groups_[parameter.group()], writes_unscaled(request), plan_, held_)) continue;
+    note_device(parameter, place);
     moved = moved || parameter.moved();
     new_state_ = new_state_ || parameter.has_new_state();
     trusts_ = trusts_ || plan_.slots.back().trusted;
@@ -239,12 +247,15 @@ bool Step::measure(const StepRequest& request) {
   }
   if (request.found_inf.value_or(false) || (!finite && looks_for_inf)) return false;
   if (rules.error_if_nonfinite && gradient_norm_ && !std::isfinite(*gradient_norm_)) {
-    throw std::runtime_error("the norm of all gradients is " +
-                             py::repr(py::float_(*gradient_norm_)).cast<std::string>() +
-                             ": with error_if_nonfinite=True that is an error, and nothing has changed");
+    refuse_norm(*gradient_norm_);
   }
   if (trusts_) apply_trust_ratios();
   return true;
+}
+
+void Step::refuse_norm(double norm) {
+  throw std::runtime_error("the norm of all gradients is " + py::repr(py::float_(norm)).cast<std::string>() +
+                           ": with error_if_nonfinite=True that is an error, and nothing has changed");
 }
 
 void Step::apply_trust_ratios() {
@@ -267,6 +278,10 @@ void Step::run() {
     complete = run_step(plan_, kernels, cuts_);
   }
   require_complete(complete, "weights are undefined");
+  copy_back();
+}
+
+void Step::copy_back() const {
   for (const DenseCopy& copy : held_.copies) TorchReader::get().copy(copy.original, copy.dense);
 }
 
@@ -307,6 +322,10 @@ Step::Outcome Step::release(const py::list& groups, const py::dict& state, const
   plan_.copied.clear();
   plan_.gradients = {};
   if (!bound.read(*groups_[bound.group()], false, plan_, held_)) return Outcome::done;
+  if (bound.device() >= 0) {
+    throw std::runtime_error("release_gradients() works with cpu parameters only: leave it out on " +
+                             described(parameter, "device"));
+  }
   moved_ = true;  // since apply() looked for overlaps
   plan_.in_order = plan_.has_overlap();
   py::list active;

@@ -12,6 +12,7 @@
 #include "cpu/norm.h"
 #include "cpu/step.h"
 #include "python/bound_parameters.h"
+#include "python/device_steps.h"
 #include "python/group_binding.h"
 
 namespace clr {
@@ -25,6 +26,12 @@ struct GradientRules {
   bool write_unscaled = false;
 };
 
+// One float32 on a CUDA device.
+struct DeviceNumber {
+  float* at = nullptr;  // null for none
+  int device = -1;
+};
+
 // What a call of step() is told.
 struct StepRequest {
   double scale;  // what gradients are multiplied by
@@ -32,6 +39,9 @@ struct StepRequest {
   std::optional<bool> found_inf;
   std::optional<bool>
       at_cycle_end;  // is this update the last of a cycle of the first group, if it follows its schedule?
+  // In the place of both numbers: the scale of the loss, and what was found (not zero: an infinity or a NaN). And where
+  // to write what is found out.
+  DeviceNumber grad_scale = {}, device_found_inf = {}, report_inf = {};
 };
 
 class Step {
@@ -62,12 +72,18 @@ class Step {
   // Has release() begun a step that apply() has not ended?
   bool is_open() const { return open_; }
 
-  // Of the last step.
-  bool was_skipped() const { return skipped_; }
-  std::optional<double> gradient_norm() const { return gradient_norm_; }  // if it was wanted
-  double clip_coefficient() const { return plan_.gradients.clip_coefficient; }
+  // Of the last step. Waits for the device, if that ran on one.
+  bool was_skipped() const;
+  std::optional<double> gradient_norm() const;  // if it was wanted
+  double clip_coefficient() const;
 
-  // Did the last step of this group follow its schedule? Not if it was skipped.
+  // Puts what devices have counted into the groups; takes state out that a skipped step was to fill. Waits for the
+  // devices.
+  void synchronise(const py::dict& state);
+  // Goes on with the tables that another step has on devices, so that graphs captured with it follow this one.
+  void adopt(Step& other);
+
+  // Did the last step of this group follow its schedule? Not if it was skipped, or captured in a graph.
   bool followed_schedule(const py::dict& group) const;
 
   int traverse(visitproc visit, void* arg) const;
@@ -92,12 +108,21 @@ class Step {
   bool asks_for_cycle_end() const;
   void call_user_code();
   // At scale 1 gradients are unscaled already.
-  bool writes_unscaled(const StepRequest& request) const { return rules.write_unscaled && request.scale != 1.0; }
+  bool writes_unscaled(const StepRequest& request) const {
+    return rules.write_unscaled && (request.scale != 1.0 || request.grad_scale.at != nullptr);
+  }
   void read(const StepRequest& request);
+  bool is_on_device() const;
+  void note_device(const ParameterBinding& parameter, std::size_t position);
+  Outcome apply_on_devices(const py::dict& state, const StepRequest& request);
+  void refuse_on_devices(const StepRequest& request) const;
+  DeviceStep device_step(const StepRequest& request) const;
+  void copy_back() const;
   bool is_released(std::size_t position) const;
   void refuse_release() const;
   bool list_active(Py_ssize_t place, const py::object& parameter);
   bool measure(const StepRequest& request);
+  [[noreturn]] static void refuse_norm(double norm);
   void apply_trust_ratios();
   void run();
   void run_one_by_one(const CpuKernels& kernels);
@@ -111,6 +136,8 @@ class Step {
   std::vector<Cut> cuts_;
   Norms norms_;
   Held held_;
+  DeviceSteps device_steps_;
+  std::vector<int> devices_;  // of the slots of the running step: ordinals of CUDA devices, -1 for the host
   std::optional<double> gradient_norm_;
   bool moved_ = true;       // has memory moved since overlaps were looked for?
   bool new_state_ = false;  // did read() make any?
@@ -119,6 +146,7 @@ class Step {
   bool open_ = false;
   std::vector<bool> released_;  // of a step that is open: the parameters that are done
   bool skipped_ = false;
+  bool measured_norm_ = false, captured_ = false;  // on devices
   bool busy_ = false;
 };
 

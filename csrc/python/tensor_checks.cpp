@@ -1,6 +1,14 @@
 #include "python/tensor_checks.h"
 
+#include "cuda/support.h"
+
 namespace clr {
+
+void require_device(const DLDevice& device, py::handle tensor, const std::string& what) {
+  if (is_cpu(device) || (device.device_type == kDLCUDA && cuda_is_compiled())) return;
+  throw py::type_error(what + ": " + described(tensor, "device") + " is not supported: " +
+                       (device.device_type == kDLCUDA ? why_no_cuda() : "this build runs on cpu and cuda tensors"));
+}
 
 DLTensor must_read(py::handle tensor, const std::string& what) {
   DLTensor view;

@@ -9,6 +9,9 @@ namespace clr {
 
 inline bool is_cpu(const DLDevice& device) { return device.device_type == kDLCPU || device.device_type == kDLCUDAHost; }
 
+// Throws unless this build updates tensors there.
+void require_device(const DLDevice& device, py::handle tensor, const std::string& what);
+
 inline std::string parameter_name(std::size_t group, std::size_t index) {
   return "parameter " + std::to_string(index) + " of group " + std::to_string(group);
 }

@@ -154,6 +154,12 @@ void TorchReader::copy(py::handle target, py::handle source) const {
   target.attr("detach")().attr("copy_")(source.attr("detach")());
 }
 
+void* TorchReader::current_stream(int device) const {
+  void* stream = nullptr;
+  if (api_->current_work_stream(kDLCUDA, device, &stream) != 0) throw py::error_already_set();
+  return stream;
+}
+
 void TorchReader::increment_version(const py::list& tensors) const { increment_version_(tensors); }
 
 std::string described(py::handle tensor, const char* attribute) {

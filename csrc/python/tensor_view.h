@@ -98,6 +98,9 @@ class TorchReader {
   // target.copy_(source), outside autograd.
   void copy(py::handle target, py::handle source) const;
 
+  // The stream that torch works on now, on a CUDA device.
+  void* current_stream(int device) const;
+
   // Bumps the version counters of a list of tensors.
   void increment_version(const py::list& tensors) const;
 

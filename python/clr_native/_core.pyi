@@ -63,6 +63,7 @@ class GroupWriter:
     def last_momentum(self) -> list[float | None]: ...
 
 def buffer_dtype(group: dict[str, Any], parameter_dtype: str) -> str: ...
+def is_on_gpu(tensor: object) -> bool: ...
 def swap_memory(first: torch.Tensor, second: torch.Tensor) -> bool: ...
 
 class Step:
@@ -90,10 +91,13 @@ class Step:
         self,
         groups: list[dict[str, Any]],
         state: dict[torch.Tensor, Any],
-        scale: float = 1.0,
-        found_inf: bool | None = False,
+        scale: float | torch.Tensor = 1.0,
+        found_inf: bool | torch.Tensor | None = False,
         at_cycle_end: bool | None = None,
+        report_inf: torch.Tensor | None = None,
     ) -> bool | None: ...
+    def synchronise(self, state: dict[torch.Tensor, Any]) -> None: ...
+    def adopt(self, other: Step) -> None: ...
     def release(
         self,
         groups: list[dict[str, Any]],

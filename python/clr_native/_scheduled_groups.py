@@ -126,14 +126,20 @@ class ScheduledGroups(Optimizer):
 
     # --- where the schedule stands --------------------------------------------------------------------------------
 
+    def _synchronise(self) -> None:
+        """Waits for GPUs, and puts what they have counted into the groups."""
+        self._plan.synchronise(self.state)
+
     @property
     def applied_steps(self) -> int:
         """Updates applied so far along the schedule: the number of the next one. Speaks of the first group."""
+        self._synchronise()
         return int(self.param_groups[0]["applied_steps"])
 
     @property
     def skipped_steps(self) -> int:
         """Updates that were skipped. Speaks of the first group."""
+        self._synchronise()
         return int(self.param_groups[0]["skipped_steps"])
 
     @property
@@ -144,21 +150,29 @@ class ScheduledGroups(Optimizer):
     @property
     def at_cycle_end(self) -> bool:
         """Was the update just applied the last of a cycle of the first group: the place to snapshot or stop?"""
+        self._synchronise()
+        return self._ended_cycle()
+
+    def _ended_cycle(self) -> bool:
+        """The same, by the host's count."""
         first = self.param_groups[0]
-        _, at_end = self._schedule_of(first)._cycles(self.applied_steps)
+        _, at_end = self._schedule_of(first)._cycles(first["applied_steps"])
         return at_end and self._plan.followed_schedule(first)
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of each group's next update, as a torch scheduler gives it after its ``step()``."""
+        self._synchronise()
         return [float(group["lr"]) for group in self.param_groups]
 
     def get_last_momentum(self) -> list[float]:
         """The momentum of each group's next update."""
+        self._synchronise()
         return [float(group["momentum"]) for group in self.param_groups]
 
     def seek(self, step: int) -> None:
         """Move the schedules of all groups to update number ``step``, from 0 to 2**63 - 2. Changes no weight."""
         step = checked_step(step)
+        self._synchronise()
         written = ("applied_steps", "lr", "momentum")
         before = [{name: group[name] for name in written} for group in self.param_groups]
         try:
@@ -182,6 +196,8 @@ class ScheduledGroups(Optimizer):
             plan.bind(index, group, schedule._native, schedule._scale_fns)
         for group in self.param_groups:
             plan.write_schedule(group)
+        if "_plan" in self.__dict__:  # a copy has none yet
+            plan.adopt(self._plan)
         self._plan = plan
         self._schedules = [
             (g, g["schedule"], schedule) for g, schedule in zip(self.param_groups, schedules, strict=True)
@@ -192,6 +208,7 @@ class ScheduledGroups(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """``{"state": ..., "param_groups": ...}`` as in torch; the schedule and its position stand in the groups."""
         self._refuse_in_mid_step()
+        self._synchronise()
         state_dict = super().state_dict()
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
             saved["schedule"] = self._schedule_of(group)._to_dict()
@@ -222,6 +239,7 @@ class ScheduledGroups(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._refuse_in_mid_step()
+        self._synchronise()
         return {
             **super().__getstate__(),
             "_arguments": self._arguments,

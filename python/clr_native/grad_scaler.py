@@ -8,6 +8,7 @@ import torch
 from torch.amp.grad_scaler import OptState
 from torch.optim import Optimizer
 
+from clr_native import _core
 from clr_native.optimizer import FusedCyclicSGD
 
 _AMP_ATTRIBUTES = ("grad_scale", "found_inf")
@@ -72,19 +73,22 @@ class GradScaler(torch.amp.GradScaler):
                 own = left.get("grad_scale")  # a factor of the user's
                 attributes["grad_scale"] = scale if own is None else scale * own
                 attributes.pop("found_inf", None)  # torch replaces it too; absent, the optimizer looks for itself
+                found_inf = torch.zeros((), dtype=torch.float32, device=scale.device)
+                on_gpu = _core.is_on_gpu(scale)
+                if on_gpu:
+                    attributes["_report_inf"] = found_inf  # nobody waits for it
                 looked = any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
                 answer = optimizer.step(*args, **kwargs)
                 if looked:  # else there is nothing to record, and update() refuses, as torch's
-                    found_inf = torch.full(
-                        (), float(optimizer.last_step_skipped), dtype=torch.float32, device=scale.device
-                    )
+                    if not on_gpu:
+                        found_inf.fill_(float(optimizer.last_step_skipped))
                     state["found_inf_per_device"] = {scale.device: found_inf}
                 state["stage"] = OptState.STEPPED
             else:
                 answer = super().step(optimizer, *args, **kwargs)
             left = {}
         finally:  # gone afterwards, or as before after an error
-            for name in _AMP_ATTRIBUTES:
+            for name in (*_AMP_ATTRIBUTES, "_report_inf"):
                 attributes.pop(name, None)
             attributes.update(left)
         return answer

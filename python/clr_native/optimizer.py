@@ -17,6 +17,7 @@ from torch.optim.optimizer import (
 )
 from torch.utils.hooks import RemovableHandle
 
+from clr_native import _core
 from clr_native._averages import AveragedWeights
 from clr_native._gradient_rules import GradientRules, inverse_scale, is_found, rule
 from clr_native._groups import SCHEDULE_FIELDS, SETTINGS, ScheduleArguments
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+Scaling = tuple[float | torch.Tensor, bool | torch.Tensor | None]
 RULES = tuple(field.name for field in dataclasses.fields(GradientRules))
 
 
@@ -192,6 +194,7 @@ class FusedCyclicSGD(AveragedWeights):
         (0.1, 0)
         """
         self._refuse_inside_averages("to_torch()")
+        self._synchronise()
         schedules = [self._schedule_of(group) for group in self.param_groups]
         return pair_of(self.param_groups, schedules, self.state, self._rules)
 
@@ -227,15 +230,15 @@ class FusedCyclicSGD(AveragedWeights):
                 loss = closure()
         if self._weights_are_averages:
             self._refuse_inside_averages("step()")
-        scale: float = 1.0
-        found_inf: bool | None = False
+        scaling: Scaling = (1.0, False)
         if "grad_scale" in self.__dict__ or "found_inf" in self.__dict__:
-            scale, found_inf = self._scaling()
+            scaling = self._scaling()
         ends_cycle = self._ends_cycle() if self._asks_for_cycle_end else None
-        done = self._plan.apply(self.param_groups, self.state, scale, found_inf, ends_cycle)
+        report = self.__dict__.get("_report_inf")
+        done = self._plan.apply(self.param_groups, self.state, *scaling, ends_cycle, report)
         if not done:
-            self._answer(done, lambda ends: self._plan.apply(self.param_groups, self.state, scale, found_inf, ends))
-        if self._cycle_end_hooks and self.at_cycle_end:
+            self._answer(done, lambda ends: self._plan.apply(self.param_groups, self.state, *scaling, ends, report))
+        if self._cycle_end_hooks and self._ended_cycle() and self.at_cycle_end:
             for hook in list(self._cycle_end_hooks.values()):
                 hook(self)
         return loss
@@ -243,13 +246,19 @@ class FusedCyclicSGD(AveragedWeights):
     # A GradScaler asks for this, sets grad_scale and found_inf before a step, and deletes them after it.
     _step_supports_amp_scaling = True
 
-    def _scaling(self) -> tuple[float, bool | None]:
-        """What to multiply gradients by, and whether an infinity was found; None for to be found out."""
+    def _scaling(self) -> Scaling:
+        """What to multiply gradients by, and whether an infinity was found; None for to be found out.
+
+        On a GPU both stay tensors there, the first of them the scale of the loss: nobody waits for their values.
+        """
         grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
-        scale = 1.0 if grad_scale is None else inverse_scale(grad_scale)
+        on_gpu = _core.is_on_gpu(self.param_groups[0]["params"][0])
+        scale: float | torch.Tensor = 1.0
+        if grad_scale is not None:
+            scale = grad_scale if on_gpu and _core.is_on_gpu(grad_scale) else inverse_scale(grad_scale)
         if found_inf is None:
             return scale, None if grad_scale is not None else False
-        return scale, is_found(found_inf)
+        return scale, found_inf if on_gpu and _core.is_on_gpu(found_inf) else is_found(found_inf)
 
     # --- gradients ------------------------------------------------------------------------------------------------
 

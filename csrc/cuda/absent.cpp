@@ -1,0 +1,19 @@
+// In the place of the CUDA path, in a build without it.
+#include <stdexcept>
+
+#include "cuda/device_plan.h"
+#include "cuda/support.h"
+
+namespace clr {
+
+bool cuda_is_compiled() { return false; }
+
+const void* cuda_image() { return nullptr; }
+
+std::string why_no_cuda() {
+  return "this build has no CUDA kernels: build clr-native where nvcc is on the PATH, or with CLR_NATIVE_CUDA=ON";
+}
+
+std::unique_ptr<DevicePlan> make_device_plan(int) { throw std::runtime_error(why_no_cuda()); }
+
+}  // namespace clr

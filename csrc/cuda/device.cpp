@@ -1,0 +1,59 @@
+#include "cuda/device.h"
+
+#include <map>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+
+#include "cuda/support.h"
+
+namespace clr {
+
+Device::Current::Current(const Device& device) {
+  pushed_ = Driver::get().ctx_push_current(device.context_) == CUDA_SUCCESS;
+}
+
+Device::Current::~Current() {
+  CUcontext popped = nullptr;
+  if (pushed_) Driver::get().ctx_pop_current(&popped);
+}
+
+const Device& Device::at(int ordinal) {
+  static std::mutex mutex;
+  static std::map<int, const Device*>* const devices = new std::map<int, const Device*>();
+  const std::lock_guard<std::mutex> lock(mutex);
+  const Device*& device = (*devices)[ordinal];
+  if (device == nullptr) device = new Device(ordinal);
+  return *device;
+}
+
+Device::Device(int ordinal) {
+  const Driver& driver = Driver::get();
+  CUdevice device = 0;
+  driver.check(driver.device_get(&device, ordinal), "cuDeviceGet");
+  driver.check(driver.primary_ctx_retain(&context_, device), "cuDevicePrimaryCtxRetain");
+  int count = 0;
+  driver.check(driver.device_get_attribute(&count, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device),
+               "cuDeviceGetAttribute");
+  multiprocessors_ = static_cast<unsigned>(count);
+  const Current current(*this);
+  CUmodule module = nullptr;
+  const CUresult result = driver.module_load_data(&module, cuda_image());
+  if (result != CUDA_SUCCESS) throw std::runtime_error(why_not_loaded(result, ordinal));
+  driver.check(driver.module_get_function(&step_, module, "clr_step"), "cuModuleGetFunction");
+  driver.check(driver.module_get_function(&norm_, module, "clr_norm"), "cuModuleGetFunction");
+}
+
+std::string Device::why_not_loaded(CUresult result, int ordinal) {
+  const Driver& driver = Driver::get();
+  int version = 0;
+  driver.driver_get_version(&version);
+  const auto numbered = [](int cuda) {
+    return "CUDA " + std::to_string(cuda / 1000) + "." + std::to_string(cuda % 1000 / 10);
+  };
+  return driver.words(result, "cuModuleLoadData") + " (cuda:" + std::to_string(ordinal) + ", a driver for " +
+         numbered(version) + "; the kernels were compiled with " + numbered(CUDA_VERSION) +
+         ": update the driver, or build with an older CUDA toolkit)";
+}
+
+}  // namespace clr

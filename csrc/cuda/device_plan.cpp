@@ -1,0 +1,327 @@
+#include "cuda/device_plan.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <stdexcept>
+#include <utility>
+
+#include "cuda/memory.h"
+
+namespace clr {
+
+namespace {
+
+bool same(const GroupSettings& a, const GroupSettings& b) {
+  return a.pieces == b.pieces && a.piece_count == b.piece_count && a.momentum == b.momentum &&
+         a.dampening == b.dampening && a.weight_decay == b.weight_decay && a.ema_decay == b.ema_decay &&
+         a.trust_coefficient == b.trust_coefficient && a.trust_eps == b.trust_eps && a.lr_by_hand == b.lr_by_hand &&
+         a.momentum_by_hand == b.momentum_by_hand && a.order == b.order && a.seed == b.seed &&
+         a.nesterov == b.nesterov && a.maximize == b.maximize && a.averages == b.averages &&
+         a.ema_warmup == b.ema_warmup && a.counts_updates == b.counts_updates;
+}
+
+bool same(const Slot& a, const Slot& b) {
+  return a.parameter == b.parameter && a.gradient == b.gradient && a.buffer == b.buffer && a.size == b.size &&
+         a.group == b.group && a.dtype == b.dtype && a.buffer_dtype == b.buffer_dtype && a.storage == b.storage &&
+         a.trusted == b.trusted && a.average == b.average && a.companion == b.companion && a.unscaled == b.unscaled &&
+         a.random_key == b.random_key;
+}
+
+template <class T>
+bool all_same(const std::vector<T>& a, const std::vector<T>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const T& x, const T& y) { return same(x, y); });
+}
+
+bool all_of_one_size(const std::vector<Slot>& a, const std::vector<Slot>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const Slot& x, const Slot& y) { return x.size == y.size; });
+}
+
+// While it lives, this thread may do what must not become part of a graph that another stream is captured in.
+class BesideCapture {
+ public:
+  BesideCapture() { exchange(); }
+  BesideCapture(const BesideCapture&) = delete;
+  BesideCapture& operator=(const BesideCapture&) = delete;
+  ~BesideCapture() { Driver::get().thread_exchange_stream_capture_mode(&mode_); }
+
+ private:
+  void exchange() {
+    const Driver& driver = Driver::get();
+    driver.check(driver.thread_exchange_stream_capture_mode(&mode_), "cuThreadExchangeStreamCaptureMode");
+  }
+  CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
+};
+
+// A table of slots, cut into chunks, as a launch is told of it.
+struct Work {
+  std::vector<Slot> slots;  // as last copied
+  DeviceMemory memory;
+  DeviceWork device{};
+};
+
+class Plan final : public DevicePlan {
+ public:
+  explicit Plan(int ordinal);
+
+  bool is_capturing(void* stream) const override;
+  void set_groups(void* stream, const std::vector<GroupSettings>& settings, bool other_pieces) override;
+  bool has_groups(const std::vector<GroupSettings>& settings) const override { return all_same(settings, settings_); }
+  void set_progress(void* stream, const std::vector<GroupProgress>& progress) override;
+  void set_parameters(void* stream, std::size_t count) override;
+  void set_state(void* stream, const std::vector<StateChange>& changes) override;
+  void set_work(void* stream, const std::vector<Slot>& slots) override;
+  void measure(void* stream, const DeviceStep& step) override;
+  void step(void* stream, const DeviceStep& step) override;
+  DeviceProgress read(void* stream) override;
+  DeviceReport reported() const override;
+
+ private:
+  void grow(DeviceMemory& memory, std::size_t bytes);
+  void copy(void* stream, CUdeviceptr to, const void* from, std::size_t bytes);
+  void copy_pieces(void* stream, const std::vector<GroupSettings>& settings);
+  void copy_settings(void* stream, std::size_t first, std::size_t last);
+  void copy_state(void* stream);
+  void lay_out(Work& work);
+  void copy_slots(void* stream, Work& work);
+  void launch(CUfunction kernel, std::uint64_t blocks, void* stream, const DeviceStep& step);
+
+  const Device& device_;
+  OwnStream beside_;
+  Staging staging_;
+  DeviceMemory pieces_, settings_table_, progress_, holds_, state_table_;
+  std::deque<DeviceMemory> retired_;  // outgrown, but a graph may know of it
+  PinnedMemory report_, answer_;
+  DeviceState state_{};                         // the host's part of it, as last copied
+  std::vector<GroupSettings> settings_;         // as last set
+  std::map<const Piece*, std::size_t> places_;  // of the host's pieces in pieces_
+  std::size_t parameters_ = 0;
+  std::vector<DeviceChunk> chunks_;  // scratch
+  Work eager_;
+  std::deque<Work> captured_;
+  Work* work_ = &eager_;  // of the next launches
+};
+
+Plan::Plan(int ordinal) : device_(Device::at(ordinal)), beside_(device_), staging_(device_) {
+  report_ = PinnedMemory(device_, sizeof(DeviceReport));
+  *report_.at<DeviceReport>() = {};
+  state_.report = report_.at<DeviceReport>();
+}
+
+bool Plan::is_capturing(void* stream) const {
+  const Driver& driver = Driver::get();
+  const Device::Current current(device_);
+  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+  driver.check(driver.stream_is_capturing(static_cast<CUstream>(stream), &status), "cuStreamIsCapturing");
+  return status != CU_STREAM_CAPTURE_STATUS_NONE;
+}
+
+// What stood there is lost.
+void Plan::grow(DeviceMemory& memory, std::size_t bytes) {
+  if (memory.size() >= bytes) return;
+  DeviceMemory larger(device_, std::max(bytes, 2 * memory.size()));
+  if (memory.size() != 0) retired_.push_back(std::move(memory));
+  memory = std::move(larger);
+}
+
+void Plan::copy(void* stream, CUdeviceptr to, const void* from, std::size_t bytes) {
+  if (bytes != 0) staging_.copy(static_cast<CUstream>(stream), to, from, bytes);
+}
+
+// Each schedule once, however many groups follow it.
+void Plan::copy_pieces(void* stream, const std::vector<GroupSettings>& settings) {
+  std::vector<Piece> all;
+  places_.clear();
+  for (const GroupSettings& group : settings) {
+    if (!places_.emplace(group.pieces, all.size()).second) continue;
+    all.insert(all.end(), group.pieces, group.pieces + group.piece_count);
+  }
+  grow(pieces_, all.size() * sizeof(Piece));
+  copy(stream, pieces_.address(), all.data(), all.size() * sizeof(Piece));
+}
+
+void Plan::set_groups(void* stream, const std::vector<GroupSettings>& settings, bool other_pieces) {
+  std::size_t first = 0, last = settings.size();
+  if (other_pieces || settings.size() != settings_.size()) {
+    copy_pieces(stream, settings);
+    grow(settings_table_, settings.size() * sizeof(GroupSettings));
+  } else {
+    while (first < last && same(settings[first], settings_[first])) ++first;
+    while (last > first && same(settings[last - 1], settings_[last - 1])) --last;
+  }
+  settings_ = settings;
+  copy_settings(stream, first, last);
+}
+
+void Plan::copy_settings(void* stream, std::size_t first, std::size_t last) {
+  std::vector<GroupSettings> rows(settings_.begin() + static_cast<std::ptrdiff_t>(first),
+                                  settings_.begin() + static_cast<std::ptrdiff_t>(last));
+  for (GroupSettings& row : rows) row.pieces = pieces_.at<const Piece>(places_.at(row.pieces) * sizeof(Piece));
+  copy(stream, settings_table_.address() + first * sizeof(GroupSettings), rows.data(),
+       rows.size() * sizeof(GroupSettings));
+  state_.group_count = settings_.size();
+  copy_state(stream);
+}
+
+void Plan::set_progress(void* stream, const std::vector<GroupProgress>& progress) {
+  grow(progress_, progress.size() * sizeof(GroupProgress));
+  copy(stream, progress_.address(), progress.data(), progress.size() * sizeof(GroupProgress));
+  copy_state(stream);
+}
+
+void Plan::set_parameters(void* stream, std::size_t count) {
+  const Driver& driver = Driver::get();
+  const Device::Current current(device_);
+  grow(holds_, 2 * count);
+  parameters_ = count;
+  driver.check(driver.memset_d8_async(holds_.address(), 0, holds_.size(), static_cast<CUstream>(stream)),
+               "cuMemsetD8Async");
+  copy_state(stream);
+}
+
+// Neighbours are copied together.
+void Plan::set_state(void* stream, const std::vector<StateChange>& changes) {
+  std::map<std::size_t, char> bytes;
+  for (const StateChange& change : changes) {
+    bytes[change.position + (change.is_average ? holds_.size() / 2 : 0)] = change.holds ? 1 : 0;
+  }
+  std::vector<char> run;
+  for (auto byte = bytes.begin(); byte != bytes.end();) {
+    const std::size_t first = byte->first;
+    run.clear();
+    for (; byte != bytes.end() && byte->first == first + run.size(); ++byte) run.push_back(byte->second);
+    copy(stream, holds_.address() + first, run.data(), run.size());
+  }
+}
+
+// The host's part of the device's state, if it is another than before.
+void Plan::copy_state(void* stream) {
+  const Driver& driver = Driver::get();
+  const Device::Current current(device_);
+  DeviceState state = state_;
+  state.settings = settings_table_.at<const GroupSettings>();
+  state.progress = progress_.at<GroupProgress>();
+  state.buffer_holds = holds_.at<bool>();
+  state.average_holds = holds_.at<bool>(holds_.size() / 2);
+  if (state_table_.size() == 0) {
+    state_table_ = DeviceMemory(device_, sizeof(DeviceState));
+    driver.check(driver.memset_d8_async(state_table_.address(), 0, sizeof(DeviceState), static_cast<CUstream>(stream)),
+                 "cuMemsetD8Async");
+  }
+  state_ = state;
+  copy(stream, state_table_.address(), &state_, offsetof(DeviceState, counts));
+}
+
+// Places of slots, chunks and scratch in the memory of `work`.
+void Plan::lay_out(Work& work) {
+  chunks_.clear();
+  for (std::size_t i = 0; i < work.slots.size(); ++i) {
+    const auto parts = static_cast<std::uint64_t>((work.slots[i].size + kDeviceChunk - 1) / kDeviceChunk);
+    for (std::uint64_t part = 0; part < parts; ++part) {
+      chunks_.push_back({static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(part)});
+    }
+  }
+  const std::size_t parts_at = work.slots.size() * sizeof(Slot);
+  const std::size_t chunks_at = parts_at + 2 * chunks_.size() * sizeof(NormPart);
+  grow(work.memory, chunks_at + chunks_.size() * sizeof(DeviceChunk));
+  work.device = {work.memory.at<Slot>(), work.memory.at<const DeviceChunk>(chunks_at), work.slots.size(),
+                 chunks_.size(), work.memory.at<NormPart>(parts_at)};
+}
+
+void Plan::copy_slots(void* stream, Work& work) {
+  copy(stream, work.memory.address(), work.slots.data(), work.slots.size() * sizeof(Slot));
+}
+
+void Plan::set_work(void* stream, const std::vector<Slot>& slots) {
+  if (is_capturing(stream)) {
+    const Driver& driver = Driver::get();
+    const Device::Current current(device_);
+    const BesideCapture beside;
+    captured_.emplace_back();
+    work_ = &captured_.back();
+    work_->slots = slots;
+    lay_out(*work_);
+    copy_slots(beside_.get(), *work_);
+    copy(beside_.get(), reinterpret_cast<CUdeviceptr>(work_->device.chunks), chunks_.data(),
+         chunks_.size() * sizeof(DeviceChunk));
+    driver.check(driver.stream_synchronize(beside_.get()), "cuStreamSynchronize");
+    return;
+  }
+  work_ = &eager_;
+  if (work_->memory.size() != 0 && all_same(slots, work_->slots)) return;
+  const bool other_chunks = work_->memory.size() == 0 || !all_of_one_size(slots, work_->slots);
+  work_->slots = slots;
+  if (other_chunks) {
+    lay_out(*work_);
+    copy(stream, reinterpret_cast<CUdeviceptr>(work_->device.chunks), chunks_.data(),
+         chunks_.size() * sizeof(DeviceChunk));
+  }
+  copy_slots(stream, *work_);
+}
+
+void Plan::launch(CUfunction kernel, std::uint64_t blocks, void* stream, const DeviceStep& step) {
+  const Driver& driver = Driver::get();
+  const Device::Current current(device_);
+  CUdeviceptr state = state_table_.address();
+  DeviceStep told = step;
+  void* arguments[] = {&state, &work_->device, &told};
+  driver.check(driver.launch_kernel(kernel, static_cast<unsigned>(blocks), 1, 1, kDeviceThreads, 1, 1, 0,
+                                    static_cast<CUstream>(stream), arguments, nullptr),
+               "cuLaunchKernel");
+}
+
+void Plan::measure(void* stream, const DeviceStep& step) {
+  const std::uint64_t threads = work_->device.chunk_count * kThreadsPerChunk;
+  const std::uint64_t wanted = (threads + kDeviceThreads - 1) / kDeviceThreads;
+  launch(device_.norm_kernel(), std::clamp<std::uint64_t>(wanted, 1, 4 * device_.multiprocessors()), stream, step);
+}
+
+// A block takes most registers of a multiprocessor: more blocks wait, and even out what chunks take.
+void Plan::step(void* stream, const DeviceStep& step) {
+  launch(device_.step_kernel(), std::clamp<std::uint64_t>(work_->device.chunk_count, 1, 2 * device_.multiprocessors()),
+         stream, step);
+}
+
+DeviceProgress Plan::read(void* stream) {
+  if (is_capturing(stream)) {
+    throw std::runtime_error("what a device has counted cannot be read while its stream is captured in a CUDA graph");
+  }
+  const Driver& driver = Driver::get();
+  const Device::Current current(device_);
+  const std::size_t groups = settings_.size() * sizeof(GroupProgress);
+  const std::size_t bytes = sizeof(DeviceState) + groups + holds_.size();
+  if (answer_.size() < bytes) answer_ = PinnedMemory(device_, bytes);
+  const auto fetch = [&](std::size_t at, const DeviceMemory& from, std::size_t count) {
+    if (count == 0) return;
+    driver.check(driver.memcpy_dtoh_async(answer_.at<void>(at), from.address(), count, static_cast<CUstream>(stream)),
+                 "cuMemcpyDtoHAsync");
+  };
+  fetch(0, state_table_, sizeof(DeviceState));
+  fetch(sizeof(DeviceState), progress_, groups);
+  fetch(sizeof(DeviceState) + groups, holds_, holds_.size());
+  driver.check(driver.stream_synchronize(static_cast<CUstream>(stream)), "cuStreamSynchronize");
+  const DeviceState& state = *answer_.at<DeviceState>();
+  const auto* const progress = answer_.at<GroupProgress>(sizeof(DeviceState));
+  const auto* const buffers = answer_.at<char>(sizeof(DeviceState) + groups);
+  const auto* const averages = buffers + holds_.size() / 2;
+  return {{progress, progress + settings_.size()},
+          {buffers, buffers + parameters_},
+          {averages, averages + parameters_},
+          state.counts,
+          state.norm,
+          state.clip_coefficient};
+}
+
+DeviceReport Plan::reported() const {
+  const volatile DeviceReport* const report = report_.at<DeviceReport>();
+  return {report->applied, report->skipped, report->last_skipped};
+}
+
+}  // namespace
+
+std::unique_ptr<DevicePlan> make_device_plan(int ordinal) { return std::make_unique<Plan>(ordinal); }
+
+}  // namespace clr

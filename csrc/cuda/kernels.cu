@@ -1,0 +1,2 @@
+// All kernels, as one image.
+#include "cuda/step.cu"
