@@ -14,6 +14,8 @@ std::string why_no_cuda() {
   return "this build has no CUDA kernels: build clr-native where nvcc is on the PATH, or with CLR_NATIVE_CUDA=ON";
 }
 
+bool is_captured(int, void*) { throw std::runtime_error(why_no_cuda()); }
+
 std::unique_ptr<DevicePlan> make_device_plan(int) { throw std::runtime_error(why_no_cuda()); }
 
 }  // namespace clr

@@ -27,7 +27,7 @@ const Device& Device::at(int ordinal) {
   return *device;
 }
 
-Device::Device(int ordinal) {
+Device::Device(int ordinal) : ordinal_(ordinal) {
   const Driver& driver = Driver::get();
   CUdevice device = 0;
   driver.check(driver.device_get(&device, ordinal), "cuDeviceGet");
@@ -36,22 +36,28 @@ Device::Device(int ordinal) {
   driver.check(driver.device_get_attribute(&count, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device),
                "cuDeviceGetAttribute");
   multiprocessors_ = static_cast<unsigned>(count);
+}
+
+const Device::Kernels& Device::kernels() const {
+  if (kernels_.norm != nullptr) return kernels_;
+  const Driver& driver = Driver::get();
   const Current current(*this);
   CUmodule module = nullptr;
   const CUresult result = driver.module_load_data(&module, cuda_image());
-  if (result != CUDA_SUCCESS) throw std::runtime_error(why_not_loaded(result, ordinal));
-  driver.check(driver.module_get_function(&step_, module, "clr_step"), "cuModuleGetFunction");
-  driver.check(driver.module_get_function(&norm_, module, "clr_norm"), "cuModuleGetFunction");
+  if (result != CUDA_SUCCESS) throw std::runtime_error(why_not_loaded(result));
+  driver.check(driver.module_get_function(&kernels_.step, module, "clr_step"), "cuModuleGetFunction");
+  driver.check(driver.module_get_function(&kernels_.norm, module, "clr_norm"), "cuModuleGetFunction");
+  return kernels_;
 }
 
-std::string Device::why_not_loaded(CUresult result, int ordinal) {
+std::string Device::why_not_loaded(CUresult result) const {
   const Driver& driver = Driver::get();
   int version = 0;
   driver.driver_get_version(&version);
   const auto numbered = [](int cuda) {
     return "CUDA " + std::to_string(cuda / 1000) + "." + std::to_string(cuda % 1000 / 10);
   };
-  return driver.words(result, "cuModuleLoadData") + " (cuda:" + std::to_string(ordinal) + ", a driver for " +
+  return driver.words(result, "cuModuleLoadData") + " (cuda:" + std::to_string(ordinal_) + ", a driver for " +
          numbered(version) + "; the kernels were compiled with " + numbered(CUDA_VERSION) +
          ": update the driver, or build with an older CUDA toolkit)";
 }

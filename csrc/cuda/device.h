@@ -14,8 +14,12 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   unsigned multiprocessors() const { return multiprocessors_; }
-  CUfunction step_kernel() const { return step_; }
-  CUfunction norm_kernel() const { return norm_; }
+
+  struct Kernels {
+    CUfunction step, norm;
+  };
+  // Loaded when first asked for, which must not be in a capture.
+  const Kernels& kernels() const;
 
   // Makes a device's context the current one of this thread, as long as it lives. Should that fail, what is called then
   // says so.
@@ -32,10 +36,11 @@ class Device {
 
  private:
   explicit Device(int ordinal);
-  static std::string why_not_loaded(CUresult result, int ordinal);
+  std::string why_not_loaded(CUresult result) const;
 
+  int ordinal_;
   CUcontext context_ = nullptr;
-  CUfunction step_ = nullptr, norm_ = nullptr;
+  mutable Kernels kernels_ = {nullptr, nullptr};
   unsigned multiprocessors_ = 0;
 };
 

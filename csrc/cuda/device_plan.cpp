@@ -5,7 +5,6 @@
 #include <cstring>
 #include <deque>
 #include <map>
-#include <stdexcept>
 #include <utility>
 
 #include "cuda/memory.h"
@@ -67,13 +66,13 @@ class Plan final : public DevicePlan {
  public:
   explicit Plan(int ordinal);
 
-  bool is_capturing(void* stream) const override;
   void set_groups(void* stream, const std::vector<GroupSettings>& settings, bool other_pieces) override;
   bool has_groups(const std::vector<GroupSettings>& settings) const override { return all_same(settings, settings_); }
   void set_progress(void* stream, const std::vector<GroupProgress>& progress) override;
   void set_parameters(void* stream, std::size_t count) override;
   void set_state(void* stream, const std::vector<StateChange>& changes) override;
   void set_work(void* stream, const std::vector<Slot>& slots) override;
+  void set_captured_work(const std::vector<Slot>& slots) override;
   void measure(void* stream, const DeviceStep& step) override;
   void step(void* stream, const DeviceStep& step) override;
   DeviceProgress read(void* stream) override;
@@ -83,10 +82,10 @@ class Plan final : public DevicePlan {
   void grow(DeviceMemory& memory, std::size_t bytes);
   void copy(void* stream, CUdeviceptr to, const void* from, std::size_t bytes);
   void copy_pieces(void* stream, const std::vector<GroupSettings>& settings);
-  void copy_settings(void* stream, std::size_t first, std::size_t last);
+  void copy_settings(void* stream, const std::vector<GroupSettings>& settings, std::size_t first, std::size_t last);
   void copy_state(void* stream);
-  void lay_out(Work& work);
-  void copy_slots(void* stream, Work& work);
+  void lay_out(Work& work, const std::vector<Slot>& slots);
+  void copy_work(void* stream, Work& work, const std::vector<Slot>& slots);
   void launch(CUfunction kernel, std::uint64_t blocks, void* stream, const DeviceStep& step);
 
   const Device& device_;
@@ -106,17 +105,10 @@ class Plan final : public DevicePlan {
 };
 
 Plan::Plan(int ordinal) : device_(Device::at(ordinal)), beside_(device_), staging_(device_) {
+  device_.kernels();
   report_ = PinnedMemory(device_, sizeof(DeviceReport));
   *report_.at<DeviceReport>() = {};
   state_.report = report_.at<DeviceReport>();
-}
-
-bool Plan::is_capturing(void* stream) const {
-  const Driver& driver = Driver::get();
-  const Device::Current current(device_);
-  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-  driver.check(driver.stream_is_capturing(static_cast<CUstream>(stream), &status), "cuStreamIsCapturing");
-  return status != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
 // What stood there is lost.
@@ -152,24 +144,23 @@ void Plan::set_groups(void* stream, const std::vector<GroupSettings>& settings, 
     while (first < last && same(settings[first], settings_[first])) ++first;
     while (last > first && same(settings[last - 1], settings_[last - 1])) --last;
   }
+  settings_.clear();  // until all is copied
+  copy_settings(stream, settings, first, last);
   settings_ = settings;
-  copy_settings(stream, first, last);
 }
 
-void Plan::copy_settings(void* stream, std::size_t first, std::size_t last) {
-  std::vector<GroupSettings> rows(settings_.begin() + static_cast<std::ptrdiff_t>(first),
-                                  settings_.begin() + static_cast<std::ptrdiff_t>(last));
+void Plan::copy_settings(void* stream, const std::vector<GroupSettings>& settings, std::size_t first,
+                         std::size_t last) {
+  std::vector<GroupSettings> rows(settings.begin() + static_cast<std::ptrdiff_t>(first),
+                                  settings.begin() + static_cast<std::ptrdiff_t>(last));
   for (GroupSettings& row : rows) row.pieces = pieces_.at<const Piece>(places_.at(row.pieces) * sizeof(Piece));
   copy(stream, settings_table_.address() + first * sizeof(GroupSettings), rows.data(),
        rows.size() * sizeof(GroupSettings));
-  state_.group_count = settings_.size();
-  copy_state(stream);
 }
 
 void Plan::set_progress(void* stream, const std::vector<GroupProgress>& progress) {
   grow(progress_, progress.size() * sizeof(GroupProgress));
   copy(stream, progress_.address(), progress.data(), progress.size() * sizeof(GroupProgress));
-  copy_state(stream);
 }
 
 void Plan::set_parameters(void* stream, std::size_t count) {
@@ -179,7 +170,6 @@ void Plan::set_parameters(void* stream, std::size_t count) {
   parameters_ = count;
   driver.check(driver.memset_d8_async(holds_.address(), 0, holds_.size(), static_cast<CUstream>(stream)),
                "cuMemsetD8Async");
-  copy_state(stream);
 }
 
 // Neighbours are copied together.
@@ -204,6 +194,7 @@ void Plan::copy_state(void* stream) {
   DeviceState state = state_;
   state.settings = settings_table_.at<const GroupSettings>();
   state.progress = progress_.at<GroupProgress>();
+  state.group_count = settings_.size();
   state.buffer_holds = holds_.at<bool>();
   state.average_holds = holds_.at<bool>(holds_.size() / 2);
   if (state_table_.size() == 0) {
@@ -211,55 +202,57 @@ void Plan::copy_state(void* stream) {
     driver.check(driver.memset_d8_async(state_table_.address(), 0, sizeof(DeviceState), static_cast<CUstream>(stream)),
                  "cuMemsetD8Async");
   }
+  if (state.settings == state_.settings && state.group_count == state_.group_count &&
+      state.progress == state_.progress && state.buffer_holds == state_.buffer_holds &&
+      state.average_holds == state_.average_holds) {
+    return;
+  }
+  copy(stream, state_table_.address(), &state, offsetof(DeviceState, counts));
   state_ = state;
-  copy(stream, state_table_.address(), &state_, offsetof(DeviceState, counts));
 }
 
 // Places of slots, chunks and scratch in the memory of `work`.
-void Plan::lay_out(Work& work) {
+void Plan::lay_out(Work& work, const std::vector<Slot>& slots) {
   chunks_.clear();
-  for (std::size_t i = 0; i < work.slots.size(); ++i) {
-    const auto parts = static_cast<std::uint64_t>((work.slots[i].size + kDeviceChunk - 1) / kDeviceChunk);
+  for (std::size_t i = 0; i < slots.size(); ++i) {
+    const auto parts = static_cast<std::uint64_t>((slots[i].size + kDeviceChunk - 1) / kDeviceChunk);
     for (std::uint64_t part = 0; part < parts; ++part) {
       chunks_.push_back({static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(part)});
     }
   }
-  const std::size_t parts_at = work.slots.size() * sizeof(Slot);
+  const std::size_t parts_at = slots.size() * sizeof(Slot);
   const std::size_t chunks_at = parts_at + 2 * chunks_.size() * sizeof(NormPart);
   grow(work.memory, chunks_at + chunks_.size() * sizeof(DeviceChunk));
-  work.device = {work.memory.at<Slot>(), work.memory.at<const DeviceChunk>(chunks_at), work.slots.size(),
-                 chunks_.size(), work.memory.at<NormPart>(parts_at)};
+  work.device = {work.memory.at<Slot>(), work.memory.at<const DeviceChunk>(chunks_at), slots.size(), chunks_.size(),
+                 work.memory.at<NormPart>(parts_at)};
 }
 
-void Plan::copy_slots(void* stream, Work& work) {
-  copy(stream, work.memory.address(), work.slots.data(), work.slots.size() * sizeof(Slot));
+void Plan::copy_work(void* stream, Work& work, const std::vector<Slot>& slots) {
+  const bool other_chunks = work.memory.size() == 0 || !all_of_one_size(slots, work.slots);
+  work.slots.clear();  // until all is copied
+  if (other_chunks) {
+    lay_out(work, slots);
+    copy(stream, reinterpret_cast<CUdeviceptr>(work.device.chunks), chunks_.data(),
+         chunks_.size() * sizeof(DeviceChunk));
+  }
+  copy(stream, work.memory.address(), slots.data(), slots.size() * sizeof(Slot));
+  work.slots = slots;
 }
 
 void Plan::set_work(void* stream, const std::vector<Slot>& slots) {
-  if (is_capturing(stream)) {
-    const Driver& driver = Driver::get();
-    const Device::Current current(device_);
-    const BesideCapture beside;
-    captured_.emplace_back();
-    work_ = &captured_.back();
-    work_->slots = slots;
-    lay_out(*work_);
-    copy_slots(beside_.get(), *work_);
-    copy(beside_.get(), reinterpret_cast<CUdeviceptr>(work_->device.chunks), chunks_.data(),
-         chunks_.size() * sizeof(DeviceChunk));
-    driver.check(driver.stream_synchronize(beside_.get()), "cuStreamSynchronize");
-    return;
-  }
+  copy_state(stream);
   work_ = &eager_;
-  if (work_->memory.size() != 0 && all_same(slots, work_->slots)) return;
-  const bool other_chunks = work_->memory.size() == 0 || !all_of_one_size(slots, work_->slots);
-  work_->slots = slots;
-  if (other_chunks) {
-    lay_out(*work_);
-    copy(stream, reinterpret_cast<CUdeviceptr>(work_->device.chunks), chunks_.data(),
-         chunks_.size() * sizeof(DeviceChunk));
-  }
-  copy_slots(stream, *work_);
+  if (work_->memory.size() == 0 || !all_same(slots, work_->slots)) copy_work(stream, *work_, slots);
+}
+
+void Plan::set_captured_work(const std::vector<Slot>& slots) {
+  const Driver& driver = Driver::get();
+  const Device::Current current(device_);
+  const BesideCapture beside;
+  captured_.emplace_back();
+  work_ = &captured_.back();
+  copy_work(beside_.get(), *work_, slots);
+  driver.check(driver.stream_synchronize(beside_.get()), "cuStreamSynchronize");
 }
 
 void Plan::launch(CUfunction kernel, std::uint64_t blocks, void* stream, const DeviceStep& step) {
@@ -276,19 +269,16 @@ void Plan::launch(CUfunction kernel, std::uint64_t blocks, void* stream, const D
 void Plan::measure(void* stream, const DeviceStep& step) {
   const std::uint64_t threads = work_->device.chunk_count * kThreadsPerChunk;
   const std::uint64_t wanted = (threads + kDeviceThreads - 1) / kDeviceThreads;
-  launch(device_.norm_kernel(), std::clamp<std::uint64_t>(wanted, 1, 4 * device_.multiprocessors()), stream, step);
+  launch(device_.kernels().norm, std::clamp<std::uint64_t>(wanted, 1, 4 * device_.multiprocessors()), stream, step);
 }
 
 // A block takes most registers of a multiprocessor: more blocks wait, and even out what chunks take.
 void Plan::step(void* stream, const DeviceStep& step) {
-  launch(device_.step_kernel(), std::clamp<std::uint64_t>(work_->device.chunk_count, 1, 2 * device_.multiprocessors()),
+  launch(device_.kernels().step, std::clamp<std::uint64_t>(work_->device.chunk_count, 1, 2 * device_.multiprocessors()),
          stream, step);
 }
 
 DeviceProgress Plan::read(void* stream) {
-  if (is_capturing(stream)) {
-    throw std::runtime_error("what a device has counted cannot be read while its stream is captured in a CUDA graph");
-  }
   const Driver& driver = Driver::get();
   const Device::Current current(device_);
   const std::size_t groups = settings_.size() * sizeof(GroupProgress);
@@ -321,6 +311,14 @@ DeviceReport Plan::reported() const {
 }
 
 }  // namespace
+
+bool is_captured(int ordinal, void* stream) {
+  const Driver& driver = Driver::get();
+  const Device::Current current(Device::at(ordinal));
+  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+  driver.check(driver.stream_is_capturing(static_cast<CUstream>(stream), &status), "cuStreamIsCapturing");
+  return status != CU_STREAM_CAPTURE_STATUS_NONE;
+}
 
 std::unique_ptr<DevicePlan> make_device_plan(int ordinal) { return std::make_unique<Plan>(ordinal); }
 

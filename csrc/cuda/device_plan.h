@@ -33,10 +33,6 @@ class DevicePlan {
  public:
   virtual ~DevicePlan() = default;
 
-  // Is the stream being captured in a graph? Then only set_work() and the launches may be
-  // called.
-  virtual bool is_capturing(void* stream) const = 0;
-
   // The settings of all groups, whose pieces lie in the host's memory and are those of the last call unless
   // `other_pieces`. Copies what has changed.
   virtual void set_groups(void* stream, const std::vector<GroupSettings>& settings, bool other_pieces) = 0;
@@ -52,6 +48,9 @@ class DevicePlan {
 
   // What the next launches work on. random_key of a slot: the position of its parameter. Copies what has changed.
   virtual void set_work(void* stream, const std::vector<Slot>& slots) = 0;
+  // The same for launches that are captured: in tables of their own, at once. Nothing but this and launches may be
+  // called while a stream of the device is captured.
+  virtual void set_captured_work(const std::vector<Slot>& slots) = 0;
   // One launch each. measure() finds out about the gradients what step() is to be told is measured.
   virtual void measure(void* stream, const DeviceStep& step) = 0;
   virtual void step(void* stream, const DeviceStep& step) = 0;
@@ -62,6 +61,9 @@ class DevicePlan {
   // What the device has reported so far, without waiting for it.
   virtual DeviceReport reported() const = 0;
 };
+
+// Is a stream of this device being captured in a graph?
+bool is_captured(int ordinal, void* stream);
 
 std::unique_ptr<DevicePlan> make_device_plan(int ordinal);
 

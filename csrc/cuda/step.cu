@@ -123,8 +123,9 @@ __device__ void advance(const DeviceState& state, const DeviceStep& step, bool s
 __device__ void mark_state(const DeviceState& state, const DeviceWork& work) {
   for (uint64_t i = threadIdx.x; i < work.slot_count; i += kDeviceThreads) {
     const Slot& slot = work.slots[i];
-    if (slot.gradient != nullptr && slot.buffer != nullptr) state.buffer_holds[slot.random_key] = true;
-    if (slot.average != nullptr) state.average_holds[slot.random_key] = true;
+    const bool empty = slot.size == 0;  // then its arrays may be null
+    if ((slot.gradient != nullptr && slot.buffer != nullptr) || empty) state.buffer_holds[slot.random_key] = true;
+    if (slot.average != nullptr || empty) state.average_holds[slot.random_key] = true;
   }
 }
 

@@ -27,6 +27,18 @@ bool DeviceSteps::are_on_several(const std::vector<int>& devices) const {
   return plans_.size() > 1 || std::any_of(devices.begin(), devices.end(), [one](int device) { return device != one; });
 }
 
+bool DeviceSteps::is_captured() const {
+  return std::any_of(plans_.begin(), plans_.end(), [](const auto& device) {
+    return clr::is_captured(device.first, TorchReader::get().current_stream(device.first));
+  });
+}
+
+void DeviceSteps::require_readable() const {
+  if (!is_captured()) return;
+  throw std::runtime_error(
+      "what a device has counted cannot be read while its stream is captured in a CUDA graph: read it before or after");
+}
+
 bool DeviceSteps::is_behind(const Groups& groups) const {
   if (plans_.empty()) return false;
   const DeviceReport report = plans_.begin()->second.plan->reported();
@@ -40,8 +52,8 @@ void DeviceSteps::set_groups(const Groups& groups) {
   for (const auto& group : groups) ids.push_back(group->id());
   other_groups_ = ids != ids_;
   other_origins_ = other_groups_ || origins != origins_;
-  ids_ = std::move(ids);
-  origins_ = std::move(origins);
+  new_ids_ = std::move(ids);
+  new_origins_ = std::move(origins);
   orders_.resize(groups.size(), 0);
   const std::vector<GroupSettings> before = std::move(settings_);
   settings_.clear();
@@ -74,8 +86,9 @@ void DeviceSteps::forget_parameters() {
   }
 }
 
-void DeviceSteps::refuse_capture(const OneDevice& device, bool new_state) const {
+void DeviceSteps::refuse_capture(bool new_state) const {
   if (plans_.size() > 1) throw std::runtime_error("a step over several devices cannot be captured in a CUDA graph");
+  const OneDevice& device = plans_.begin()->second;
   if (!device.has_groups || !device.has_parameters || !parameters_known_) refuse_in_graph("the first step");
   if (new_state || changes_.size() != 0) refuse_in_graph("a step that makes a buffer or an average");
   if (other_origins_) refuse_in_graph("a step after a change of position");
@@ -98,36 +111,38 @@ void DeviceSteps::tell(OneDevice& device, void* stream, std::size_t parameters) 
   }
 }
 
-bool DeviceSteps::prepare(const Groups& groups, std::size_t parameters, const std::vector<Slot>& slots,
-                          const std::vector<int>& devices, bool new_state) {
+void DeviceSteps::prepare(const Groups& groups, std::size_t parameters, const std::vector<Slot>& slots,
+                          const std::vector<int>& devices, bool new_state, bool captured) {
   const TorchReader& torch = TorchReader::get();
   set_groups(groups);
   for (const int ordinal : devices) {
-    OneDevice& device = plans_[ordinal];
-    if (device.plan == nullptr) device.plan = make_device_plan(ordinal);
+    if (plans_.count(ordinal) != 0) continue;
+    if (clr::is_captured(ordinal, torch.current_stream(ordinal))) refuse_in_graph("the first step");
+    std::unique_ptr<DevicePlan> plan = make_device_plan(ordinal);
+    plans_[ordinal].plan = std::move(plan);
   }
+  if (captured) refuse_capture(new_state);
   const bool one = plans_.size() == 1;
   for (auto& [ordinal, device] : plans_) device.slots.clear();
   for (std::size_t i = 0; !one && i < slots.size(); ++i) plans_[devices[i]].slots.push_back(slots[i]);
-  bool captured = false;
   for (auto& [ordinal, device] : plans_) {
-    void* const stream = torch.current_stream(ordinal);
-    if (device.plan->is_capturing(stream)) {
-      refuse_capture(device, new_state);
-      captured = true;
-    } else {
-      tell(device, stream, parameters);
-      std::vector<StateChange>& changes = changes_[ordinal];
-      device.plan->set_state(stream, changes);
-      for (const StateChange& change : changes) {
-        (change.is_average ? device.told_of_average : device.told_of_buffer)[change.position] = 1;
-      }
-      changes_.erase(ordinal);
+    if (captured) {
+      device.plan->set_captured_work(slots);
+      continue;
     }
+    void* const stream = torch.current_stream(ordinal);
+    tell(device, stream, parameters);
+    std::vector<StateChange>& changes = changes_[ordinal];
+    device.plan->set_state(stream, changes);
+    for (const StateChange& change : changes) {
+      (change.is_average ? device.told_of_average : device.told_of_buffer)[change.position] = 1;
+    }
+    changes_.erase(ordinal);
     device.plan->set_work(stream, one ? slots : device.slots);
   }
   parameters_known_ = true;
-  return captured;
+  ids_ = new_ids_;
+  origins_ = new_origins_;
 }
 
 void DeviceSteps::measure(const DeviceStep& step) {
@@ -144,6 +159,7 @@ void DeviceSteps::step(const DeviceStep& step, bool captured) {
 }
 
 DeviceSteps::Empty DeviceSteps::synchronise(const Groups& groups) {
+  require_readable();
   Empty empty;
   for (auto& [ordinal, device] : plans_) {
     if (!device.has_groups) continue;
@@ -170,6 +186,7 @@ DeviceSteps::Empty DeviceSteps::synchronise(const Groups& groups) {
 }
 
 DeviceProgress DeviceSteps::last_step() const {
+  require_readable();
   const auto& [ordinal, device] = *plans_.begin();
   return device.plan->read(TorchReader::get().current_stream(ordinal));
 }

@@ -23,6 +23,9 @@ class DeviceSteps {
   // Are these, with those that it has run on before, more than one?
   bool are_on_several(const std::vector<int>& devices) const;
 
+  // Is the current stream of a device that it has run on being captured in a graph?
+  bool is_captured() const;
+
   // Should the host learn what the devices have counted before it goes on? After a skipped update, after a graph was
   // replayed, and where somebody has moved a group.
   bool is_behind(const Groups& groups) const;
@@ -33,10 +36,10 @@ class DeviceSteps {
   // The next step finds other memory of this kind in the state of a parameter. `holds`: does it hold anything yet?
   void note_state(int device, StateChange change) { changes_[device].push_back(change); }
 
-  // Tables for one step, for all devices that the optimizer has been on. `devices`: of each slot. Returns whether the
-  // step is being captured in a graph. Throws RuntimeError for what a graph cannot hold.
-  bool prepare(const Groups& groups, std::size_t parameters, const std::vector<Slot>& slots,
-               const std::vector<int>& devices, bool new_state);
+  // Tables for one step, for all devices that the optimizer has been on. `devices`: of each slot. `captured`: the step
+  // becomes part of a graph. Throws RuntimeError for what a graph cannot hold.
+  void prepare(const Groups& groups, std::size_t parameters, const std::vector<Slot>& slots,
+               const std::vector<int>& devices, bool new_state, bool captured);
   // Launches.
   void measure(const DeviceStep& step);
   void step(const DeviceStep& step, bool captured);
@@ -62,14 +65,16 @@ class DeviceSteps {
 
   void set_groups(const Groups& groups);
   void tell(OneDevice& device, void* stream, std::size_t parameters);
-  void refuse_capture(const OneDevice& device, bool new_state) const;
+  void refuse_capture(bool new_state) const;
+  void require_readable() const;
 
   std::map<int, OneDevice> plans_;
   std::map<int, std::vector<StateChange>> changes_;  // that a device has yet to be told of
   std::vector<GroupSettings> settings_;              // of this step
   std::vector<GroupProgress> progress_;
   std::vector<std::uint64_t> ids_, origins_;  // of the bindings that the devices know
-  std::vector<std::uint64_t> orders_;         // numbers of the last orders that were launched
+  std::vector<std::uint64_t> new_ids_, new_origins_;
+  std::vector<std::uint64_t> orders_;  // numbers of the last orders that were launched
   bool parameters_known_ = false;
   bool other_groups_ = true, other_origins_ = true;
   bool runs_ahead_ = false;  // has the device been told anything since the last synchronise()?

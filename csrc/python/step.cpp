@@ -59,10 +59,7 @@ Step::Outcome Step::begin(const py::list& groups, const py::dict& state, std::op
     reorder(groups);
     if (!read_groups(groups)) return Outcome::not_bound;
   }
-  if (device_steps_.are_used() && (device_steps_.is_behind(groups_) || !parameters_.is_known(groups_))) {
-    synchronise(state);
-    if (!read_groups(groups)) return Outcome::not_bound;
-  }
+  if (device_steps_.are_used() && !catch_up(groups, state)) return Outcome::not_bound;
   if (!at_cycle_end && asks_for_cycle_end()) return Outcome::asks_for_cycle_end;
   if (parameters_.refresh(groups_)) device_steps_.forget_parameters();
   parameters_.refresh_state(state);

@@ -113,6 +113,7 @@ class Step {
   }
   void read(const StepRequest& request);
   bool is_on_device() const;
+  bool catch_up(const py::list& groups, const py::dict& state);
   void note_device(const ParameterBinding& parameter, std::size_t position);
   Outcome apply_on_devices(const py::dict& state, const StepRequest& request);
   void refuse_on_devices(const StepRequest& request) const;

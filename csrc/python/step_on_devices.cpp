@@ -17,16 +17,31 @@ bool Step::is_on_device() const {
   return std::any_of(devices_.begin(), devices_.end(), [](int device) { return device >= 0; });
 }
 
+// Before a step: lets the host learn what the devices have counted, where it has to. What is captured is no update, and
+// changes no count. False if some group is not bound.
+bool Step::catch_up(const py::list& groups, const py::dict& state) {
+  const bool same_parameters = parameters_.is_known(groups_);
+  captured_ = device_steps_.is_captured();
+  if (captured_) {
+    if (!same_parameters) refuse("other parameters cannot be captured in a CUDA graph: call step() once before");
+    return true;
+  }
+  if (same_parameters && !device_steps_.is_behind(groups_)) return true;
+  synchronise(state);
+  return read_groups(groups);
+}
+
 // The slot that `parameter` has just added, as a device wants it.
 void Step::note_device(const ParameterBinding& parameter, std::size_t position) {
   devices_.push_back(parameter.device());
   if (parameter.device() < 0) return;
   Slot& slot = plan_.slots.back();
   slot.random_key = position;
-  if (parameter.has_other_buffer() && slot.buffer != nullptr) {
+  const bool empty = slot.size == 0;  // then its arrays may be null
+  if (parameter.has_other_buffer() && (slot.buffer != nullptr || empty)) {
     device_steps_.note_state(parameter.device(), {position, false, !slot.first});
   }
-  if (parameter.has_other_average()) {
+  if (parameter.has_other_average() && (slot.average != nullptr || empty)) {
     device_steps_.note_state(parameter.device(), {position, true, parameter.average_holds()});
   }
 }
@@ -81,7 +96,7 @@ DeviceStep Step::device_step(const StepRequest& request) const {
 Step::Outcome Step::apply_on_devices(const py::dict& state, const StepRequest& request) {
   refuse_on_devices(request);
   const DeviceStep step = device_step(request);
-  captured_ = device_steps_.prepare(groups_, parameters_.size(), plan_.slots, devices_, new_state_);
+  device_steps_.prepare(groups_, parameters_.size(), plan_.slots, devices_, new_state_, captured_);
   if (step.measured) device_steps_.measure(step);
   measured_norm_ = step.max_norm != 0.0 || step.trusts;
   if (rules.error_if_nonfinite && !step.skipped) {
