@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +26,15 @@ def nvcc() -> str:
             pytest.fail("nvcc is required here, and is not on the PATH")
         pytest.skip("nvcc is not on the PATH, and there is no PTX without it")
     return found
+
+
+def include_flags() -> list[str]:
+    """How a C compiler finds <cuda.h>, as nvcc tells its own."""
+    done = subprocess.run(
+        [nvcc(), "--dryrun", "-E", "-x", "cu", os.devnull], capture_output=True, text=True, timeout=60
+    )
+    told = [line for line in done.stderr.splitlines() if line.startswith("#$ INCLUDES=")]
+    return shlex.split(told[0].partition("=")[2]) if told else []
 
 
 @cache

@@ -5,6 +5,7 @@ Values are held as they are written: no caches, no ordering between blocks other
 
 from __future__ import annotations
 
+import bisect
 from typing import Any, Protocol
 
 import numpy as np
@@ -95,8 +96,9 @@ class Memory:
     """The global memory of a device. Buffers stay between launches, and so do the variables of modules."""
 
     def __init__(self) -> None:
-        self._buffers: list[Buffer] = []
-        self._bases = np.array([], np.uint64)
+        self._buffers: list[Buffer] = []  # by address, as are their ends
+        self._ends: list[tuple[int, int]] = []
+        self._bases: Array | None = None  # of all buffers, made when it is needed
         self._next = _FIRST
         self._symbols: dict[tuple[int, str], int] = {}
         self._modules: list[Module] = []  # kept alive, so that an id stands for one module
@@ -104,11 +106,13 @@ class Memory:
 
     def _insert(self, address: int, contents: Contents, name: str, read_only: bool) -> int:
         new = Buffer(address, contents, name, read_only)
-        for old in self._buffers:
+        place = bisect.bisect(self._ends, (address, new.end))
+        for old in self._buffers[max(place - 1, 0) : place + 1]:
             if address < old.end and old.address < new.end:
                 raise ValueError(f"{name} at address={address:#x} overlaps {old.name} at {old.address:#x}")
-        self._buffers = sorted([*self._buffers, new], key=lambda buffer: buffer.address)
-        self._bases = np.array([buffer.address for buffer in self._buffers], np.uint64)
+        self._buffers.insert(place, new)
+        self._ends.insert(place, (address, new.end))
+        self._bases = None
         return address
 
     def _place(self, size: int, offset: int) -> int:
@@ -135,12 +139,19 @@ class Memory:
 
     def release(self, address: int) -> None:
         """Accesses are outside from now on."""
-        self._buffers = [buffer for buffer in self._buffers if buffer.address != address]
-        self._bases = np.array([buffer.address for buffer in self._buffers], np.uint64)
+        place = self._number(address)
+        del self._buffers[place], self._ends[place]
+        self._bases = None
+
+    def _number(self, address: int) -> int:
+        place = bisect.bisect(self._ends, (address, 0))
+        if self._ends[place : place + 1] == [] or self._ends[place][0] != address:
+            raise ValueError(f"no buffer begins at address={address:#x}")
+        return place
 
     def contents(self, address: int) -> Contents:
         """Of the buffer that begins there."""
-        return next(buffer.contents for buffer in self._buffers if buffer.address == address)
+        return self._buffers[self._number(address)].contents
 
     def read(self, address: int, dtype: npt.DTypeLike, count: int) -> Array:
         """A copy of elements, for the host."""
@@ -164,6 +175,8 @@ class Memory:
 
     def _owner(self, addresses: Array, size: int, threads: Array) -> list[tuple[Array | slice, Buffer]]:
         """Which accesses fall into which buffer."""
+        if self._bases is None:
+            self._bases = np.array([buffer.address for buffer in self._buffers], np.uint64)
         found = np.searchsorted(self._bases, addresses, side="right") - 1
         owners: list[tuple[Array | slice, Buffer]] = []
         alike = (found == found[0]).all()

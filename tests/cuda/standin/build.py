@@ -1,0 +1,59 @@
+"""Compiles the stand-in, and runs tests with it in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from toolkit import include_flags
+
+HERE = Path(__file__).parent
+_FOLDER = "CLR_NATIVE_STANDIN"
+
+
+@cache
+def _built() -> tempfile.TemporaryDirectory[str]:
+    """The folder of both libraries, which goes with this process."""
+    folder = tempfile.TemporaryDirectory()
+    torch_headers = f"-I{Path(torch.__file__).parent / 'include'}"
+    # By its soname, libcuda.so.1 is what dlopen("libcuda.so.1") finds once it is loaded, whatever the machine has.
+    driver = ["libcuda.c", "-o", f"{folder.name}/libcuda.so.1", "-Wl,-soname,libcuda.so.1", *include_flags()]
+    exchange = ["exchange.c", "-o", f"{folder.name}/exchange.so", torch_headers]
+    for what in (driver, exchange):
+        command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", *what]
+        done = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=60)
+        if done.returncode:
+            pytest.fail(f"{' '.join(command)}:\n{done.stderr}", pytrace=False)
+    return folder
+
+
+def built_folder() -> Path:
+    """Of the libraries, in a process that run_tests() started."""
+    return Path(os.environ[_FOLDER])
+
+
+def run_tests(file: Path, timeout: int = 100) -> None:
+    """The tests of a file in a new process, with the fixtures of plugin.py. Fails with what pytest wrote there."""
+    tests = HERE.parents[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
+    paths = [str(HERE.parent), str(tests), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment |= {_FOLDER: _built().name, "PYTHONPATH": os.pathsep.join(paths)}
+    environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_WAIT_POLICY": "passive"}
+    options = ["-q", "-p", "standin.plugin", "-p", "no:cacheprovider", "--durations=3"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, str(file)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+    )
+    if done.returncode:
+        pytest.fail(f"{file.name} in a process of its own, exit code {done.returncode}:\n{done.stdout}", pytrace=False)

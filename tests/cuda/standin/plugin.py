@@ -1,0 +1,41 @@
+"""A plugin of pytest, for processes that build.run_tests() starts: the stand-in is there before all that uses it."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from standin.build import built_folder
+from standin.driver import Driver
+from standin.exchange import Exchange
+from standin.gpu import Gpu
+
+assert "clr_native" not in sys.modules, "clr_native was imported before the stand-in"
+_GPU = Gpu()
+_DRIVER = Driver(_GPU, built_folder() / "libcuda.so.1")
+_EXCHANGE = Exchange(built_folder() / "exchange.so")
+_GPU.tensors = _EXCHANGE.storages
+atexit.register(_DRIVER.close)  # what is destroyed later finds no driver any more
+
+
+@pytest.fixture
+def gpu() -> Iterator[Gpu]:
+    """The devices of this process, with the settings of the beginning. What went wrong unseen fails the test."""
+    _GPU.begin()
+    _EXCHANGE.begin()
+    yield _GPU
+    _GPU.finish()
+    _GPU.check()
+
+
+@pytest.fixture
+def driver(gpu: Gpu) -> Driver:
+    return _DRIVER
+
+
+@pytest.fixture
+def exchange(gpu: Gpu) -> Exchange:
+    return _EXCHANGE

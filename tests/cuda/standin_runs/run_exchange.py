@@ -1,0 +1,152 @@
+"""Tensors on the CPU pass for tensors on CUDA devices, to clr_native and to kernels."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from clr_native import FusedCyclicSGD
+from ptx import MemoryFaultError
+from standin.client import Client
+from standin.exchange import Exchange
+from standin.gpu import Gpu
+from standin.results import Result
+
+CPU, CUDA = 1, 2  # kDLCPU and kDLCUDA
+
+
+class DLTensor(ctypes.Structure):
+    """The beginning of one: the last of the fields are not looked at."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("rest", ctypes.c_uint64 * 8),
+    )
+
+
+class Api(ctypes.Structure):
+    _fields_ = (
+        ("version", ctypes.c_uint32 * 2),
+        ("previous", ctypes.c_void_p),
+        ("managed", ctypes.c_void_p * 3),
+        ("read", ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(DLTensor))),
+        ("stream", ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_int32, ctypes.POINTER(ctypes.c_void_p))),
+    )
+
+
+@pytest.fixture
+def api() -> Api:
+    """What a library finds that asks for torch's exchange API now."""
+    capsule = torch.Tensor.__dlpack_c_exchange_api__
+    return Api.from_address(ctypes.pythonapi.PyCapsule_GetPointer(capsule, b"dlpack_exchange_api"))
+
+
+def read(api: Api, tensor: Tensor) -> tuple[int, int, int | None]:
+    view = DLTensor()
+    assert api.read(tensor, ctypes.byref(view)) == 0
+    return view.device_type, view.device_id, view.data
+
+
+def trained(**settings: Any) -> tuple[FusedCyclicSGD, Tensor]:
+    parameter = torch.ones(3, requires_grad=True)
+    parameter.grad = torch.ones(3)
+    return FusedCyclicSGD([parameter], 0.1, 0.5, **settings), parameter
+
+
+def test_where_tensors_lie(api: Api, exchange: Exchange) -> None:
+    first, second = torch.ones(4), torch.ones(4)
+    exchange.place(second, 1)
+    assert read(api, first) == (CUDA, 0, first.data_ptr())
+    assert read(api, second[3:]) == (CUDA, 1, second.data_ptr() + 12)
+    exchange.place(second, 2)
+    exchange.set_default(-1)
+    assert read(api, first)[:2] == (CPU, 0)
+    assert read(api, second)[:2] == (CUDA, 2)
+    exchange.begin()
+    assert read(api, second)[:2] == (CUDA, 0)
+
+
+def test_what_the_current_stream_is(api: Api, exchange: Exchange) -> None:
+    exchange.set_stream(1, 0x1230)
+    for device, stream in ((0, None), (1, 0x1230)):
+        found = ctypes.c_void_p(77)
+        assert api.stream(CUDA, device, ctypes.byref(found)) == 0
+        assert found.value == stream
+
+
+def test_results_lie_where_their_tensors_lie(exchange: Exchange) -> None:
+    first, second = torch.ones(4), torch.ones(4, requires_grad=True)
+    exchange.place(second, 1)
+    with exchange.following():
+        made = [torch.empty_like(first), torch.empty_like(second), second.detach().clone(), first + 1]
+        (second * 2).sum().backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+    assert second.grad is not None
+    assert [exchange.device(tensor) for tensor in (*made, second.grad)] == [0, 1, 1, 0, 1]
+    assert {tensor.data_ptr(): 16 for tensor in made[1:3]}.items() <= exchange.storages(1).items()
+
+
+def test_an_optimizer_has_its_tensors_watched(exchange: Exchange) -> None:
+    exchange.set_default(-1)
+    optimizer, parameter = trained()
+    optimizer.step()
+    exchange.watch(optimizer)
+    assert not exchange.storages(0), "on the CPU"
+    exchange.set_default(0)
+    scale = torch.ones(())
+    vars(optimizer).update(grad_scale=scale, found_inf=None)
+    assert parameter.grad is not None
+    held = [parameter, parameter.grad, optimizer.state[parameter]["momentum_buffer"]]
+    assert exchange.storages(0) == {tensor.data_ptr(): 12 for tensor in held} | {scale.data_ptr(): 4}
+    del optimizer
+    assert not exchange.storages(0), "gone"
+
+
+def test_clr_native_sees_another_device(exchange: Exchange) -> None:
+    exchange.set_default(-1)
+    optimizer, parameter = trained()
+    optimizer.step()
+    before = parameter.detach().clone()
+    exchange.place(parameter, 1)  # its gradient stays on the CPU
+    with pytest.raises((TypeError, ValueError), match="device"):
+        optimizer.step()
+    assert torch.equal(parameter, before)
+
+
+@pytest.mark.parametrize("device", [0, 1])
+def test_a_kernel_on_tensors(gpu: Gpu, exchange: Exchange, device: int) -> None:
+    to, source = torch.zeros(5), torch.arange(6.0)
+    exchange.watch(to, source)
+    exchange.place(source, device)
+    client = Client(gpu)
+    client.enter()
+    module = client.load()
+    answer = client.add(client.function(module), 0, to.data_ptr(), source.data_ptr() + 4, 5, 2.0)
+    if device == 0:
+        assert answer is Result.SUCCESS
+        assert to.tolist() == [2.0, 4.0, 6.0, 8.0, 10.0]
+    else:
+        assert answer is Result.ILLEGAL_ADDRESS
+        with pytest.raises(MemoryFaultError):
+            gpu.check()
+        gpu.begin()
+    client.do("cuModuleUnload", module)
+    client.leave()
+
+
+def test_thousands_of_tensors_cost_little(gpu: Gpu, exchange: Exchange) -> None:
+    tensors = [torch.zeros(5) for _ in range(6000)]
+    exchange.watch(*tensors)
+    memory = gpu.memory(0)
+    assert memory is gpu.memory(0)
+    for tensor in tensors[::999]:
+        memory.write(tensor.data_ptr() + 16, torch.ones(1).numpy())
+        assert tensor[4] == 1.0
+    gone = tensors.pop().data_ptr()
+    with pytest.raises(MemoryFaultError):
+        gpu.memory(0).read(gone, "f4", 1)

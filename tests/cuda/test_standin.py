@@ -1,0 +1,23 @@
+"""Host code and kernels together, in processes where a stand-in plays the driver."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from standin.build import run_tests
+
+RUNS = sorted((Path(__file__).parent / "standin_runs").glob("run_*.py"))
+
+
+@pytest.mark.parametrize("file", RUNS, ids=[file.stem for file in RUNS])
+def test_with_the_stand_in(file: Path) -> None:
+    run_tests(file)
+
+
+def test_a_failure_in_another_process_is_shown_here(tmp_path: Path) -> None:
+    file = tmp_path / "run_wrong.py"
+    file.write_text("def test_sum(gpu):\n    one = 1\n    assert one + 1 == 3\n")
+    with pytest.raises(pytest.fail.Exception, match=r"(?s)run_wrong.py.*assert \(1 \+ 1\) == 3"):
+        run_tests(file)
