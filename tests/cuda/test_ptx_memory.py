@@ -108,6 +108,24 @@ def test_buffers_may_not_overlap() -> None:
         memory.add(np.zeros((4, 4))[:, ::2])
 
 
+def test_many_buffers_in_any_order() -> None:
+    """Side by side, with no gap: each is found, none may lie over two, and a place that is free again may be taken."""
+    memory, arrays = Memory(), np.arange(4 * 50, dtype=np.uint32).reshape(50, 4)
+    places = {int(i): 4096 + 16 * int(i) for i in np.random.default_rng(0).permutation(50)}
+    for i, place in places.items():
+        memory.add(arrays[i], place)
+    assert all(memory.read(place, np.uint32, 4).tolist() == arrays[i].tolist() for i, place in places.items())
+    for i in (20, 21, 40):
+        memory.release(places[i])
+    for begin, size in ((places[20] - 4, 16), (places[21] + 4, 16), (places[40] - 8, 32)):
+        with pytest.raises(ValueError, match="overlaps array"):
+            memory.add(np.zeros(size, np.uint8), begin)
+    assert memory.add(np.full(32, 7, np.uint8), places[20]) == places[20]
+    assert memory.read(places[21], np.uint8, 16).tolist() == [7] * 16
+    with pytest.raises(ValueError, match="no buffer begins at address=0x"):
+        memory.release(places[21])
+
+
 def test_buffers_past_2_to_the_31_elements_need_no_memory() -> None:
     """Of 2^33 float32 those around 2^31 and 2^32 are changed; what a 32-bit index does instead is out of bounds."""
     body = """ld.param.u64 %d0, [out]; ld.param.u64 %d1, [first]; mov.u32 %r0, %tid.x; cvt.u64.u32 %d2, %r0;

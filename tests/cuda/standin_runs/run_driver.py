@@ -135,7 +135,9 @@ def test_the_ptx_of_a_fatbinary(client: Client, tmp_path: Path, flags: list[str]
     subprocess.run([nvcc(), "-fatbin", code, *flags, str(SAMPLE), "-o", str(to)], check=True, timeout=60)
     module = client.load(to.read_bytes())
     assert client.gpu.find(Module, module).code.kernels.keys() == {"add", "count"}
+    function = client.function(module)
     client.do("cuModuleUnload", module)
+    assert client.launch(function, 0) is Result.INVALID_HANDLE
 
 
 def test_images_and_names_that_are_none(client: Client, adding: Adding) -> None:
@@ -149,9 +151,18 @@ def test_images_and_names_that_are_none(client: Client, adding: Adding) -> None:
 
 def test_an_error_of_a_kernel_stays_with_the_context(client: Client, adding: Adding, gpu: Gpu) -> None:
     assert client.add(adding.function, adding.stream, adding.to, adding.source, 3, 1.0) is Result.ILLEGAL_ADDRESS
-    assert client.ask("cuStreamSynchronize", adding.stream) is Result.ILLEGAL_ADDRESS
+    assert client.ask("cuEventCreate", ctypes.byref(ctypes.c_uint64()), 0) is Result.ILLEGAL_ADDRESS
     with pytest.raises(MemoryFaultError, match=f"behind device memory of 8 bytes at {adding.to:#x}|{adding.source:#x}"):
         gpu.check()
+    gpu.begin()
+
+
+def test_nothing_runs_after_an_error(client: Client, adding: Adding, gpu: Gpu) -> None:
+    gpu.lazy = True
+    for size in (2, 3, 2):
+        assert client.add(adding.function, adding.stream, adding.to, adding.source, size, 1.0) is Result.SUCCESS
+    assert client.ask("cuStreamSynchronize", adding.stream) is Result.ILLEGAL_ADDRESS
+    assert (len(gpu.statistics), len(gpu.faults)) == (1, 1)
     gpu.begin()
 
 
@@ -200,8 +211,8 @@ def test_no_current_context(gpu: Gpu) -> None:
 
 
 def test_contexts_are_of_a_thread(client: Client) -> None:
-    found: list[Result] = []
-    thread = threading.Thread(target=lambda: found.append(client.ask("cuMemAlloc_v2", None, 8)))
+    found, out = list[Result](), ctypes.c_uint64()
+    thread = threading.Thread(target=lambda: found.append(client.ask("cuMemAlloc_v2", ctypes.byref(out), 8)))
     thread.start()
     thread.join()
     assert found == [Result.INVALID_CONTEXT]
@@ -362,6 +373,11 @@ def test_what_relaxed_mode_allows(client: Client, adding: Adding, gpu: Gpu, mode
             gpu.check()
         client.do("cuThreadExchangeStreamCaptureMode", ctypes.byref(thread_mode))
     assert (thread_mode.value, graph.names) == (2, [])
+
+
+def test_a_relaxed_capture_forbids_little(client: Client, gpu: Gpu) -> None:
+    with gpu.capture(gpu.new_stream(), "relaxed"):
+        client.do("cuMemFree_v2", client.get("cuMemAlloc_v2", 8))
 
 
 def test_what_is_never_allowed_in_a_capture(client: Client, gpu: Gpu) -> None:
