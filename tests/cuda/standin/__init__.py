@@ -19,5 +19,6 @@ makes a device that does nothing until it is waited for: pinned memory that is u
 
 Stricter than a driver: an operation on a stream needs the stream's context to be current; making and destroying streams
 counts as a call that may wait, so it needs the relaxed mode during a capture; no order between a blocking stream and
-the NULL stream; one call at a time, over all threads. Not modelled: waits of streams for events, forks within a capture, peer access, managed memory.
+the NULL stream; one call at a time, over all threads. Not modelled: waits of streams for events, forks within a
+capture, peer access, managed memory.
 """
