@@ -2,16 +2,16 @@
 
 libcuda.c has the functions of the driver and hands every call to a `Gpu`, which logs it and does what a driver would:
 memory is memory of this process, and kernels run on the interpreter of PTX next door. exchange.c lets tensors on the
-CPU pass for tensors on CUDA devices. Both must be there before clr_native is imported, so tests of this kind run in a
-process of their own: files in standin_runs/, which test_standin.py starts with plugin.py as pytest's plugin.
+CPU pass for tensors on CUDA devices, though `tensor.device` still says cpu. Both must be there before clr_native is
+imported, so tests of this kind run in a process of their own: files run_*.py in standin_runs/, which test_standin.py
+starts with plugin.py as pytest's plugin.
 
     def test_one_launch_a_step(gpu, exchange):
-        optimizer = ...
-        exchange.watch(optimizer)              # kernels may touch parameters, gradients and state
+        optimizer = ...                        # of tensors on the CPU, which lie on device 0
         optimizer.step()
         gpu.log.clear()
         optimizer.step()
-        assert [call.name for call in gpu.log if call.name.startswith("cuLaunch")] == ["cuLaunchKernel"]
+        assert len(gpu.calls("cuLaunchKernel")) == 1
 
 Modelled: contexts and their stack for each thread, who owns what, use after free, pinned and pageable memory, streams
 and events, captures with the rules of each thread's capture mode, errors that stay with a context. `gpu.lazy = True`

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -49,8 +47,7 @@ class Exchange:
         self.set_default(0)
         for device in range(8):
             self.set_stream(device, 0)
-        self._watched: list[Callable[[], Tensor | Optimizer | None]] = []
-        self._followed: list[Tensor] = []
+        self._followed: dict[int, torch.UntypedStorage] = {}
 
     def set_default(self, device: int) -> None:
         """Where tensors lie that were not placed; -1: on the CPU."""
@@ -69,53 +66,35 @@ class Exchange:
     def device(self, tensor: Tensor) -> int:
         return int(self._c.exchange_device(tensor.untyped_storage().data_ptr()))
 
+    def follow(self, tensor: Tensor) -> None:
+        """Kernels may touch it until the test ends, and its memory stays: on a device, too, torch gives memory to nobody
+        else before what was launched has run."""
+        storage = tensor.untyped_storage()
+        if storage.nbytes():
+            self._followed[storage.data_ptr()] = storage
+
     @contextmanager
     def following(self) -> Iterator[None]:
-        """What torch makes of a tensor lies where the tensor lies, and kernels may touch it until the test ends."""
+        """Follows all that torch makes; what it makes of a tensor lies where the tensor lies."""
         exchange = self
 
         class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types for it
             def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 made = func(*args, **(kwargs or {}))
-                given = _tensors((args, kwargs))
+                of = next(iter(_tensors((args, kwargs))), None)
                 for tensor in _tensors(made):
-                    if given:
-                        exchange.place(tensor, exchange.device(given[0]))
-                    exchange._followed.append(tensor)
+                    if of is not None and exchange.device(of) != exchange.device(tensor):
+                        exchange.place(tensor, exchange.device(of))
+                    exchange.follow(tensor)
                 return made
 
         with Follow():  # type: ignore[no-untyped-call]  # as above
             yield
 
-    def watch(self, *what: Tensor | Optimizer) -> None:
-        """Kernels may touch these tensors, and an optimizer's parameters, gradients and state, while they live."""
-        self._watched += [weakref.ref(one) for one in what]
-
-    def _seen(self) -> Iterator[Tensor]:
-        yield from self._followed
-        for alive in self._watched:
-            one = alive()
-            if isinstance(one, Tensor):
-                yield one
-            elif one is not None:
-                yield from self._of_optimizer(one)
-
-    def _of_optimizer(self, optimizer: Optimizer) -> Iterator[Tensor]:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                yield parameter
-                if parameter.grad is not None:
-                    yield parameter.grad
-        for state in optimizer.state.values():
-            yield from (value for value in state.values() if isinstance(value, Tensor))
-        given = (getattr(optimizer, name, None) for name in ("grad_scale", "found_inf"))
-        yield from (value for value in given if isinstance(value, Tensor))
-
     def storages(self, device: int) -> dict[int, int]:
         """Addresses and bytes of what kernels of a device may touch: Gpu.tensors."""
-        found: dict[int, int] = {}
-        for tensor in self._seen():
-            storage = tensor.untyped_storage()
-            if storage.nbytes() and self._c.exchange_device(storage.data_ptr()) == device:
-                found[storage.data_ptr()] = storage.nbytes()
-        return found
+        return {
+            address: storage.nbytes()
+            for address, storage in self._followed.items()
+            if self._c.exchange_device(address) == device
+        }

@@ -37,5 +37,7 @@ def driver(gpu: Gpu) -> Driver:
 
 
 @pytest.fixture
-def exchange(gpu: Gpu) -> Exchange:
-    return _EXCHANGE
+def exchange(gpu: Gpu) -> Iterator[Exchange]:
+    """Kernels may touch every tensor that the test makes, or has made for it."""
+    with _EXCHANGE.following():
+        yield _EXCHANGE

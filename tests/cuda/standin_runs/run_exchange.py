@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -53,12 +53,6 @@ def read(api: Api, tensor: Tensor) -> tuple[int, int, int | None]:
     return view.device_type, view.device_id, view.data
 
 
-def trained(**settings: Any) -> tuple[FusedCyclicSGD, Tensor]:
-    parameter = torch.ones(3, requires_grad=True)
-    parameter.grad = torch.ones(3)
-    return FusedCyclicSGD([parameter], 0.1, 0.5, **settings), parameter
-
-
 def test_where_tensors_lie(api: Api, exchange: Exchange) -> None:
     first, second = torch.ones(4), torch.ones(4)
     exchange.place(second, 1)
@@ -83,45 +77,52 @@ def test_what_the_current_stream_is(api: Api, exchange: Exchange) -> None:
 def test_results_lie_where_their_tensors_lie(exchange: Exchange) -> None:
     first, second = torch.ones(4), torch.ones(4, requires_grad=True)
     exchange.place(second, 1)
-    with exchange.following():
-        made = [torch.empty_like(first), torch.empty_like(second), second.detach().clone(), first + 1]
-        (second * 2).sum().backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+    made = [torch.empty_like(first), torch.empty_like(second), second.detach().clone(), first + 1]
+    (second * 2).sum().backward()  # type: ignore[no-untyped-call]  # torch has no types for it
     assert second.grad is not None
     assert [exchange.device(tensor) for tensor in (*made, second.grad)] == [0, 1, 1, 0, 1]
-    assert {tensor.data_ptr(): 16 for tensor in made[1:3]}.items() <= exchange.storages(1).items()
 
 
-def test_an_optimizer_has_its_tensors_watched(exchange: Exchange) -> None:
-    exchange.set_default(-1)
-    optimizer, parameter = trained()
+def test_kernels_may_touch_what_the_test_makes(exchange: Exchange) -> None:
+    parameter = torch.nn.Parameter(torch.ones(3))
+    other = torch.from_numpy(np.ones(3, np.float32))
+    exchange.follow(other)
+    optimizer = torch.optim.SGD([parameter], 0.1, momentum=0.5)
+    (parameter * 2).sum().backward()  # type: ignore[no-untyped-call]  # as above
     optimizer.step()
-    exchange.watch(optimizer)
-    assert not exchange.storages(0), "on the CPU"
-    exchange.set_default(0)
-    scale = torch.ones(())
-    vars(optimizer).update(grad_scale=scale, found_inf=None)
     assert parameter.grad is not None
-    held = [parameter, parameter.grad, optimizer.state[parameter]["momentum_buffer"]]
-    assert exchange.storages(0) == {tensor.data_ptr(): 12 for tensor in held} | {scale.data_ptr(): 4}
-    del optimizer
-    assert not exchange.storages(0), "gone"
+    mine = [
+        parameter,
+        parameter.grad,
+        optimizer.state[parameter]["momentum_buffer"],
+        torch.tensor([1.0, 2.0, 3.0]),
+        other,
+    ]
+    assert {tensor.data_ptr(): 12 for tensor in mine}.items() <= exchange.storages(0).items()
+    assert not exchange.storages(1)
+    exchange.place(other, 1)
+    assert exchange.storages(1) == {other.data_ptr(): 12}
+    exchange.begin()
+    assert not exchange.storages(0)
 
 
-def test_clr_native_sees_another_device(exchange: Exchange) -> None:
+def test_clr_native_sees_the_device(exchange: Exchange) -> None:
     exchange.set_default(-1)
-    optimizer, parameter = trained()
-    optimizer.step()
-    before = parameter.detach().clone()
+    parameter = torch.ones(3, requires_grad=True)
+    parameter.grad = torch.ones(3)
+    optimizer = FusedCyclicSGD([parameter], 0.1, 0.5)
     exchange.place(parameter, 1)  # its gradient stays on the CPU
-    with pytest.raises((TypeError, ValueError), match="device"):
+    with pytest.raises((TypeError, ValueError), match="gradient: .* must be the parameter's"):
         optimizer.step()
-    assert torch.equal(parameter, before)
+    exchange.begin()
+    exchange.set_default(-1)
+    optimizer.step()
+    assert torch.equal(parameter, torch.full((3,), 0.9))
 
 
 @pytest.mark.parametrize("device", [0, 1])
 def test_a_kernel_on_tensors(gpu: Gpu, exchange: Exchange, device: int) -> None:
     to, source = torch.zeros(5), torch.arange(6.0)
-    exchange.watch(to, source)
     exchange.place(source, device)
     client = Client(gpu)
     client.enter()
@@ -141,12 +142,12 @@ def test_a_kernel_on_tensors(gpu: Gpu, exchange: Exchange, device: int) -> None:
 
 def test_thousands_of_tensors_cost_little(gpu: Gpu, exchange: Exchange) -> None:
     tensors = [torch.zeros(5) for _ in range(6000)]
-    exchange.watch(*tensors)
     memory = gpu.memory(0)
     assert memory is gpu.memory(0)
     for tensor in tensors[::999]:
         memory.write(tensor.data_ptr() + 16, torch.ones(1).numpy())
         assert tensor[4] == 1.0
-    gone = tensors.pop().data_ptr()
+    gone = tensors[0].data_ptr()
+    exchange.begin()
     with pytest.raises(MemoryFaultError):
         gpu.memory(0).read(gone, "f4", 1)
