@@ -67,7 +67,7 @@ class Exchange:
         return int(self._c.exchange_device(tensor.untyped_storage().data_ptr()))
 
     def follow(self, tensor: Tensor) -> None:
-        """Kernels may touch it until the test ends, and its memory stays: on a device, too, torch gives memory to nobody
+        """Kernels may touch it until the test ends, and its memory stays, as torch gives memory of a device to nobody
         else before what was launched has run."""
         storage = tensor.untyped_storage()
         if storage.nbytes():

@@ -65,7 +65,7 @@ class Gpu:
 
     def begin(self) -> None:
         """Settings of a test back to what they were. What the process holds stays: contexts, modules, memory."""
-        self.lazy, self.seed, self.devices = False, None, 1
+        self.lazy, self.runs_kernels, self.seed, self.devices = False, True, None, 1
         self.attributes = dict(SMALL_AMPERE)
         self.log: list[Call] = []
         self.statistics: list[Statistics] = []
@@ -81,6 +81,7 @@ class Gpu:
 
     devices: int  # how many there are
     lazy: bool  # work is done when it is waited for, and not before
+    runs_kernels: bool  # if not, launches are logged and checked, and nothing runs: for what would take too long
     seed: int | None  # of the interpreter: warps in random order
 
     def calls(self, *names: str) -> list[Call]:

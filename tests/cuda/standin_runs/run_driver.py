@@ -110,6 +110,14 @@ def test_a_kernel_runs_and_all_calls_are_in_the_log(client: Client, adding: Addi
     assert [done.blocks for done in gpu.statistics] == [1, 1]
 
 
+def test_launches_without_kernels(adding: Adding, gpu: Gpu) -> None:
+    gpu.runs_kernels = False
+    adding.upload()
+    adding.add()
+    assert adding.result() == [0.0, 0.0]
+    assert [call.kernel for call in gpu.calls("cuLaunchKernel")] == ["add"]
+
+
 def test_variables_of_a_module_stay_between_launches(client: Client, adding: Adding) -> None:
     count = client.function(adding.module, "count")
     for _ in range(3):

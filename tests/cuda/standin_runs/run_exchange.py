@@ -112,7 +112,7 @@ def test_clr_native_sees_the_device(exchange: Exchange) -> None:
     parameter.grad = torch.ones(3)
     optimizer = FusedCyclicSGD([parameter], 0.1, 0.5)
     exchange.place(parameter, 1)  # its gradient stays on the CPU
-    with pytest.raises((TypeError, ValueError), match="gradient: .* must be the parameter's"):
+    with pytest.raises((TypeError, ValueError), match=r"gradient: .* must be the parameter's"):
         optimizer.step()
     exchange.begin()
     exchange.set_default(-1)
