@@ -144,8 +144,8 @@ __device__ void finish(DeviceState& state, const DeviceWork& work, const DeviceS
 }  // namespace
 
 // The update of everything in `work`, or nothing of it.
-extern "C" __global__ __launch_bounds__(kDeviceThreads) void clr_step(DeviceState* state, DeviceWork work,
-                                                                      DeviceStep step) {
+extern "C" __global__ __launch_bounds__(kDeviceThreads, 1) void clr_step(DeviceState* state, DeviceWork work,
+                                                                         DeviceStep step) {
   const bool skipped = step.skipped || (step.found_inf != nullptr && *step.found_inf != 0.0f)  // NaN too
                        || (step.skips_nonfinite && !state->finite);
   if (!skipped) {

@@ -64,9 +64,10 @@ class DeviceStep:
         self.setup: Module = compiled(SAMPLES / "step_tables.cu")
         self.places: list[dict[str, Place]] = []
         groups, slots, chunks = self._asked(optimizer, offset)
-        sizes = np.zeros(6, np.uint64)
+        sizes = np.zeros(7, np.uint64)
         self._run("sizes", self.memory.add(sizes))
-        self.sizes = dict(zip(("slot", "settings", "progress", "state", "work", "step"), map(int, sizes), strict=True))
+        names = ("slot", "settings", "progress", "state", "work", "step", "report")
+        self.sizes = dict(zip(names, map(int, sizes), strict=True))
         self.at_slots = self.memory.allocate(self.sizes["slot"] * len(slots), name="slots")
         self.settings = self.memory.allocate(self.sizes["settings"] * len(groups), name="settings")
         self.progress = self.memory.allocate(self.sizes["progress"] * len(groups), name="progress")
@@ -75,7 +76,7 @@ class DeviceStep:
         self._run("fill_slots", self.memory.add(slots), len(slots), self.at_slots, threads=len(slots))
         asked = (self.memory.add(groups), len(groups), self.settings, self.progress)
         self._run("fill_groups", *asked, threads=len(groups))
-        report = self.memory.allocate(16, name="report")
+        report = self.memory.allocate(self.sizes["report"], name="report")
         self._run("fill_state", self.state, self.settings, self.progress, len(groups), *holds, report)
         self._set_work(len(slots), chunks)
         self.rules: dict[str, Any] = {}

@@ -27,6 +27,7 @@ extern "C" __global__ void sizes(uint64_t* to) {
   to[3] = sizeof(DeviceState);
   to[4] = sizeof(DeviceWork);
   to[5] = sizeof(DeviceStep);
+  to[6] = sizeof(DeviceReport);
 }
 
 extern "C" __global__ void fill_slots(const AskedSlot* asked, uint64_t count, Slot* slots) {

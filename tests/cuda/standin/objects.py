@@ -107,9 +107,7 @@ class Stream:
 
     def run(self, until: int | None = None) -> None:
         while self.queue and (until is None or self.done < until):
-            work = self.queue[0]
-            work()
-            self.queue.popleft()
+            self.queue.popleft()()  # gone first: Python may collect garbage in the middle, and that may wait for us
 
 
 @dataclass(eq=False)

@@ -1,0 +1,177 @@
+"""Steps that are captured in a graph: what is recorded, and that replays follow the schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from clr_native import FusedCyclicSGD
+from standin.exchange import Exchange
+from standin.gpu import Gpu
+from standin.objects import Graph
+from twins import Twins
+
+
+class Captured:
+    """The device's step in a graph, after two ordinary ones; its replays beside steps on the CPU."""
+
+    def __init__(self, gpu: Gpu, exchange: Exchange, **settings: Any) -> None:
+        self.gpu, self.stream = gpu, gpu.new_stream()
+        self.twins = Twins(exchange, **settings)
+        exchange.set_stream(0, self.stream)
+        self.twins.step(2)
+        self.before = [dict(group) for group in self.twins.there.param_groups]
+        gpu.log.clear()
+        with gpu.capture(self.stream) as self.graph:
+            self.twins.there.step()
+
+    def replay(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.twins.give()
+            with self.twins.cpu():
+                self.twins.here.step()
+            self.gpu.replay(self.graph, self.stream)
+
+
+@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.5, "nesterov": True}, {"max_grad_norm": 0.25}])
+def test_replays_follow_the_cycle(gpu: Gpu, exchange: Exchange, settings: dict[str, Any]) -> None:
+    captured = Captured(gpu, exchange, **settings)
+    twins = captured.twins
+    launches = 2 if "max_grad_norm" in settings else 1
+    assert captured.graph.names == ["cuLaunchKernel"] * launches
+    assert [dict(group) for group in twins.there.param_groups] == captured.before  # no update yet
+    twins.assert_same()
+    captured.replay(4)  # beyond a turn of the cycle
+    twins.assert_same_tensors()
+    assert twins.there.get_last_lr() == twins.here.get_last_lr()
+    assert twins.there.get_last_momentum() == twins.here.get_last_momentum()
+    twins.assert_same()
+    twins.step(2)  # eager ones go on from there
+    twins.assert_same()
+    captured.replay()
+    twins.step()
+    twins.assert_same_groups()  # the step saw that the device had done more than it was told
+    captured.replay()
+    twins.assert_same()
+
+
+def test_a_graph_follows_seek(gpu: Gpu, exchange: Exchange) -> None:
+    captured = Captured(gpu, exchange)
+    captured.replay()
+    captured.twins.both(lambda optimizer: optimizer.seek(4))
+    captured.twins.step()
+    captured.replay(2)
+    captured.twins.assert_same()
+
+
+def test_a_graph_has_its_own_table(gpu: Gpu, exchange: Exchange) -> None:
+    """Gradients that lie elsewhere later are no business of the graph."""
+    captured = Captured(gpu, exchange)
+    twins = captured.twins
+    of_graph = [parameter.grad for parameter in twins.on_gpu]
+    for parameter in twins.on_gpu:
+        parameter.grad = None
+    twins.step()
+    for parameter, gradient in zip(twins.on_gpu, of_graph, strict=True):
+        parameter.grad = gradient
+    captured.replay()
+    twins.step()
+    twins.assert_same()
+
+
+def test_state_set_by_hand_between_replays(gpu: Gpu, exchange: Exchange) -> None:
+    captured = Captured(gpu, exchange)
+    twins = captured.twins
+    twins.both(lambda optimizer: optimizer.param_groups[1].update(lr=0.5))
+    twins.step()  # an eager step carries it out
+    captured.replay()
+    twins.assert_same()
+    twins.both(lambda optimizer: optimizer.param_groups[0].update(applied_steps=0))
+    twins.step()
+    captured.replay()
+    twins.assert_same()
+
+
+def test_skipped_replays(gpu: Gpu, exchange: Exchange) -> None:
+    twins, stream = Twins(exchange), gpu.new_stream()
+    exchange.set_stream(0, stream)
+    twins.step(2)
+    found_inf = torch.zeros(())
+    twins.there.found_inf = found_inf  # type: ignore[attr-defined]  # as a GradScaler does
+    with gpu.capture(stream) as graph:
+        twins.there.step()
+    del twins.there.found_inf  # type: ignore[attr-defined]
+    for found in (0.0, 1.0, 0.0):
+        found_inf.fill_(found)
+        twins.give()
+        twins.here.found_inf = found  # type: ignore[attr-defined]
+        with twins.cpu():
+            twins.here.step()
+        gpu.replay(graph, stream)
+    del twins.here.found_inf  # type: ignore[attr-defined]
+    twins.assert_same()
+    assert twins.there.skipped_steps == 1
+
+
+def capture(gpu: Gpu, exchange: Exchange, optimizer: FusedCyclicSGD) -> Graph:
+    stream = gpu.new_stream()
+    exchange.set_stream(0, stream)
+    with gpu.capture(stream) as graph:
+        optimizer.step()
+    return graph
+
+
+def without_momentum(optimizer: FusedCyclicSGD) -> None:
+    optimizer.state[optimizer.param_groups[0]["params"][0]].pop("momentum_buffer")
+
+
+def with_an_error(optimizer: FusedCyclicSGD) -> None:
+    optimizer.max_grad_norm, optimizer.error_if_nonfinite = 1.0, True
+
+
+REFUSED: dict[str, Callable[[FusedCyclicSGD], object]] = {
+    "a step that makes a buffer": without_momentum,
+    "lr or momentum set by hand": lambda optimizer: optimizer.param_groups[0].update(lr=0.5),
+    "changed settings": lambda optimizer: optimizer.param_groups[0].update(weight_decay=0.5),
+    "a change of position": lambda optimizer: optimizer.param_groups[0].update(applied_steps=9),
+    "error_if_nonfinite=True": with_an_error,
+}
+
+
+@pytest.mark.parametrize(("words", "change"), REFUSED.items(), ids=REFUSED)
+def test_what_a_graph_cannot_hold(
+    gpu: Gpu, exchange: Exchange, words: str, change: Callable[[FusedCyclicSGD], object]
+) -> None:
+    twins = Twins(exchange)
+    twins.step(2)
+    change(twins.there)
+    before = [dict(group) for group in twins.there.param_groups]
+    with pytest.raises(RuntimeError, match=rf"{words}.*captured"):
+        capture(gpu, exchange, twins.there)
+    assert [dict(group) for group in twins.there.param_groups] == before
+    change(twins.here)
+    exchange.set_stream(0, 0)
+    if "error" not in words:
+        twins.step(2)
+        twins.assert_same()
+
+
+def test_a_first_step_cannot_be_captured(gpu: Gpu, exchange: Exchange) -> None:
+    twins = Twins(exchange)
+    twins.give()
+    with pytest.raises(RuntimeError, match="the first step cannot be captured"):
+        capture(gpu, exchange, twins.there)
+    assert twins.there.state == {}
+
+
+def test_nothing_is_read_during_a_capture(gpu: Gpu, exchange: Exchange) -> None:
+    twins, stream = Twins(exchange), gpu.new_stream()
+    exchange.set_stream(0, stream)
+    twins.step()
+    with gpu.capture(stream), pytest.raises(RuntimeError, match="cannot be read while"):
+        twins.there.state_dict()
+    twins.step()
+    twins.assert_same()

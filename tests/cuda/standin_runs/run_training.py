@@ -1,0 +1,196 @@
+"""Whole training runs on the stand-in: the host's own code, the shipped PTX on the interpreter, the bits of the CPU."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from typing import Any
+
+import pytest
+import torch
+
+import clr_native
+from clr_native import FusedCyclicSGD
+from helpers import give
+from standin.exchange import Exchange
+from standin.gpu import Gpu
+from twins import Twins
+
+KINDS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
+    "float32": (torch.float32, {"weight_decay": 1e-2, "nesterov": True}),
+    "float32, averages": (torch.float32, {"ema_decay": 0.75, "ema_warmup": True, "momentum_dtype": "bfloat16"}),
+    "float64": (torch.float64, {"dampening": 0.25, "maximize": True}),
+    "bfloat16, stochastic": (torch.bfloat16, {"rounding": "stochastic", "seed": 5, "ema_decay": 0.5}),
+    "bfloat16, kahan": (torch.bfloat16, {"kahan": True}),
+    "float16, master": (torch.float16, {"master_weights": True, "ema_decay": 0.5}),
+}
+
+
+@pytest.mark.parametrize(("dtype", "settings"), KINDS.values(), ids=KINDS)
+def test_training_has_the_bits_of_the_cpu(
+    gpu: Gpu, exchange: Exchange, dtype: torch.dtype, settings: dict[str, Any]
+) -> None:
+    twins = Twins(exchange, dtype, **settings)
+    for _ in range(2):
+        twins.step()
+        twins.assert_same_groups()  # by the host's count alone
+        twins.assert_same()
+    twins.step(2)
+    twins.assert_same()
+
+
+def test_a_device_that_runs_late(gpu: Gpu, exchange: Exchange) -> None:
+    """Nothing is done before it is waited for: memory that the host used again too early would be seen."""
+    gpu.lazy = True
+    twins = Twins(exchange, ema_decay=0.5)
+    for lr in (None, 0.25, None, 0.125, 0.5):  # each by hand is another copy
+        if lr is not None:
+            twins.both(lambda optimizer, lr=lr: optimizer.param_groups[0].update(lr=lr))  # type: ignore[misc]
+        for parameter in twins.on_gpu:
+            parameter.grad = None  # the next lies elsewhere
+        twins.give()
+        twins.both(FusedCyclicSGD.step)
+        twins.assert_same_groups()
+    twins.assert_same()
+
+
+@pytest.mark.parametrize("advance", [False, True])
+def test_skipped_updates(gpu: Gpu, exchange: Exchange, advance: bool) -> None:
+    twins = Twins(exchange, advance_on_skip=advance, ema_decay=0.5)
+    for found_inf in (1.0, 2.0, 0.0, math.nan, 0.0, 0.0):
+        twins.step(grad_scale=3.0, found_inf=found_inf)
+        assert twins.there.last_step_skipped == twins.here.last_step_skipped == (found_inf != 0.0)
+        twins.assert_same()
+
+
+def test_the_host_learns_of_a_skip_at_the_next_step(gpu: Gpu, exchange: Exchange) -> None:
+    twins = Twins(exchange)
+    twins.step()
+    twins.step(grad_scale=2.0, found_inf=1.0)
+    assert [group["applied_steps"] for group in twins.there.param_groups] == [2, 2]  # taken for applied
+    gpu.log.clear()
+    twins.step()
+    assert len(gpu.calls("cuStreamSynchronize")) == 1
+    twins.assert_same_groups()
+    gpu.log.clear()
+    twins.step()
+    assert gpu.calls("cuStreamSynchronize") == []
+    twins.assert_same()
+
+
+@pytest.mark.parametrize("lr", [0.25, 0.0])
+def test_by_hand(gpu: Gpu, exchange: Exchange, lr: float) -> None:
+    twins = Twins(exchange, torch.bfloat16, rounding="stochastic", ema_decay=0.5)
+
+    def by_hand(optimizer: FusedCyclicSGD) -> None:
+        optimizer.param_groups[0].update(lr=lr, momentum=0.25)
+        optimizer.param_groups[1]["weight_decay"] = 0.5
+
+    twins.both(by_hand)
+    twins.step()  # torch.distributed asks for state with a first lr of 0
+    twins.step()
+    twins.both(by_hand)
+    twins.step(grad_scale=2.0, found_inf=1.0)  # it waits for the update that it was set for
+    twins.assert_same()
+    twins.step(2, grad_scale=2.0, found_inf=0.0)
+    twins.assert_same()
+
+
+def test_positions_set_by_hand(gpu: Gpu, exchange: Exchange) -> None:
+    twins = Twins(exchange)
+    twins.step(2)
+    twins.both(lambda optimizer: optimizer.param_groups[0].update(applied_steps=7))
+    twins.step()
+    twins.assert_same()
+    twins.step(grad_scale=1.0, found_inf=1.0)
+    twins.both(lambda optimizer: optimizer.seek(3))
+    twins.assert_same()
+    twins.step(2)
+    twins.assert_same()
+
+
+def test_parameters_come_and_go(gpu: Gpu, exchange: Exchange) -> None:
+    twins = Twins(exchange, ema_decay=0.5)
+    twins.step(2)
+    for over in (twins.on_cpu, twins.on_gpu):
+        over[1].grad = None
+    twins.both(FusedCyclicSGD.step)  # only an average moves there
+    twins.assert_same()
+    twins.both(lambda optimizer: optimizer.param_groups.reverse())
+    twins.step()
+    twins.both(lambda optimizer: optimizer.state[optimizer.param_groups[0]["params"][1]].pop("momentum_buffer"))
+    twins.step()
+    twins.assert_same()
+    for over, optimizer in ((twins.on_cpu, twins.here), (twins.on_gpu, twins.there)):
+        over.append(torch.full((3,), 0.5, requires_grad=True))
+        optimizer.add_param_group({"params": over[-1:], "max_lr": 0.7})
+    gradient = torch.ones(3)
+    for over in (twins.on_cpu, twins.on_gpu):
+        give(over[-1:], [gradient.clone()])
+    twins.both(FusedCyclicSGD.step)
+    twins.assert_same()
+
+
+def resumed(optimizer: FusedCyclicSGD) -> FusedCyclicSGD:
+    fresh = copy.deepcopy(optimizer)
+    fresh.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    return fresh
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o)), resumed])
+def test_copies_and_checkpoints(gpu: Gpu, exchange: Exchange, copied: Any) -> None:
+    twins = Twins(exchange, ema_decay=0.5)
+    twins.step(2)
+    twins.step(grad_scale=1.0, found_inf=1.0)
+    twins.there = copied(twins.there)
+    twins.on_gpu = [p for group in twins.there.param_groups for p in group["params"]]
+    twins.assert_same()
+    twins.step(2)
+    twins.assert_same()
+
+
+def test_a_checkpoint_of_skipped_updates_holds_no_buffer(gpu: Gpu, exchange: Exchange) -> None:
+    twins = Twins(exchange, dampening=0.25)
+    twins.step(2, grad_scale=1.0, found_inf=1.0)
+    assert twins.there.state_dict()["state"] == twins.here.state_dict()["state"] == {}
+    twins.step()
+    twins.assert_same()
+
+
+def test_loading_into_an_optimizer_that_has_run(gpu: Gpu, exchange: Exchange) -> None:
+    twins = Twins(exchange)
+    twins.step(2)
+    saved = copy.deepcopy(twins.there.state_dict()), copy.deepcopy(twins.here.state_dict())
+    twins.step(2)
+    twins.there.load_state_dict(saved[0])
+    twins.here.load_state_dict(saved[1])
+    twins.step()
+    twins.assert_same()
+
+
+@pytest.mark.parametrize("kind", [torch.amp.GradScaler, clr_native.GradScaler])
+def test_grad_scalers(gpu: Gpu, exchange: Exchange, kind: type[torch.amp.GradScaler]) -> None:
+    twins = Twins(exchange)
+    scalers = [kind("cpu", init_scale=8.0, growth_interval=2) for _ in range(2)]
+    for overflows in (True, False, False, True, False):
+        twins.give()
+        for scaler, over in zip(scalers, (twins.on_cpu, twins.on_gpu), strict=True):
+            scale = scaler.scale(torch.ones(()))
+            with torch.no_grad():
+                for parameter in over:
+                    assert parameter.grad is not None
+                    parameter.grad.mul_(scale)
+                if overflows:
+                    assert over[0].grad is not None
+                    over[0].grad[0, 0] = math.inf
+        for optimizer, scaler in zip((twins.here, twins.there), scalers, strict=True):
+            if optimizer is twins.here:
+                with twins.cpu():
+                    scaler.step(optimizer)
+                    scaler.update()
+            else:
+                scaler.step(optimizer)
+                scaler.update()
+        assert scalers[0].state_dict() == scalers[1].state_dict()
+    twins.assert_same()
