@@ -78,8 +78,9 @@ CLR_INLINE SgdCoefficients<Real> coefficients(const GroupValues& group, const Sl
 
 template <class Real>
 CLR_INLINE GradientCoefficients<Real> coefficients(const GradientValues& gradients) {
+  // A GPU, which may ask again at every element, has few units for doubles: it asks for bits.
   return {static_cast<Real>(gradients.scale), static_cast<Real>(gradients.clip_coefficient),
-          static_cast<Real>(gradients.limit), gradients.limit != 0};
+          static_cast<Real>(gradients.limit), double_to_bits(gradients.limit) != 0};
 }
 
 // Is this an update and nothing else?

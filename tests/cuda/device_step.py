@@ -15,7 +15,7 @@ from core_samples import pieces_of
 from exact import Array
 from ptx import Memory, Module, launch
 from ptx.launch import Statistics
-from toolkit import SAMPLES, SOURCES, compiled
+from toolkit import SAMPLES, SOURCES, compiled, shipped
 
 STEP = SOURCES / "cuda" / "step.cu"
 CHUNK = 16384
@@ -55,12 +55,13 @@ class Place:
 class DeviceStep:
     """The tables of one device, filled from an optimizer before its first step.
 
+    Its kernels are those that the package ships, or those of `source`.
     `offset`: how many bytes past a multiple of 4096 all tensors lie.
     """
 
-    def __init__(self, optimizer: FusedCyclicSGD, offset: int = 0, source: Path = STEP) -> None:
+    def __init__(self, optimizer: FusedCyclicSGD, offset: int = 0, source: Path | None = None) -> None:
         self.memory = Memory()
-        self.kernel = compiled(source).kernels["clr_step"]
+        self.kernel = (shipped() if source is None else compiled(source)).kernels["clr_step"]
         self.setup: Module = compiled(SAMPLES / "step_tables.cu")
         self.places: list[dict[str, Place]] = []
         groups, slots, chunks = self._asked(optimizer, offset)

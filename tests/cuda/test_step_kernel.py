@@ -15,6 +15,7 @@ from torch import Tensor
 from clr_native import FusedCyclicSGD
 from device_step import CHUNK, STEP, DeviceStep, bits
 from helpers import give, gradient_sets, parameters
+from ptx import Statistics
 from ptx.errors import PtxError
 
 SIZES: list[int | tuple[int, ...]] = [0, 1, 3, 8, (5, 7), 700, CHUNK + 21]
@@ -135,6 +136,36 @@ def test_clipped_gradients(rules: dict[str, float]) -> None:
     assert_same(optimizer, over, device)
 
 
+def cost(dtype: torch.dtype, size: int, **settings: Any) -> Statistics:
+    """Of the second step over one tensor of less than a chunk."""
+    (over,) = parameters([size], dtype)
+    device = DeviceStep(FusedCyclicSGD([over], 0.01, 0.1, **settings))
+    for gradients in gradient_sets([over], 2):
+        statistics = device.step(gradients, grid=1)
+    return statistics
+
+
+@pytest.mark.parametrize(
+    ("dtype", "settings", "read", "written"),
+    [
+        (torch.float32, {"nesterov": True, "weight_decay": 0.5}, 12, 8),
+        (torch.float32, {"ema_decay": 0.5}, 16, 12),
+        (torch.float32, {"momentum_dtype": "bfloat16"}, 10, 6),
+        (torch.bfloat16, {}, 6, 4),
+        (torch.bfloat16, {"rounding": "stochastic", "ema_decay": 0.5}, 10, 6),  # the average reads what was rounded
+        (torch.float16, {"kahan": True}, 8, 6),
+        (torch.float64, {}, 24, 16),
+    ],
+)
+def test_what_an_element_costs(dtype: torch.dtype, settings: dict[str, Any], read: int, written: int) -> None:
+    """Each array is read and written once, and only elements of float64 are computed with in double."""
+    few, many = (cost(dtype, size, **settings) for size in (4096, 12288))
+    assert many.bytes_loaded - few.bytes_loaded == 8192 * read
+    assert many.bytes_stored - few.bytes_stored == 8192 * written
+    double = [{code: n for code, n in each.instructions.items() if ".f64" in code} for each in (few, many)]
+    assert (double[0] == double[1]) == (dtype != torch.float64)
+
+
 LANES = STEP.parent / "lanes_cuda.h"
 LAST = STEP.parent / "last_block.h"
 BOUND = "begin + kDeviceChunk < slot.size ? begin + kDeviceChunk : slot.size"
@@ -178,7 +209,7 @@ def test_a_planted_fault_is_caught(file: Path, right: str, wrong: str, tmp_path:
         train()
 
 
-def huge(source: Path) -> tuple[float, float]:
+def huge(source: Path | None) -> tuple[float, float]:
     """The first and the last weight of a tensor of 2**31 + 5 elements, after a step over its first and last chunk."""
     optimizer = FusedCyclicSGD([torch.zeros(1, requires_grad=True)], 0.5, 0.5, cycle_momentum=False, momentum=0.0)
     size = 2**31 + 5
@@ -194,7 +225,7 @@ def huge(source: Path) -> tuple[float, float]:
 
 
 def test_past_two_to_the_31_elements() -> None:
-    assert huge(STEP) == (2.5, 2.5)
+    assert huge(None) == (2.5, 2.5)
 
 
 def test_an_index_of_32_bits_is_caught(tmp_path: Path) -> None:

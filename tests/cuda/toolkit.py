@@ -9,22 +9,30 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+import clr_native._core
+from image import PTX, entries, image_in
 from ptx import Module, parse
 
 SAMPLES = Path(__file__).parent / "samples"
 SOURCES = Path(__file__).parents[2] / "csrc"
 
 
+def skip_or_fail(why: str) -> NoReturn:
+    """A test that lacks nvcc, or what it makes, is skipped; where CLR_NATIVE_NVCC is set, as in .ci/run, it fails."""
+    if os.environ.get("CLR_NATIVE_NVCC"):
+        pytest.fail(f"CLR_NATIVE_NVCC is set, but {why}")
+    pytest.skip(why)
+
+
 def nvcc() -> str:
-    """Its path. Without it a test is skipped; where CLR_NATIVE_NVCC is set, as in .ci/run, it fails."""
+    """Its path, or see skip_or_fail()."""
     found = shutil.which("nvcc")
     if found is None:
-        if os.environ.get("CLR_NATIVE_NVCC"):
-            pytest.fail("nvcc is required here, and is not on the PATH")
-        pytest.skip("nvcc is not on the PATH, and there is no PTX without it")
+        skip_or_fail("nvcc is not on the PATH, and there is no PTX without it")
     return found
 
 
@@ -59,3 +67,18 @@ def compiled(source: Path, target: str = "sm_80") -> Module:
 
 
 _parsed = cache(parse)
+
+
+@cache
+def shipped_image() -> bytes:
+    """The image of kernels in the installed package."""
+    image = image_in(Path(clr_native._core.__file__))
+    if image is None:
+        skip_or_fail("the installed clr-native was built without CUDA kernels")
+    return image
+
+
+def shipped() -> Module:
+    """The PTX in it: what a GPU runs for which there is no code of its own."""
+    (text,) = [entry.text() for entry in entries(shipped_image()) if entry.kind == PTX]
+    return _parsed(text)
