@@ -1,0 +1,5 @@
+#pragma once
+
+#include "cuda/tables.h"
+
+extern "C" void clr_step(clr::DeviceState* state, clr::DeviceWork work, clr::DeviceStep step);
