@@ -43,8 +43,8 @@ DeviceNumber device_number(const py::object& tensor, const char* name) {
   return {static_cast<float*>(data_of(view)), view.device.device_id};
 }
 
-std::optional<bool> apply(Step& step, const py::list& groups, const py::dict& state, const py::object& scale,
-                          const py::object& found_inf, std::optional<bool> at_cycle_end, const py::object& report_inf) {
+std::optional<bool> apply(Step& step, const py::list& groups, const py::dict& state, std::optional<bool> at_cycle_end,
+                          const py::object& scale, const py::object& found_inf, const py::object& report_inf) {
   StepRequest request = {1.0, false, at_cycle_end};
   const bool device_scale = !PyFloat_Check(scale.ptr());
   if (device_scale) {
@@ -117,8 +117,8 @@ void bind_step(py::module_& m) {
       .def("set_rules", &set_rules, py::kw_only(), py::arg("max_norm"), py::arg("max_value"),
            py::arg("error_if_nonfinite"), py::arg("skip_nonfinite"), py::arg("advance_on_skip"),
            py::arg("write_unscaled"), "What holds for all gradients; 0 for no clipping.")
-      .def("apply", &apply, py::arg("groups"), py::arg("state"), py::arg("scale") = 1.0, py::arg("found_inf") = false,
-           py::arg("at_cycle_end") = py::none(), py::arg("report_inf") = py::none(),
+      .def("apply", &apply, py::arg("groups"), py::arg("state"), py::arg("at_cycle_end") = py::none(),
+           py::arg("scale") = 1.0, py::arg("found_inf") = false, py::arg("report_inf") = py::none(),
            "Apply one update, or skip it. False, with nothing done, if a group is not bound; None if at_cycle_end has "
            "to be said. scale: what gradients are multiplied by, or, on a GPU, the scale of the loss there. found_inf: "
            "None for to be found out; report_inf: where, on a GPU.")

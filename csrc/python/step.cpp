@@ -84,7 +84,7 @@ Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const S
     if (outcome != Outcome::done) return outcome;
   }
   read(request);
-  if (device_steps_.are_used() || is_on_device()) return apply_on_devices(state, request);
+  if (device_steps_.are_used() || !devices_.empty()) return apply_on_devices(state, request);
   skipped_ = !measure(request);
   if (skipped_) {
     for (auto& group : groups_) group->write_skipped(rules.advance_on_skip);
@@ -188,7 +188,7 @@ void Step::read(const StepRequest& request) {
       continue;
     }
     if (!parameter.read(*groups_[parameter.group()], writes_unscaled(request), plan_, held_)) continue;
-    note_device(parameter, place);
+    if (parameter.device() >= 0) note_device(parameter, place);
     moved = moved || parameter.moved();
     new_state_ = new_state_ || parameter.has_new_state();
     trusts_ = trusts_ || plan_.slots.back().trusted;

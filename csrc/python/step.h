@@ -112,7 +112,6 @@ class Step {
     return rules.write_unscaled && (request.scale != 1.0 || request.grad_scale.at != nullptr);
   }
   void read(const StepRequest& request);
-  bool is_on_device() const;
   bool catch_up(const py::list& groups, const py::dict& state);
   void note_device(const ParameterBinding& parameter, std::size_t position);
   Outcome apply_on_devices(const py::dict& state, const StepRequest& request);
@@ -138,7 +137,7 @@ class Step {
   Norms norms_;
   Held held_;
   DeviceSteps device_steps_;
-  std::vector<int> devices_;  // of the slots of the running step: ordinals of CUDA devices, -1 for the host
+  std::vector<int> devices_;  // CUDA devices of the slots of the running step: of all of them, or the step is refused
   std::optional<double> gradient_norm_;
   bool moved_ = true;       // has memory moved since overlaps were looked for?
   bool new_state_ = false;  // did read() make any?

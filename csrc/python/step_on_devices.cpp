@@ -13,10 +13,6 @@ namespace {
 
 }  // namespace
 
-bool Step::is_on_device() const {
-  return std::any_of(devices_.begin(), devices_.end(), [](int device) { return device >= 0; });
-}
-
 // Before a step: lets the host learn what the devices have counted, where it has to. What is captured is no update, and
 // changes no count. False if some group is not bound.
 bool Step::catch_up(const py::list& groups, const py::dict& state) {
@@ -34,7 +30,6 @@ bool Step::catch_up(const py::list& groups, const py::dict& state) {
 // The slot that `parameter` has just added, as a device wants it.
 void Step::note_device(const ParameterBinding& parameter, std::size_t position) {
   devices_.push_back(parameter.device());
-  if (parameter.device() < 0) return;
   Slot& slot = plan_.slots.back();
   slot.random_key = position;
   const bool empty = slot.size == 0;  // then its arrays may be null
@@ -48,7 +43,7 @@ void Step::note_device(const ParameterBinding& parameter, std::size_t position) 
 
 // What a device cannot do.
 void Step::refuse_on_devices(const StepRequest& request) const {
-  if (std::any_of(devices_.begin(), devices_.end(), [](int device) { return device < 0; })) {
+  if (devices_.size() != plan_.slots.size()) {
     refuse("parameters on cpu and on cuda cannot be updated by one optimizer: make one for each");
   }
   for (std::size_t g = 0; g < groups_.size(); ++g) {
@@ -62,7 +57,6 @@ void Step::refuse_on_devices(const StepRequest& request) const {
   }
   if (plan_.in_order)
     refuse("parameters that share memory cannot be updated on a CUDA device: make them one parameter");
-  const int device = *std::max_element(devices_.begin(), devices_.end());
   const bool several = device_steps_.are_on_several(devices_);
   const char* const global = rules.max_norm != 0.0                                    ? "max_grad_norm"
                              : rules.skip_nonfinite                                   ? "skip_nonfinite"
@@ -72,8 +66,9 @@ void Step::refuse_on_devices(const StepRequest& request) const {
     refuse(std::string(global) + " needs all gradients on one device: parameters lie on several");
   }
   for (const DeviceNumber& number : {request.grad_scale, request.device_found_inf, request.report_inf}) {
-    if (number.at != nullptr && !devices_.empty() && number.device != device) {
-      refuse("grad_scale and found_inf must lie on the device of the parameters, cuda:" + std::to_string(device));
+    if (number.at != nullptr && !devices_.empty() && number.device != devices_.front()) {
+      refuse("grad_scale and found_inf must lie on the device of the parameters, cuda:" +
+             std::to_string(devices_.front()));
     }
   }
 }

@@ -91,9 +91,9 @@ class Step:
         self,
         groups: list[dict[str, Any]],
         state: dict[torch.Tensor, Any],
+        at_cycle_end: bool | None = None,
         scale: float | torch.Tensor = 1.0,
         found_inf: bool | torch.Tensor | None = False,
-        at_cycle_end: bool | None = None,
         report_inf: torch.Tensor | None = None,
     ) -> bool | None: ...
     def synchronise(self, state: dict[torch.Tensor, Any]) -> None: ...

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-Scaling = tuple[float | torch.Tensor, bool | torch.Tensor | None]
+Scaling = tuple[float | torch.Tensor, bool | torch.Tensor | None, torch.Tensor | None]
 RULES = tuple(field.name for field in dataclasses.fields(GradientRules))
 
 
@@ -230,14 +230,13 @@ class FusedCyclicSGD(AveragedWeights):
                 loss = closure()
         if self._weights_are_averages:
             self._refuse_inside_averages("step()")
-        scaling: Scaling = (1.0, False)
+        scaling: Scaling | tuple[()] = ()
         if "grad_scale" in self.__dict__ or "found_inf" in self.__dict__:
             scaling = self._scaling()
         ends_cycle = self._ends_cycle() if self._asks_for_cycle_end else None
-        report = self.__dict__.get("_report_inf")
-        done = self._plan.apply(self.param_groups, self.state, *scaling, ends_cycle, report)
+        done = self._plan.apply(self.param_groups, self.state, ends_cycle, *scaling)
         if not done:
-            self._answer(done, lambda ends: self._plan.apply(self.param_groups, self.state, *scaling, ends, report))
+            self._answer(done, lambda ends: self._plan.apply(self.param_groups, self.state, ends, *scaling))
         if self._cycle_end_hooks and self._ended_cycle() and self.at_cycle_end:
             for hook in list(self._cycle_end_hooks.values()):
                 hook(self)
@@ -247,9 +246,9 @@ class FusedCyclicSGD(AveragedWeights):
     _step_supports_amp_scaling = True
 
     def _scaling(self) -> Scaling:
-        """What to multiply gradients by, and whether an infinity was found; None for to be found out.
+        """What to multiply gradients by, whether an infinity was found (None for to be found out) and where to say so.
 
-        On a GPU both stay tensors there, the first of them the scale of the loss: nobody waits for their values.
+        On a GPU these are tensors there, the first of them the scale of the loss: nobody waits for their values.
         """
         grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
         on_gpu = _core.is_on_gpu(self.param_groups[0]["params"][0])
@@ -257,8 +256,8 @@ class FusedCyclicSGD(AveragedWeights):
         if grad_scale is not None:
             scale = grad_scale if on_gpu and _core.is_on_gpu(grad_scale) else inverse_scale(grad_scale)
         if found_inf is None:
-            return scale, None if grad_scale is not None else False
-        return scale, found_inf if on_gpu and _core.is_on_gpu(found_inf) else is_found(found_inf)
+            return scale, None if grad_scale is not None else False, self.__dict__.get("_report_inf")
+        return scale, found_inf if on_gpu and _core.is_on_gpu(found_inf) else is_found(found_inf), None
 
     # --- gradients ------------------------------------------------------------------------------------------------
 
