@@ -62,6 +62,17 @@ CLR_INLINE DType companion_dtype(DType parameter, Storage storage) {
   return storage == Storage::master ? DType::float32 : parameter;
 }
 
+// Some tensor's numbers.
+struct Numbers {
+  const void* array;
+  DType dtype;
+};
+
+// The weight that the updates go on from.
+CLR_INLINE Numbers weight_of(const Slot& slot) {
+  return {slot.storage == Storage::master ? slot.companion : slot.parameter, companion_dtype(slot.dtype, slot.storage)};
+}
+
 // Coefficients are formed in double and cast once.
 template <class Real>
 CLR_INLINE SgdCoefficients<Real> coefficients(const GroupValues& group, const Slot& slot) {

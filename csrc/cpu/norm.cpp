@@ -20,28 +20,28 @@ struct NormContext {
   Norms& norms;
 };
 
-bool measures_parameter(const NormContext& pass, const Slot& slot) { return pass.squares && slot.trusted; }
-
-std::size_t chunks_of(const Slot& slot) {
-  return slot.gradient == nullptr ? 0 : static_cast<std::size_t>((slot.size + kNormChunk - 1) / kNormChunk);
+bool measures_parameter(const NormContext& pass, const Slot& slot) {
+  return pass.squares && slot.trusted && slot.gradient != nullptr;
 }
 
+std::size_t chunks_of(const Slot& slot) { return static_cast<std::size_t>(norm_chunks(slot.size)); }
+
 NormPart of_gradient(const NormContext& pass, const Slot& slot, std::int64_t begin, std::int64_t end) {
+  if (slot.gradient == nullptr) return {};
   if (pass.squares) return pass.kernels.sum_squares(slot.gradient, slot.dtype, begin, end, pass.limit);
   return {{0.0, 0.0}, pass.kernels.all_finite(slot.gradient, slot.dtype, begin, end)};
 }
 
 NormPart of_parameter(const NormContext& pass, const Slot& slot, std::int64_t begin, std::int64_t end) {
-  const bool master = slot.storage == Storage::master;
-  return pass.kernels.sum_squares(master ? slot.companion : slot.parameter, master ? DType::float32 : slot.dtype, begin,
-                                  end, 0.0);
+  const Numbers weight = weight_of(slot);
+  return pass.kernels.sum_squares(weight.array, weight.dtype, begin, end, 0.0);
 }
 
 // Chunks from `chunk` up to `last` of a slot.
 void measure_chunks(const NormContext& pass, std::size_t i, std::size_t chunk, std::size_t last) {
   const Slot& slot = pass.plan.slots[i];
-  NormPart* const gradient = pass.norms.parts.data() + pass.norms.first_parts[i];
-  NormPart* const parameter = gradient + chunks_of(slot);
+  NormPart* const gradient = pass.norms.parts.data() + pass.norms.first_chunks[i];
+  NormPart* const parameter = gradient + pass.norms.chunk_count;
   for (; chunk < last; ++chunk) {
     const std::int64_t begin = static_cast<std::int64_t>(chunk) * kNormChunk;
     const std::int64_t end = std::min(begin + kNormChunk, slot.size);
@@ -67,34 +67,29 @@ void run_part(int part, void* context) {
 
 void lay_out(const NormContext& pass) {
   Norms& norms = pass.norms;
-  norms.first_parts.clear();
-  std::size_t count = 0;
+  norms.first_chunks.clear();
+  norms.chunk_count = 0;
+  bool measures_any = false;
   for (const Slot& slot : pass.plan.slots) {
-    norms.first_parts.push_back(count);
-    count += chunks_of(slot) * (measures_parameter(pass, slot) ? 2 : 1);
+    norms.first_chunks.push_back(norms.chunk_count);
+    norms.chunk_count += chunks_of(slot);
+    measures_any = measures_any || measures_parameter(pass, slot);
   }
-  norms.parts.resize(count);
+  norms.parts.resize(norms.chunk_count * (measures_any ? 2 : 1));
   norms.slots.assign(pass.plan.slots.size(), {0.0, 0.0});
 }
 
-DoubleDouble squares_of(const NormPart* parts, std::size_t count) {
-  DoubleDouble sum = {0.0, 0.0};
-  for (std::size_t i = 0; i < count; ++i) sum = grown(sum, parts[i].squares);
-  return settled(sum);
-}
+double norm_of(const NormPart* parts, std::size_t count) { return square_root(combined(parts, count).squares).hi; }
 
 void combine(const NormContext& pass) {
   Norms& norms = pass.norms;
-  NormPart total;
+  norms.total = combined(norms.parts.data(), norms.chunk_count);
   for (std::size_t i = 0; i < pass.plan.slots.size(); ++i) {
     const Slot& slot = pass.plan.slots[i];
-    const std::size_t chunks = chunks_of(slot);
-    const NormPart* const parts = norms.parts.data() + norms.first_parts[i];
-    for (std::size_t chunk = 0; chunk < chunks; ++chunk) total = grown(total, parts[chunk]);
     if (!measures_parameter(pass, slot)) continue;
-    norms.slots[i] = {square_root(squares_of(parts + chunks, chunks)).hi, square_root(squares_of(parts, chunks)).hi};
+    const NormPart* const gradient = norms.parts.data() + norms.first_chunks[i];
+    norms.slots[i] = {norm_of(gradient + norms.chunk_count, chunks_of(slot)), norm_of(gradient, chunks_of(slot))};
   }
-  norms.total = {settled(total.squares), total.finite};
 }
 
 bool run(NormContext pass) {

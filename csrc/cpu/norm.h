@@ -22,8 +22,9 @@ struct Norms {
   std::vector<SlotNorms> slots;  // run_norms: one a slot; zeros but where the slot is trusted and has a gradient
 
   std::vector<Cut> cuts;
-  std::vector<std::size_t> first_parts;  // one a slot: where its chunks stand in `parts`
-  std::vector<NormPart> parts;           // gradients' chunks in order, behind each slot's those of its parameter
+  std::vector<std::size_t> first_chunks;  // one a slot: how many chunks the slots before it have
+  std::size_t chunk_count = 0;
+  std::vector<NormPart> parts;  // a part of each chunk's gradient, then one of each chunk's parameter where wanted
 };
 
 // Sums the squares of all gradients, and of the parameters of trusted slots (of the float32 weight where there is a

@@ -1,12 +1,13 @@
 // Sums of squares and the search for infinities, once for all instruction sets and types. Included after F32 and F64.
+#include "core/norm.h"
 #include "cpu/kernels.h"
 #include "cpu/lanes.h"
 
 namespace clr {
 namespace {
 
-// Sixteen sums side by side, however wide a register is: element i goes to sum i modulo 16 everywhere.
-constexpr int kSums = 16;
+// Sixteen sums side by side, however wide a register is.
+constexpr int kSums = kNormSums;
 using Wide = Pack<F64, kSums / F64::width>;
 using Narrow = Pack<F32, kSums / F32::width>;
 
@@ -60,20 +61,13 @@ CLR_INLINE DoubleDouble folded(Sums& sums) {
   return settled({hi[0], lo[0]});
 }
 
-// Squares of 24-bit numbers are exact in a double; of doubles the rest comes with them.
 template <bool limits, class Element>
 CLR_INLINE void add_squares(Sums& sums, const Element* from, int n, F64 limit) {
   Wide wide;
   read_wide(from, n, wide);
   for (int i = 0; i < kSums / F64::width; ++i) {
     const F64 x = limits ? limited(wide.lanes[i], limit) : wide.lanes[i];
-    if constexpr (sizeof(Element) < sizeof(double)) {
-      const HiLo<F64> s = two_sum_product(sums.hi.lanes[i], x, x);
-      sums.put(i, {s.hi, sums.lo.lanes[i] + s.lo});
-    } else {
-      const F64 square = x * x;
-      sums.put(i, grown(sums[i], {square, fused_once(x, x, -square)}));
-    }
+    sums.put(i, grown_by_square<(sizeof(Element) < sizeof(double))>(sums[i], x));
   }
 }
 

@@ -1,7 +1,9 @@
 // Roots of sums of squares, and what clipping and LARS make of them.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "core/norm.h"
 #include "support/bits.h"
@@ -40,6 +42,49 @@ TEST_CASE("norm: a growing sum keeps infinities and NaN, and what is finite besi
     CHECK(is(sum(x, nan), kNan));
     CHECK(is(sum(nan, x), kNan));
     CHECK_FALSE(clr::grown(nan, x).finite);
+  }
+}
+
+namespace {
+
+std::vector<clr::NormPart> random_parts(std::size_t count, Random& random) {
+  std::vector<clr::NormPart> parts(count);
+  for (clr::NormPart& part : parts) {
+    const double hi = 0.1 + random.unit();
+    part.squares = clr::fast_two_sum(hi, hi * 0x1p-53 * random.signed_unit());
+  }
+  return parts;
+}
+
+}  // namespace
+
+TEST_CASE("norm: parts that are zeros leave a sum as it is, whichever of the sums they go to") {
+  Random random(3);
+  for (std::size_t count = 0; count <= 100; ++count) {
+    std::vector<clr::NormPart> parts = random_parts(count, random);
+    const clr::NormPart sum = clr::combined(parts.data(), count);
+    CAPTURE(count);
+    CHECK(sum.finite);
+    for (std::size_t more = count; more <= count + 70; ++more) {
+      const clr::NormPart same = clr::combined(parts.data(), more);
+      REQUIRE(clr_test::same(same.squares.hi, sum.squares.hi));
+      REQUIRE(clr_test::same(same.squares.lo, sum.squares.lo));
+      parts.emplace_back();
+    }
+  }
+}
+
+TEST_CASE("norm: what is not finite in one of many parts") {
+  Random random(4);
+  for (const std::size_t count : {1u, 2u, 31u, 33u, 64u, 97u}) {
+    for (std::size_t at = 0; at < count; ++at) {
+      std::vector<clr::NormPart> parts = random_parts(count, random);
+      parts[at] = {{HUGE_VAL, 0.0}, false};
+      CHECK(is(clr::combined(parts.data(), count).squares, HUGE_VAL));
+      CHECK_FALSE(clr::combined(parts.data(), count).finite);
+      parts[at] = {{kNan, 0.0}, false};
+      CHECK(is(clr::combined(parts.data(), count).squares, kNan));
+    }
   }
 }
 
@@ -104,6 +149,22 @@ TEST_CASE("norm: error bound of square_root") {
   }
   CHECK(worst <= -106 + 2.33);  // 5 u^2; the truth itself is off by 2^-112
   CHECK(worst_ulp <= 0.5 + 0x1p-40);
+}
+
+TEST_CASE("norm: error bound of combined parts") {
+  Random random(5);
+  for (const std::size_t count : {2u, 33u, 1000u, 10000u}) {
+    for (const bool alike : {false, true}) {
+      std::vector<clr::NormPart> parts = random_parts(count, random);
+      if (alike) parts.assign(count, parts[0]);
+      Quad truth = quad(0.0);
+      for (const clr::NormPart& part : parts) truth += quad(part.squares);
+      const double error = clr_test::relative_error_log2(clr::combined(parts.data(), count).squares, truth);
+      const double terms = static_cast<double>(count + clr::kPartSums - 1) / clr::kPartSums + 5;
+      CAPTURE(count);
+      CHECK(error <= std::max(2 * std::log2(terms) - 107, -104.0));
+    }
+  }
 }
 
 TEST_CASE("norm: the clip coefficient is rounded once") {

@@ -62,7 +62,7 @@ TEST_CASE("norm pass: scratch keeps its memory and nothing of the last step") {
   const void* const parts = norms.parts.data();
   const void* const slots = norms.slots.data();
   const void* const cuts = norms.cuts.data();
-  const void* const first_parts = norms.first_parts.data();
+  const void* const first_chunks = norms.first_chunks.data();
   for (Slot& slot : work.plan.slots) slot.trusted = !slot.trusted && slot.size > 10;
   work.plan.slots.pop_back();
   REQUIRE(clr::run_norms(work.plan, kernels, 0.1, norms));
@@ -71,7 +71,7 @@ TEST_CASE("norm pass: scratch keeps its memory and nothing of the last step") {
   CHECK(norms.parts.data() == parts);
   CHECK(norms.slots.data() == slots);
   CHECK(norms.cuts.data() == cuts);
-  CHECK(norms.first_parts.data() == first_parts);
+  CHECK(norms.first_chunks.data() == first_chunks);
 }
 
 TEST_CASE("norm pass: a plan of nothing") {
