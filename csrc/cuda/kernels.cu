@@ -1,2 +1,3 @@
 // All kernels, as one image.
+#include "cuda/norm.cu"
 #include "cuda/step.cu"

@@ -8,6 +8,7 @@ namespace {
 
 __device__ __forceinline__ F32 fused(F32 a, F32 b, F32 c) { return {__fmaf_rn(a.x, b.x, c.x)}; }
 __device__ __forceinline__ F64 fused(F64 a, F64 b, F64 c) { return {__fma_rn(a.x, b.x, c.x)}; }
+__device__ __forceinline__ F64 fused_once(F64 a, F64 b, F64 c) { return fused(a, b, c); }
 
 // `count` elements as words of 16 bytes, or one of 8. Words are read and written where they are aligned, which is the
 // same for all threads of a block; elsewhere elements are.

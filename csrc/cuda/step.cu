@@ -3,7 +3,7 @@
 #include "core/random.h"
 #include "cuda/lanes_cuda.h"
 #include "cuda/last_block.h"
-#include "cuda/tables.h"
+#include "cuda/table_values.h"
 
 namespace clr {
 namespace {
@@ -41,12 +41,6 @@ CLR_INLINE void for_lanes(const Work& work, int64_t begin, int64_t end) {
 #endif
 }
 
-// The scale of this step's gradients.
-__device__ double scale_of(const DeviceStep& step) {
-  return step.grad_scale != nullptr ? static_cast<float>(1.0 / static_cast<double>(*step.grad_scale))
-                                    : step.gradients.scale;
-}
-
 __device__ bool is_by_hand(const GroupSettings& settings, const GroupProgress& progress) {
   return settings.order != progress.last_order;
 }
@@ -80,9 +74,7 @@ __device__ void update_chunk(const DeviceState& state, const DeviceWork& work, c
   slot.first = !state.buffer_holds[slot.random_key];
   slot.first_average = !state.average_holds[slot.random_key] || progress.n_averaged == 0;
   slot.random_key = random_key(settings.seed, progress.n_updates, slot.random_key);
-  const int64_t begin = chunk.part * kDeviceChunk;
-  const int64_t end = begin + kDeviceChunk < slot.size ? begin + kDeviceChunk : slot.size;
-  update_slot(gradients, values_of(settings, progress), slot, begin, end);
+  update_slot(gradients, values_of(settings, progress), slot, begin_of(chunk), end_of(chunk, slot));
 }
 
 // Counts an update that was applied. What is set by hand is used up.

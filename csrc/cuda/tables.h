@@ -61,15 +61,18 @@ struct DeviceChunk {
 };
 constexpr int64_t kDeviceChunk = kNormChunk;
 
-constexpr int kDeviceThreads = 512;   // of a block, in every launch
-constexpr int kThreadsPerChunk = 16;  // of clr_norm: one for each sum of squares
+constexpr int kDeviceThreads = 512;          // of a block, in every launch
+constexpr int kThreadsPerChunk = kNormSums;  // of clr_norm
 
 // What a launch works on. The chunks of a slot follow each other, in the order of slots.
 struct DeviceWork {
   Slot* slots;  // random_key: the position of the parameter among all; trust_ratio: written by clr_norm
   const DeviceChunk* chunks;
   uint64_t slot_count, chunk_count;
-  NormPart* parts;  // scratch of clr_norm: a part of each chunk's gradient, then one of each chunk's parameter
+  // For clr_norm: scratch for a part of each chunk's gradient, then one of each chunk's parameter (if trust ratios are
+  // wanted); and how many chunks the slots before each slot have.
+  NormPart* parts;
+  const uint64_t* first_chunks;
 };
 
 // How this step treats gradients. Frozen where a launch is captured in a graph, what it points to is not.

@@ -72,7 +72,7 @@ class Tables {
     state_.buffer_holds = reinterpret_cast<bool*>(buffer_holds_.data());
     state_.average_holds = reinterpret_cast<bool*>(average_holds_.data());
     state_.report = &report_;
-    const clr::DeviceWork work = {slots_.data(), chunks_.data(), slots_.size(), chunks_.size(), nullptr};
+    const clr::DeviceWork work = {slots_.data(), chunks_.data(), slots_.size(), chunks_.size(), nullptr, nullptr};
     cuda_on_host::launch(blocks, clr::kDeviceThreads, [&] { clr_step(&state_, work, step_); });
   }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,21 @@ from ptx.launch import Statistics
 from toolkit import SAMPLES, SOURCES, compiled, shipped
 
 STEP = SOURCES / "cuda" / "step.cu"
+NORM = SOURCES / "cuda" / "norm.cu"
 CHUNK = 16384
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ASKED_SLOT = np.dtype(
     [(name, "u8") for name in ("parameter", "gradient", "buffer", "average", "companion")]
     + [("size", "i8"), ("position", "u8"), ("trust_ratio", "f8"), ("group", "u4")]
-    + [(name, "i4") for name in ("dtype", "buffer_dtype", "storage")]
+    + [(name, "i4") for name in ("dtype", "buffer_dtype", "storage", "trusted")]
+    + [("", "V4")]
 )
 ASKED_GROUP = np.dtype(
     [("pieces", "u8")]
-    + [(name, "f8") for name in ("lr", "momentum", "dampening", "weight_decay", "ema_decay")]
+    + [
+        (name, "f8")
+        for name in ("lr", "momentum", "dampening", "weight_decay", "ema_decay", "trust_coefficient", "trust_eps")
+    ]
     + [("seed", "u8")]
     + [(name, "i4") for name in ("nesterov", "maximize", "averages", "ema_warmup", "counts_updates")]
     + [("", "V4")],
@@ -52,22 +58,33 @@ class Place:
     size: int  # bytes
 
 
+@dataclass
+class Found:
+    norm: float
+    clip_coefficient: float
+    finite: bool
+    trust_ratios: list[float]
+
+
 class DeviceStep:
     """The tables of one device, filled from an optimizer before its first step.
 
     Its kernels are those that the package ships, or those of `source`.
-    `offset`: how many bytes past a multiple of 4096 all tensors lie.
+    `offset`: how many bytes past a multiple of 4096 all tensors lie. `bare`: the positions of parameters that have no
+    gradient.
     """
 
-    def __init__(self, optimizer: FusedCyclicSGD, offset: int = 0, source: Path | None = None) -> None:
+    def __init__(
+        self, optimizer: FusedCyclicSGD, offset: int = 0, source: Path | None = None, bare: Collection[int] = ()
+    ) -> None:
         self.memory = Memory()
-        self.kernel = (shipped() if source is None else compiled(source)).kernels["clr_step"]
+        self.kernels = (shipped() if source is None else compiled(source)).kernels
         self.setup: Module = compiled(SAMPLES / "step_tables.cu")
         self.places: list[dict[str, Place]] = []
-        groups, slots, chunks = self._asked(optimizer, offset)
-        sizes = np.zeros(7, np.uint64)
+        groups, slots, chunks = self._asked(optimizer, offset, bare)
+        sizes = np.zeros(8, np.uint64)
         self._run("sizes", self.memory.add(sizes))
-        names = ("slot", "settings", "progress", "state", "work", "step", "report")
+        names = ("slot", "settings", "progress", "state", "work", "step", "report", "part")
         self.sizes = dict(zip(names, map(int, sizes), strict=True))
         self.at_slots = self.memory.allocate(self.sizes["slot"] * len(slots), name="slots")
         self.settings = self.memory.allocate(self.sizes["settings"] * len(groups), name="settings")
@@ -85,7 +102,10 @@ class DeviceStep:
     def _set_work(self, slots: int, chunks: Array) -> None:
         at = self.memory.allocate(self.sizes["work"])
         at_chunks = self.memory.add(chunks, read_only=True, name="chunks")
-        self._run("fill_work", at, self.at_slots, slots, at_chunks, len(chunks), 0)
+        parts = self.memory.allocate(2 * len(chunks) * self.sizes["part"], fill=0xFF, name="parts")
+        first = np.searchsorted(chunks["slot"], np.arange(slots)).astype(np.uint64)
+        at_first = self.memory.add(first, read_only=True, name="first_chunks")
+        self._run("fill_work", at, self.at_slots, slots, at_chunks, len(chunks), parts, at_first)
         self.work = self.memory.read(at, np.uint8, self.sizes["work"]).tobytes()
 
     def _step(self, asked: dict[str, Any]) -> bytes:
@@ -109,7 +129,7 @@ class DeviceStep:
             self.memory.write(place.address, data)
         return place
 
-    def _asked(self, optimizer: FusedCyclicSGD, offset: int) -> tuple[Array, Array, Array]:
+    def _asked(self, optimizer: FusedCyclicSGD, offset: int, bare: Collection[int]) -> tuple[Array, Array, Array]:
         groups = np.zeros(len(optimizer.param_groups), ASKED_GROUP)
         slots: list[tuple[Any, ...]] = []
         chunks: list[tuple[int, int]] = []
@@ -122,13 +142,18 @@ class DeviceStep:
                 row[name] = group[name]
             row["averages"] = group["ema_decay"] is not None
             row["ema_decay"] = group["ema_decay"] or 0.0
+            row["trust_coefficient"] = group["trust_coefficient"] or 0.0
+            row["trust_eps"] = group["trust_eps"]
             row["counts_updates"] = group["rounding"] == "stochastic"
             for parameter in group["params"]:
                 chunks += [(len(slots), part) for part in range(-(-parameter.numel() // CHUNK))]
-                slots.append(self._slot(parameter, group, g, len(slots), offset))
+                position = len(slots)
+                slots.append(self._slot(parameter, group, g, position, offset, position not in bare))
         return groups, np.array(slots, ASKED_SLOT), np.array(chunks, np.dtype([("slot", "u4"), ("part", "u4")]))
 
-    def _slot(self, parameter: Tensor, group: dict[str, Any], g: int, position: int, offset: int) -> tuple[Any, ...]:
+    def _slot(
+        self, parameter: Tensor, group: dict[str, Any], g: int, position: int, offset: int, has_gradient: bool
+    ) -> tuple[Any, ...]:
         kept = [group["rounding"] == "stochastic", group["kahan"], group["master_weights"], True]
         storage = [1, 2, 3, 0][kept.index(True)]
         wide = torch.float32 if storage == 3 else parameter.dtype
@@ -143,10 +168,12 @@ class DeviceStep:
         }
         self.places.append(places)
         addresses = [place.address for place in places.values()]
+        addresses[1] *= has_gradient
         addresses[3] *= group["ema_decay"] is not None
         addresses[4] *= storage >= 2
+        trusted = has_gradient and bool(group["trust_coefficient"]) and parameter.dim() >= group["trust_min_ndim"]
         dtypes = (DTYPES.index(parameter.dtype), DTYPES.index(buffer_dtype), storage)
-        return (*addresses, parameter.numel(), position, 1.0, g, *dtypes)
+        return (*addresses, parameter.numel(), position, 1.0, g, *dtypes, trusted, b"")
 
     def make_huge(self, parameter: int, gradient: int, size: int, parts: list[int]) -> None:
         """One float32 tensor in the place of all, of which a step runs over some parts only."""
@@ -166,9 +193,18 @@ class DeviceStep:
     def set_by_hand(self, lr: float, momentum: float, group: int = 0) -> None:
         self._run("set_by_hand", self.settings, group, lr, momentum)
 
-    def step(
+    def step(self, gradients: Sequence[Tensor | None], **how: Any) -> Statistics:
+        """See _launch()."""
+        return self._launch("clr_step", gradients, **how)
+
+    def measure(self, gradients: Sequence[Tensor | None], **how: Any) -> Statistics:
+        """What comes before a step that is told `measured`. See _launch()."""
+        return self._launch("clr_norm", gradients, **how)
+
+    def _launch(
         self,
-        gradients: list[Tensor],
+        kernel: str,
+        gradients: Sequence[Tensor | None],
         *,
         grid: int = 3,
         order: list[int] | None = None,
@@ -177,15 +213,25 @@ class DeviceStep:
         found_inf: float | None = None,
     ) -> Statistics:
         for places, gradient in zip(self.places, gradients, strict=True):
-            if gradient.numel():
+            if gradient is not None and gradient.numel():
                 self.memory.write(places["gradient"].address, bits(gradient))
         given = {"grad_scale": grad_scale, "found_inf": found_inf}
         told = {name: self.memory.add(np.array([x], np.float32)) for name, x in given.items() if x is not None}
         arguments: list[int | bytes] = [self.state, self.work, self._step({**self.rules, **told})]
-        statistics = launch(self.kernel, grid, 512, arguments, self.memory, blocks=order, seed=seed)
+        statistics = launch(self.kernels[kernel], grid, 512, arguments, self.memory, blocks=order, seed=seed)
         for address in told.values():
             self.memory.release(address)
         return statistics
+
+    def found(self) -> Found:
+        """What the last measure() has found out."""
+        numbers, ratios = np.zeros(4), np.zeros(len(self.places))
+        at = [self.memory.add(array) for array in (numbers, ratios)]
+        self._run("found", self.state, self.at_slots, len(ratios), *at)
+        for address in at:
+            self.memory.release(address)
+        assert numbers[3] == 0, "the ticket"
+        return Found(float(numbers[0]), float(numbers[1]), bool(numbers[2]), ratios.tolist())
 
     def bits(self, position: int, name: str) -> Array:
         place = self.places[position][name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from clr_native import FusedCyclicSGD
 from device_step import CHUNK, STEP, DeviceStep, bits
 from helpers import give, gradient_sets, parameters
+from planted import planted
 from ptx import Statistics
 from ptx.errors import PtxError
 
@@ -168,13 +168,13 @@ def test_what_an_element_costs(dtype: torch.dtype, settings: dict[str, Any], rea
 
 LANES = STEP.parent / "lanes_cuda.h"
 LAST = STEP.parent / "last_block.h"
-BOUND = "begin + kDeviceChunk < slot.size ? begin + kDeviceChunk : slot.size"
+VALUES = STEP.parent / "table_values.h"
 STORED = "store(from, words.elements);"
 FAULTS = {
     "a tail that is too short": (STEP, "if (last + threadIdx.x < end)", "if (last + threadIdx.x + 1 < end)"),
     "a head that is too short": (STEP, "if (begin + threadIdx.x < first)", "if (begin + threadIdx.x + 1 < first)"),
     "a pack that goes too far": (STEP, "(end - first) / Block::width * Block::width", "(end - first)"),
-    "a chunk past the end": (STEP, BOUND, "begin + kDeviceChunk"),
+    "a chunk past the end": (VALUES, "end < slot.size ? end : slot.size", "end"),
     "a missing barrier": (LAST, "== gridDim.x - 1;\n  __syncthreads();", "== gridDim.x - 1;"),
     "a ticket that stays": (STEP, "state.ticket = 0;", ""),
     "a dropped store": (LANES, f"    {STORED}\n    words.write(to);", f"    {STORED}"),
@@ -183,21 +183,10 @@ FAULTS = {
 }
 
 
-def planted(folder: Path, file: Path, right: str, wrong: str) -> Path:
-    """A copy of the kernel with one thing changed in it, or in a header that it includes."""
-    text, copy = file.read_text(), folder / file.name
-    assert text.count(right) == 1
-    copy.write_text(text.replace(right, wrong))
-    if file != STEP:
-        kernel = re.sub(rf'"cuda/{file.name}"', f'"{copy}"', STEP.read_text())
-        (folder / STEP.name).write_text(kernel)
-    return folder / STEP.name
-
-
 @pytest.mark.parametrize(("file", "right", "wrong"), FAULTS.values(), ids=FAULTS)
 def test_a_planted_fault_is_caught(file: Path, right: str, wrong: str, tmp_path: Path) -> None:
     optimizer, over = made(torch.float32)
-    device = DeviceStep(optimizer, 4, planted(tmp_path, file, right, wrong))
+    device = DeviceStep(optimizer, 4, planted(tmp_path, STEP, file, right, wrong))
 
     def train() -> None:
         for seed in range(2):
@@ -229,7 +218,7 @@ def test_past_two_to_the_31_elements() -> None:
 
 
 def test_an_index_of_32_bits_is_caught(tmp_path: Path) -> None:
-    wrong = "const int64_t begin = static_cast<int32_t>(chunk.part * static_cast<uint32_t>(kDeviceChunk));"
-    source = planted(tmp_path, STEP, "const int64_t begin = chunk.part * kDeviceChunk;", wrong)
+    wrong = "return static_cast<int32_t>(chunk.part * static_cast<uint32_t>(kDeviceChunk));"
+    source = planted(tmp_path, STEP, VALUES, "return chunk.part * kDeviceChunk;", wrong)
     with pytest.raises(PtxError):
         huge(source)

@@ -28,6 +28,29 @@ inline std::uint32_t atomicAdd(std::uint32_t* at, std::uint32_t more) {
 inline float __fmaf_rn(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 inline double __fma_rn(double a, double b, double c) { return __builtin_fma(a, b, c); }
 
+inline double __shfl_down_sync(unsigned mask, double value, int by, int width) {
+  cuda_on_host::Block& block = *cuda_on_host::running;
+  const unsigned here = threadIdx.x, width_here = static_cast<unsigned>(width);
+  const unsigned there = here + static_cast<unsigned>(by);
+  std::memcpy(&block.place(here), &value, sizeof value);
+  block.wait_for_lanes(mask);
+  if (here / width_here == there / width_here) std::memcpy(&value, &block.place(there), sizeof value);
+  block.wait_for_lanes(mask);
+  return value;
+}
+
+inline int __all_sync(unsigned mask, bool value) {
+  cuda_on_host::Block& block = *cuda_on_host::running;
+  const unsigned first = threadIdx.x / cuda_on_host::Block::kWarp * cuda_on_host::Block::kWarp;
+  block.place(threadIdx.x) = value;
+  block.wait_for_lanes(mask);
+  for (unsigned lane = 0; lane < cuda_on_host::Block::kWarp; ++lane) {
+    if ((mask >> lane & 1u) != 0) value = value && block.place(first + lane) != 0;
+  }
+  block.wait_for_lanes(mask);
+  return value ? 1 : 0;
+}
+
 }  // namespace
 
 #include "cuda/kernels.cu"

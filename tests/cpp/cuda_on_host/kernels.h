@@ -3,3 +3,4 @@
 #include "cuda/tables.h"
 
 extern "C" void clr_step(clr::DeviceState* state, clr::DeviceWork work, clr::DeviceStep step);
+extern "C" void clr_norm(clr::DeviceState* state, clr::DeviceWork work, clr::DeviceStep step);

@@ -1,5 +1,7 @@
 #include "cuda_on_host/launch.h"
 
+#include <algorithm>
+#include <cstdlib>
 #include <thread>
 #include <vector>
 
@@ -9,19 +11,42 @@ thread_local Index thread, block;
 thread_local Block* running = nullptr;
 Index grid;
 
-Block::Block(unsigned threads) : threads_(threads) {
-  pthread_barrier_init(&all_, nullptr, threads);
-  for (unsigned first = 0; first < threads; first += kWarp) {
-    pthread_barrier_init(&warps_[first / kWarp], nullptr, threads - first < kWarp ? threads - first : kWarp);
+namespace {
+
+// One for each `width` threads.
+void make_barriers(pthread_barrier_t* barriers, unsigned threads, unsigned width) {
+  for (unsigned first = 0; first < threads; first += width) {
+    pthread_barrier_init(&barriers[first / width], nullptr, std::min(threads - first, width));
   }
 }
 
-Block::~Block() {
-  pthread_barrier_destroy(&all_);
-  for (unsigned first = 0; first < threads_; first += kWarp) pthread_barrier_destroy(&warps_[first / kWarp]);
+void destroy_barriers(pthread_barrier_t* barriers, unsigned threads, unsigned width) {
+  for (unsigned first = 0; first < threads; first += width) pthread_barrier_destroy(&barriers[first / width]);
 }
 
-unsigned Block::lane_of_block() { return thread.x; }
+}  // namespace
+
+Block::Block(unsigned threads) : threads_(threads) {
+  make_barriers(&all_, threads, threads);
+  make_barriers(warps_, threads, kWarp);
+  make_barriers(halves_, threads, kHalf);
+}
+
+Block::~Block() {
+  destroy_barriers(&all_, threads_, threads_);
+  destroy_barriers(warps_, threads_, kWarp);
+  destroy_barriers(halves_, threads_, kHalf);
+}
+
+void Block::wait_for_lanes(unsigned mask) {
+  if (mask == ~0u) {
+    pthread_barrier_wait(&warps_[thread.x / kWarp]);
+  } else if (mask == 0xffffu << (thread.x % kWarp / kHalf * kHalf)) {
+    pthread_barrier_wait(&halves_[thread.x / kHalf]);
+  } else {
+    std::abort();
+  }
+}
 
 void launch(unsigned blocks, unsigned threads, const std::function<void()>& kernel) {
   grid.x = blocks;

@@ -23,17 +23,18 @@ class Block {
   Block& operator=(const Block&) = delete;
 
   void wait_for_all() { pthread_barrier_wait(&all_); }
-  void wait_for_warp() { pthread_barrier_wait(&warps_[lane_of_block() / kWarp]); }
+  // The lanes of this thread's warp in `mask`: all, or the half that the thread is in.
+  void wait_for_lanes(unsigned mask);
+  // A value for other lanes to see, between two waits.
   std::uint64_t& place(unsigned thread) { return places_[thread]; }
-  static unsigned lane_of_block();
 
-  static constexpr unsigned kWarp = 32;
+  static constexpr unsigned kWarp = 32, kHalf = kWarp / 2;
   static constexpr unsigned kMost = 1024;
 
  private:
   unsigned threads_;
   pthread_barrier_t all_{};
-  pthread_barrier_t warps_[kMost / kWarp]{};
+  pthread_barrier_t warps_[kMost / kWarp]{}, halves_[kMost / kHalf]{};
   std::uint64_t places_[kMost]{};
 };
 

@@ -10,12 +10,12 @@ struct AskedSlot {
   uint64_t position;
   double trust_ratio;
   uint32_t group;
-  int32_t dtype, buffer_dtype, storage;
+  int32_t dtype, buffer_dtype, storage, trusted;
 };
 
 struct AskedGroup {
   uint64_t pieces;
-  double lr, momentum, dampening, weight_decay, ema_decay;
+  double lr, momentum, dampening, weight_decay, ema_decay, trust_coefficient, trust_eps;
   uint64_t seed;
   int32_t nesterov, maximize, averages, ema_warmup, counts_updates;
 };
@@ -28,6 +28,7 @@ extern "C" __global__ void sizes(uint64_t* to) {
   to[4] = sizeof(DeviceWork);
   to[5] = sizeof(DeviceStep);
   to[6] = sizeof(DeviceReport);
+  to[7] = sizeof(NormPart);
 }
 
 extern "C" __global__ void fill_slots(const AskedSlot* asked, uint64_t count, Slot* slots) {
@@ -44,6 +45,7 @@ extern "C" __global__ void fill_slots(const AskedSlot* asked, uint64_t count, Sl
   slot.dtype = static_cast<DType>(a.dtype);
   slot.buffer_dtype = static_cast<DType>(a.buffer_dtype);
   slot.storage = static_cast<Storage>(a.storage);
+  slot.trusted = a.trusted;
   slot.trust_ratio = a.trust_ratio;
   slot.random_key = a.position;
   slots[threadIdx.x] = slot;
@@ -60,6 +62,8 @@ extern "C" __global__ void fill_groups(const AskedGroup* asked, uint64_t count, 
   said.dampening = a.dampening;
   said.weight_decay = a.weight_decay;
   said.ema_decay = a.ema_decay;
+  said.trust_coefficient = a.trust_coefficient;
+  said.trust_eps = a.trust_eps;
   said.seed = a.seed;
   said.nesterov = a.nesterov;
   said.maximize = a.maximize;
@@ -94,8 +98,8 @@ extern "C" __global__ void fill_state(DeviceState* to, const GroupSettings* sett
 }
 
 extern "C" __global__ void fill_work(DeviceWork* to, Slot* slots, uint64_t slot_count, const DeviceChunk* chunks,
-                                     uint64_t chunk_count, NormPart* parts) {
-  *to = {slots, chunks, slot_count, chunk_count, parts};
+                                     uint64_t chunk_count, NormPart* parts, const uint64_t* first_chunks) {
+  *to = {slots, chunks, slot_count, chunk_count, parts, first_chunks};
 }
 
 struct AskedStep {
@@ -123,6 +127,16 @@ extern "C" __global__ void fill_step(DeviceStep* to, const AskedStep* asked) {
 extern "C" __global__ void set_measured(DeviceState* to, double clip_coefficient, int finite) {
   to->clip_coefficient = clip_coefficient;
   to->finite = finite;
+}
+
+// What clr_norm has found out.
+extern "C" __global__ void found(const DeviceState* state, const Slot* slots, uint64_t count, double* to,
+                                 double* trust_ratios) {
+  to[0] = state->norm;
+  to[1] = state->clip_coefficient;
+  to[2] = state->finite;
+  to[3] = state->ticket;
+  for (uint64_t i = 0; i < count; ++i) trust_ratios[i] = slots[i].trust_ratio;
 }
 
 extern "C" __global__ void counts(const DeviceState* state, uint64_t group, uint64_t* to, double* values) {

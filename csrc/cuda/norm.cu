@@ -1,0 +1,183 @@
+// The pass over gradients that clipping, LARS and the search for infinities need, with the bits of cpu/norm.cpp.
+//
+// Sums of squares are formed in double here, for each element: only there squares are exact, and only so the norm is
+// the CPU's and within 0.5 ulp. clr_step has no double arithmetic but for doubles.
+#include "cuda/lanes_cuda.h"
+#include "cuda/last_block.h"
+#include "cuda/table_values.h"
+
+namespace clr {
+namespace {
+
+constexpr int kWarp = 32;
+constexpr unsigned kWholeWarp = ~0u;
+constexpr int kAtOnce = 16;  // elements that a thread has asked for and not yet added
+constexpr double kInfinity = __builtin_huge_val();
+static_assert(kPartSums == kWarp && 2 * kNormSums == kWarp, "a warp combines parts, half of one makes a part");
+
+template <class Element>
+__device__ __forceinline__ F32 read_one(const Element* from) {
+  F32 x;
+  load(from, x);
+  return x;
+}
+
+__device__ __forceinline__ F64 read_one(const double* from) { return {*from}; }
+
+__device__ __forceinline__ F64 in_double(F32 x) { return {static_cast<double>(x.x)}; }
+__device__ __forceinline__ F64 in_double(F64 x) { return x; }
+
+// What one thread adds up of a chunk.
+template <class Element, bool squares>
+struct Sum {
+  using Lane = decltype(read_one(static_cast<const Element*>(nullptr)));
+  Lane limit;
+  HiLo<F64> squared = {{0.0}, {0.0}};
+  Lane zeros = {0};  // x * 0 is 0, or NaN where x is not finite, and stays so in a sum
+
+  // As the update limits: in its own arithmetic. Within an infinity is everything.
+  __device__ explicit Sum(double within) : limit{static_cast<typename Lane::Real>(within)} {}
+
+  __device__ __forceinline__ void add(Lane x) {
+    zeros = fused(x, Lane::all(0), zeros);
+    if constexpr (squares) {
+      squared = grown_by_square<(sizeof(Element) < sizeof(double))>(squared, in_double(limited(x, limit)));
+    }
+  }
+};
+
+// Of `width` neighbouring threads: sum i takes in sum i + width / 2, then i + width / 4, ... The first thread has it.
+template <int width>
+__device__ __forceinline__ NormPart folded(DoubleDouble sum, bool finite) {
+  const unsigned all = kWholeWarp >> (kWarp - width) << (threadIdx.x % kWarp / width * width);
+  for (int half = width / 2; half > 0; half /= 2) {
+    sum = grown(sum,
+                DoubleDouble{__shfl_down_sync(all, sum.hi, half, width), __shfl_down_sync(all, sum.lo, half, width)});
+  }
+  return {settled(sum), __all_sync(all, finite) != 0};
+}
+
+// Half a warp to a chunk: each of its threads holds one of the sums, so neighbours read neighbouring elements, however
+// they are aligned.
+template <bool squares, class Element>
+__device__ NormPart part_of(const Element* from, int count, double limit) {
+  Sum<Element, squares> sum(limit);
+  int i = static_cast<int>(threadIdx.x) % kNormSums;
+  for (; i + (kAtOnce - 1) * kNormSums < count; i += kAtOnce * kNormSums) {
+    typename Sum<Element, squares>::Lane x[kAtOnce];
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) x[j] = read_one(from + i + j * kNormSums);
+#pragma unroll
+    for (int j = 0; j < kAtOnce; ++j) sum.add(x[j]);
+  }
+  for (; i < count; i += kNormSums) sum.add(read_one(from + i));
+  return folded<kNormSums>({sum.squared.hi.x, sum.squared.lo.x}, sum.zeros.x == 0);
+}
+
+template <bool squares>
+__device__ NormPart part_of(Numbers numbers, int64_t begin, int64_t end, double limit) {
+  const int count = static_cast<int>(end - begin);
+  switch (numbers.dtype) {
+    case DType::float32:
+      return part_of<squares>(static_cast<const float*>(numbers.array) + begin, count, limit);
+    case DType::float64:
+      return part_of<squares>(static_cast<const double*>(numbers.array) + begin, count, limit);
+    case DType::bfloat16:
+      return part_of<squares>(static_cast<const Bfloat16*>(numbers.array) + begin, count, limit);
+    case DType::float16:
+      return part_of<squares>(static_cast<const Float16*>(numbers.array) + begin, count, limit);
+  }
+  return {};
+}
+
+// What this launch is to find out.
+struct Wanted {
+  bool squares;  // or only: are all finite?
+  bool trusts;
+  double limit;  // of gradients
+};
+
+__device__ Wanted wanted_by(const DeviceStep& step) {
+  const double limit = step.gradients.limit / scale_of(step);
+  return {step.max_norm != 0.0 || step.trusts, step.trusts, limit == 0.0 ? kInfinity : limit};
+}
+
+// The parts of a chunk. Without a gradient they are zeros.
+__device__ void measure_chunk(const DeviceWork& work, const Wanted& wanted, uint64_t number) {
+  const DeviceChunk chunk = work.chunks[number];
+  const Slot& slot = work.slots[chunk.slot];
+  const int count = wanted.trusts && slot.trusted ? 2 : 1;
+#pragma unroll 1
+  for (int i = 0; i < count; ++i) {
+    const Numbers numbers = i == 0 ? Numbers{slot.gradient, slot.dtype} : weight_of(slot);
+    const double limit = i == 0 ? wanted.limit : kInfinity;
+    NormPart part;
+    if (slot.gradient != nullptr) {
+      part = wanted.squares ? part_of<true>(numbers, begin_of(chunk), end_of(chunk, slot), limit)
+                            : part_of<false>(numbers, begin_of(chunk), end_of(chunk, slot), limit);
+    }
+    if (threadIdx.x % kNormSums == 0) work.parts[static_cast<uint64_t>(i) * work.chunk_count + number] = part;
+  }
+}
+
+// `combined`, by a warp. The first thread has it.
+__device__ NormPart combined_by_warp(const NormPart* parts, uint64_t count) {
+  const NormPart sum = part_sum(parts, count, threadIdx.x % kWarp);
+  return folded<kWarp>(sum.squares, sum.finite);
+}
+
+__device__ double norm_of(const NormPart* parts, uint64_t count) {
+  return square_root(combined_by_warp(parts, count).squares).hi;
+}
+
+// `factor`: of gradients, before they are updated with.
+__device__ void find_trust_ratios(const DeviceState& state, const DeviceWork& work, double factor) {
+  for (uint64_t i = threadIdx.x / kWarp; i < work.slot_count; i += kDeviceThreads / kWarp) {
+    Slot& slot = work.slots[i];
+    if (!slot.trusted) continue;
+    const NormPart* const parts = work.parts + work.first_chunks[i];
+    const double gradient = norm_of(parts, norm_chunks(slot.size));
+    const double parameter = norm_of(parts + work.chunk_count, norm_chunks(slot.size));
+    const GroupSettings& group = state.settings[slot.group];
+    if (threadIdx.x % kWarp != 0) continue;
+    slot.trust_ratio =
+        trust_ratio(group.trust_coefficient, group.trust_eps, group.weight_decay, parameter, factor * gradient);
+  }
+}
+
+// What all blocks have left to the last.
+__device__ void finish_norms(DeviceState& state, const DeviceWork& work, const DeviceStep& step, const Wanted& wanted) {
+  __shared__ double factor;
+  if (threadIdx.x < kWarp) {
+    const NormPart total = combined_by_warp(work.parts, work.chunk_count);
+    if (threadIdx.x == 0) {
+      const DoubleDouble norm = scaled(square_root(total.squares), scale_of(step));
+      const double coefficient = step.max_norm != 0.0 ? clip_coefficient(norm, step.max_norm) : 1.0;
+      state.norm = norm.hi;
+      state.clip_coefficient = coefficient;
+      state.finite = total.finite;
+      state.ticket = 0;
+      factor = scale_of(step) * coefficient;
+    }
+  }
+  if (!wanted.trusts) return;
+  __syncthreads();
+  find_trust_ratios(state, work, factor);
+}
+
+}  // namespace
+
+// Finds norm, clip_coefficient and finite of the state, and the trust ratios of slots. Changes nothing else. A warp
+// takes two neighbouring chunks; few of them are spread over many blocks.
+extern "C" __global__ __launch_bounds__(kDeviceThreads) void clr_norm(DeviceState* state, DeviceWork work,
+                                                                      DeviceStep step) {
+  const Wanted wanted = wanted_by(step);
+  const uint64_t warp = blockIdx.x + static_cast<uint64_t>(threadIdx.x / kWarp) * gridDim.x;
+  const uint64_t warps = static_cast<uint64_t>(gridDim.x) * (kDeviceThreads / kWarp);
+  for (uint64_t i = 2 * warp + threadIdx.x % kWarp / kNormSums; i < work.chunk_count; i += 2 * warps) {
+    measure_chunk(work, wanted, i);
+  }
+  if (is_last_block(&state->ticket)) finish_norms(*state, work, step, wanted);
+}
+
+}  // namespace clr

@@ -1,0 +1,104 @@
+// The kernel that measures gradients, compiled for the host: the bits of the CPU's pass, down to each chunk.
+#include <doctest/doctest.h>
+
+#include <string>
+#include <vector>
+
+#include "cuda_on_host/kernels.h"
+#include "cuda_on_host/launch.h"
+#include "support/isas.h"
+#include "support/norm_work.h"
+
+using clr::NormPart;
+using clr::Slot;
+using clr_test::NormWork;
+using clr_test::same;
+
+namespace {
+
+// What a device has of a plan with one group.
+struct Tables {
+  std::vector<Slot> slots;
+  std::vector<clr::DeviceChunk> chunks;
+  std::vector<std::uint64_t> first_chunks;
+  std::vector<NormPart> parts;
+  clr::GroupSettings settings{};
+  clr::DeviceState state{};
+
+  explicit Tables(const clr::StepPlan& plan) : slots(plan.slots) {
+    settings.trust_coefficient = 0.02;
+    settings.trust_eps = 1e-8;
+    settings.weight_decay = 0.25;
+    for (std::size_t i = 0; i < slots.size(); ++i) {
+      first_chunks.push_back(chunks.size());
+      for (std::uint64_t part = 0; part < clr::norm_chunks(slots[i].size); ++part) {
+        chunks.push_back({static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(part)});
+      }
+    }
+    parts.resize(2 * chunks.size());
+  }
+
+  void measure(const clr::DeviceStep& step, unsigned blocks) {
+    state.settings = &settings;
+    state.group_count = 1;
+    const clr::DeviceWork work = {slots.data(),  chunks.data(), slots.size(),
+                                  chunks.size(), parts.data(),  first_chunks.data()};
+    cuda_on_host::launch(blocks, clr::kDeviceThreads, [&] { clr_norm(&state, work, step); });
+  }
+};
+
+bool same_part(const NormPart& a, const NormPart& b) {
+  return same(a.squares.hi, b.squares.hi) && same(a.squares.lo, b.squares.lo) && a.finite == b.finite;
+}
+
+}  // namespace
+
+TEST_CASE("norm kernel: sums, norms and trust ratios have the bits of the CPU") {
+  NormWork work;
+  const clr::CpuKernels& kernels = *clr::choose_isa(nullptr).kernels;
+  for (const double limit : {0.0, 0.25}) {
+    const double scale = 0.3;
+    clr::Norms norms;
+    REQUIRE(clr::run_norms(work.plan, kernels, limit / scale, norms));
+    clr::DeviceStep step{};
+    step.gradients = {scale, 1.0, limit};
+    step.max_norm = limit == 0.0 ? 2.0 : 0.0;
+    step.trusts = true;
+    Tables tables(work.plan);
+    tables.measure(step, 3);
+
+    const clr::DoubleDouble norm = clr::scaled(clr::square_root(norms.total.squares), scale);
+    const double coefficient = limit == 0.0 ? clr::clip_coefficient(norm, step.max_norm) : 1.0;
+    CHECK(same(tables.state.norm, norm.hi));
+    CHECK(same(tables.state.clip_coefficient, coefficient));
+    CHECK(tables.state.finite);
+    CHECK(tables.state.ticket == 0);
+    for (std::size_t i = 0; i < work.plan.slots.size(); ++i) {
+      const Slot& slot = work.plan.slots[i];
+      INFO("limit ", limit, ", slot ", i);
+      const double ratio =
+          clr::trust_ratio(0.02, 1e-8, 0.25, norms.slots[i].parameter, scale * coefficient * norms.slots[i].gradient);
+      CHECK(same(tables.slots[i].trust_ratio, slot.trusted ? ratio : slot.trust_ratio));
+      for (std::uint64_t j = 0; j < clr::norm_chunks(slot.size); ++j) {
+        const std::size_t at = norms.first_chunks[i] + j;
+        CHECK(same_part(tables.parts[at], norms.parts[at]));
+        if (!slot.trusted || slot.gradient == nullptr) continue;
+        CHECK(same_part(tables.parts[norms.chunk_count + at], norms.parts[norms.chunk_count + at]));
+      }
+    }
+  }
+}
+
+TEST_CASE("norm kernel: only whether all are finite") {
+  NormWork work;
+  Tables tables(work.plan);
+  tables.measure({}, 2);
+  CHECK(tables.state.finite);
+  CHECK(tables.state.clip_coefficient == 1.0);
+  auto* const last = static_cast<float*>(const_cast<void*>(work.plan.slots[28].gradient));
+  REQUIRE(work.plan.slots[28].dtype == clr::DType::float32);
+  last[0] = HUGE_VALF;
+  tables.measure({}, 2);
+  CHECK_FALSE(tables.state.finite);
+  CHECK(tables.state.ticket == 0);
+}
