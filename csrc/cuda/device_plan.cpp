@@ -99,6 +99,7 @@ class Plan final : public DevicePlan {
   std::map<const Piece*, std::size_t> places_;  // of the host's pieces in pieces_
   std::size_t parameters_ = 0;
   std::vector<DeviceChunk> chunks_;  // scratch
+  std::vector<std::uint64_t> first_chunks_;
   Work eager_;
   std::deque<Work> captured_;
   Work* work_ = &eager_;  // of the next launches
@@ -214,17 +215,24 @@ void Plan::copy_state(void* stream) {
 // Places of slots, chunks and scratch in the memory of `work`.
 void Plan::lay_out(Work& work, const std::vector<Slot>& slots) {
   chunks_.clear();
+  first_chunks_.clear();
   for (std::size_t i = 0; i < slots.size(); ++i) {
-    const auto parts = static_cast<std::uint64_t>((slots[i].size + kDeviceChunk - 1) / kDeviceChunk);
+    first_chunks_.push_back(chunks_.size());
+    const std::uint64_t parts = norm_chunks(slots[i].size);
     for (std::uint64_t part = 0; part < parts; ++part) {
       chunks_.push_back({static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(part)});
     }
   }
   const std::size_t parts_at = slots.size() * sizeof(Slot);
-  const std::size_t chunks_at = parts_at + 2 * chunks_.size() * sizeof(NormPart);
+  const std::size_t first_at = parts_at + 2 * chunks_.size() * sizeof(NormPart);
+  const std::size_t chunks_at = first_at + slots.size() * sizeof(std::uint64_t);
   grow(work.memory, chunks_at + chunks_.size() * sizeof(DeviceChunk));
-  work.device = {work.memory.at<Slot>(), work.memory.at<const DeviceChunk>(chunks_at), slots.size(), chunks_.size(),
-                 work.memory.at<NormPart>(parts_at)};
+  work.device = {work.memory.at<Slot>(),
+                 work.memory.at<const DeviceChunk>(chunks_at),
+                 slots.size(),
+                 chunks_.size(),
+                 work.memory.at<NormPart>(parts_at),
+                 work.memory.at<const std::uint64_t>(first_at)};
 }
 
 void Plan::copy_work(void* stream, Work& work, const std::vector<Slot>& slots) {
@@ -234,6 +242,8 @@ void Plan::copy_work(void* stream, Work& work, const std::vector<Slot>& slots) {
     lay_out(work, slots);
     copy(stream, reinterpret_cast<CUdeviceptr>(work.device.chunks), chunks_.data(),
          chunks_.size() * sizeof(DeviceChunk));
+    copy(stream, reinterpret_cast<CUdeviceptr>(work.device.first_chunks), first_chunks_.data(),
+         first_chunks_.size() * sizeof(std::uint64_t));
   }
   copy(stream, work.memory.address(), slots.data(), slots.size() * sizeof(Slot));
   work.slots = slots;

@@ -23,6 +23,13 @@ KINDS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
     "float64": (torch.float64, {"dampening": 0.25, "maximize": True}),
     "bfloat16, stochastic": (torch.bfloat16, {"rounding": "stochastic", "seed": 5, "ema_decay": 0.5}),
     "bfloat16, kahan": (torch.bfloat16, {"kahan": True}),
+    "float32, clipped": (torch.float32, {"max_grad_norm": 0.25, "ema_decay": 0.5}),
+    "float64, limited": (torch.float64, {"max_grad_value": 0.05}),
+    "float32, layer-wise": (torch.float32, {"trust_coefficient": 0.01, "trust_min_ndim": 1, "weight_decay": 0.01}),
+    "bfloat16, all": (
+        torch.bfloat16,
+        {"trust_coefficient": 0.01, "max_grad_norm": 0.25, "master_weights": True, "skip_nonfinite": True},
+    ),
     "float16, master": (torch.float16, {"master_weights": True, "ema_decay": 0.5}),
 }
 
@@ -166,6 +173,47 @@ def test_loading_into_an_optimizer_that_has_run(gpu: Gpu, exchange: Exchange) ->
     twins.there.load_state_dict(saved[0])
     twins.here.load_state_dict(saved[1])
     twins.step()
+    twins.assert_same()
+
+
+def test_what_is_measured(gpu: Gpu, exchange: Exchange) -> None:
+    twins = Twins(exchange, max_grad_norm=0.25, skip_nonfinite=True)
+    assert twins.there.last_grad_norm is None
+    for poison in (None, math.inf, None):
+        twins.give()
+        if poison is not None:
+            for over in (twins.on_cpu, twins.on_gpu):
+                assert over[3].grad is not None
+                over[3].grad[7] = poison
+        twins.both(FusedCyclicSGD.step)
+        assert twins.there.last_grad_norm == twins.here.last_grad_norm
+        assert twins.there.last_step_skipped == twins.here.last_step_skipped == (poison is not None)
+    twins.assert_same()
+
+
+def test_an_error_where_the_norm_is_not_finite(gpu: Gpu, exchange: Exchange) -> None:
+    twins = Twins(exchange, max_grad_norm=1.0, error_if_nonfinite=True)
+    twins.step(2)
+    twins.give()
+    assert twins.on_gpu[0].grad is not None
+    before = [parameter.detach().clone() for parameter in twins.on_gpu]
+    kept = twins.on_gpu[0].grad[0, 0].item()
+    twins.on_gpu[0].grad[0, 0] = math.nan
+    with pytest.raises(RuntimeError, match="the norm of all gradients is nan"):
+        twins.there.step()
+    assert all(map(torch.equal, before, twins.on_gpu))
+    twins.on_gpu[0].grad[0, 0] = kept
+    twins.both(FusedCyclicSGD.step)
+    twins.assert_same()
+
+
+def test_unscaled_gradients_are_written(gpu: Gpu, exchange: Exchange) -> None:
+    twins = Twins(exchange, write_unscaled_grad=True)
+    twins.step(2, grad_scale=3.0, found_inf=0.0)
+    for mine, other in zip(twins.on_cpu, twins.on_gpu, strict=True):
+        assert mine.grad is not None
+        assert other.grad is not None
+        assert torch.equal(mine.grad, other.grad)
     twins.assert_same()
 
 
