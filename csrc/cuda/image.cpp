@@ -21,8 +21,7 @@ bool cuda_is_compiled() { return true; }
 const void* cuda_image() { return clr_native_cuda_image; }
 
 std::string why_no_cuda() {
-  const std::string missing = Driver::why_missing();
-  if (!missing.empty()) return missing;
+  if (std::string missing = Driver::why_missing(); !missing.empty()) return missing;
   const Driver& driver = Driver::get();
   int count = 0;
   const CUresult result = driver.device_get_count(&count);

@@ -21,8 +21,8 @@ class DeviceMemory {
   CUdeviceptr address() const { return address_; }
   template <class T>
   T* at(std::size_t byte = 0) const {
-    return reinterpret_cast<T*>(address_ +
-                                byte);  // NOLINT(performance-no-int-to-ptr): the driver's addresses are numbers
+    const CUdeviceptr there = address_ + byte;
+    return reinterpret_cast<T*>(there);  // NOLINT(performance-no-int-to-ptr): the driver's addresses are numbers
   }
 
  private:

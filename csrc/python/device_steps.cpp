@@ -90,7 +90,7 @@ void DeviceSteps::refuse_capture(bool new_state) const {
   if (plans_.size() > 1) throw std::runtime_error("a step over several devices cannot be captured in a CUDA graph");
   const OneDevice& device = plans_.begin()->second;
   if (!device.has_groups || !device.has_parameters || !parameters_known_) refuse_in_graph("the first step");
-  if (new_state || changes_.size() != 0) refuse_in_graph("a step that makes a buffer or an average");
+  if (new_state || !changes_.empty()) refuse_in_graph("a step that makes a buffer or an average");
   if (other_origins_) refuse_in_graph("a step after a change of position");
   if (!device.plan->has_groups(settings_))
     refuse_in_graph("a step with changed settings, or lr or momentum set by hand,");
@@ -158,6 +158,12 @@ void DeviceSteps::step(const DeviceStep& step, bool captured) {
   ++launched_;
 }
 
+// Where a binding stands among those that the devices know, or behind all.
+std::size_t DeviceSteps::row_of(std::uint64_t origin, std::size_t guess) const {
+  if (guess < origins_.size() && origins_[guess] == origin) return guess;
+  return static_cast<std::size_t>(std::find(origins_.begin(), origins_.end(), origin) - origins_.begin());
+}
+
 DeviceSteps::Empty DeviceSteps::synchronise(const Groups& groups) {
   require_readable();
   Empty empty;
@@ -171,14 +177,13 @@ DeviceSteps::Empty DeviceSteps::synchronise(const Groups& groups) {
     if (ordinal != plans_.begin()->first) continue;
     seen_skipped_ = progress.counts.skipped;
     launched_ = progress.counts.applied + progress.counts.skipped;
-    for (std::size_t g = 0; g < groups.size(); ++g) {
-      if (groups[g] == nullptr) continue;
-      const auto known = std::find(origins_.begin(), origins_.end(), groups[g]->origin());
-      if (known == origins_.end()) continue;  // moved since, or new
-      const auto row = static_cast<std::size_t>(known - origins_.begin());
+    std::size_t guess = 0;
+    for (const auto& group : groups) {
+      const std::size_t row = group == nullptr ? origins_.size() : row_of(group->origin(), guess++);
+      if (row == origins_.size()) continue;  // moved since, or new
       const GroupProgress& counted = progress.groups[row];
       const Value by_hand = {settings_[row].lr_by_hand, settings_[row].momentum_by_hand};
-      groups[g]->take(counted, counted.last_order != settings_[row].order ? &by_hand : nullptr);
+      group->take(counted, counted.last_order != settings_[row].order ? &by_hand : nullptr);
     }
   }
   runs_ahead_ = false;

@@ -64,6 +64,7 @@ class DeviceSteps {
   };
 
   void set_groups(const Groups& groups);
+  std::size_t row_of(std::uint64_t origin, std::size_t guess) const;
   void tell(OneDevice& device, void* stream, std::size_t parameters);
   void refuse_capture(bool new_state) const;
   void require_readable() const;
