@@ -165,8 +165,9 @@ std::size_t DeviceSteps::row_of(std::uint64_t origin, std::size_t guess) const {
 }
 
 DeviceSteps::Empty DeviceSteps::synchronise(const Groups& groups) {
-  require_readable();
   Empty empty;
+  if (!runs_ahead_ && !has_graphs_) return empty;  // nothing has been launched since
+  require_readable();
   for (auto& [ordinal, device] : plans_) {
     if (!device.has_groups) continue;
     const DeviceProgress progress = device.plan->read(TorchReader::get().current_stream(ordinal));

@@ -128,6 +128,7 @@ class AveragedWeights(ScheduledGroups):
         tensor([-1.])
         """
         self._refuse_inside_averages("averaged_weights()")
+        self._synchronise()
         swapped: list[torch.Tensor] = []
         parameters = averaged(self.param_groups, self.state)
         self._weights_are_averages = True
@@ -153,6 +154,7 @@ class AveragedWeights(ScheduledGroups):
         does not fit, and RuntimeError if there is no average yet.
         """
         self._refuse_inside_averages("copy_average_to()")
+        self._synchronise()
         copy_to(model, self.param_groups, self.state)
 
     def state_dict(self) -> dict[str, Any]:

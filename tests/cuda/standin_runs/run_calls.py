@@ -71,6 +71,16 @@ def test_a_value_set_by_hand_costs_one_small_copy(gpu: Gpu, exchange: Exchange) 
     assert calls_of_a_step(gpu, twins.there) == ["clr_step"]
 
 
+def test_what_is_known_is_not_read_again(gpu: Gpu, exchange: Exchange) -> None:
+    twins = Twins(exchange)
+    twins.step()
+    for reads in (True, False):
+        gpu.log.clear()
+        assert twins.there.applied_steps == 1
+        assert twins.there.get_last_lr() == twins.here.get_last_lr()
+        assert bool(gpu.calls("cuMemcpyDtoHAsync_v2")) == reads
+
+
 def test_launches_go_to_the_current_stream(gpu: Gpu, exchange: Exchange) -> None:
     twins = Twins(exchange)
     for stream in (gpu.new_stream(), 0, gpu.new_stream()):

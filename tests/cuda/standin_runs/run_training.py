@@ -207,6 +207,20 @@ def test_an_error_where_the_norm_is_not_finite(gpu: Gpu, exchange: Exchange) -> 
     twins.assert_same()
 
 
+def test_averaged_weights(gpu: Gpu, exchange: Exchange) -> None:
+    twins = Twins(exchange, ema_decay=0.5)
+    twins.step(grad_scale=1.0, found_inf=1.0)
+    with pytest.raises(RuntimeError, match="no average yet"), twins.there.averaged_weights():
+        pass
+    twins.step(3)
+    with twins.cpu(), twins.here.averaged_weights():
+        inside = [parameter.detach().clone() for parameter in twins.on_cpu]
+    with twins.there.averaged_weights():
+        assert all(map(torch.equal, inside, twins.on_gpu))
+    twins.step()
+    twins.assert_same()
+
+
 def test_unscaled_gradients_are_written(gpu: Gpu, exchange: Exchange) -> None:
     twins = Twins(exchange, write_unscaled_grad=True)
     twins.step(2, grad_scale=3.0, found_inf=0.0)
