@@ -40,7 +40,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out == f"clr-native {clr_native.build_info()['version']}\n"
+    assert capsys.readouterr().out == f"clr-native {clr_native.__version__}\n"
 
 
 def test_info_as_json_is_build_info(capsys: pytest.CaptureFixture[str]) -> None:

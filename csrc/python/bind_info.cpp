@@ -33,13 +33,15 @@ py::dict build_info() {
 
 void bind_info(py::module_& m) {
   selected_isa();  // a wrong CLR_NATIVE_ISA is an error of the import
+  m.attr("__version__") = CLR_NATIVE_VERSION;
   m.def("build_info", &build_info,
         R"(How this extension was built and what it runs on, as a plain dict.
 
 Keys: ``version``, ``compiler``, ``flags`` (strings), ``isa`` (``compiled``, ``detected``: lists of names,
 ``selected``: the one in use), ``threads`` (``"torch"`` or why serial), ``cuda`` (``compiled``: are the kernels in this
-build; ``available``: is there a driver with a device, which is looked for at this call; ``reason``: what is missing,
-empty if nothing is).
+build; ``available``: is there a driver with a device; ``reason``: what is missing, empty if nothing is).
+
+The driver is looked for and initialised by this call, not by the import: a process forked later cannot use CUDA.
 
 >>> build_info()["isa"]["selected"] in build_info()["isa"]["detected"]
 True

@@ -2,6 +2,7 @@
 
 import torch  # noqa: F401  # loads libtorch, whose threads the native core borrows
 
+from clr_native._core import __version__ as __version__
 from clr_native._core import build_info
 from clr_native.evaluation import evaluate
 from clr_native.grad_scaler import GradScaler
@@ -16,8 +17,6 @@ from clr_native.schedules import (
     ScheduleSequence,
     ScheduleValue,
 )
-
-__version__: str = build_info()["version"]
 
 __all__ = [
     "CyclicLR",

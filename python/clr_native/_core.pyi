@@ -8,6 +8,8 @@ import torch
 _FloatArray: TypeAlias = npt.NDArray[np.float64]
 _Scales: TypeAlias = list[_FloatArray | None]
 
+__version__: str
+
 def build_info() -> dict[str, Any]: ...
 
 class Policy:

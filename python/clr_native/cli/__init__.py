@@ -48,7 +48,7 @@ def _parser() -> Parser:
         prog="clr-native",
         description="SGD with momentum under a cyclical learning rate, one native call a step.",
     )
-    parser.add_argument("--version", action="version", version=f"clr-native {clr_native.build_info()['version']}")
+    parser.add_argument("--version", action="version", version=f"clr-native {clr_native.__version__}")
     commands = parser.add_subparsers(
         title="commands", metavar="{info,demo,find,plot,values,summary}", required=True, parser_class=Parser
     )

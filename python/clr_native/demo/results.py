@@ -54,7 +54,7 @@ def gather(data: str, seed: int, runs: Sequence[Run]) -> Results:
         max_weight_difference=max_weight_difference(*(run.network for run in runs)) if compared else None,
         ratio=median_step["torch"] / median_step["clr_native"] if compared else None,
         versions={
-            "clr_native": str(clr_native.build_info()["version"]),
+            "clr_native": clr_native.__version__,
             "torch": str(torch.__version__),
             "python": platform.python_version(),
         },
