@@ -1,15 +1,17 @@
 # The CUDA path of _core: with nvcc, kernels compiled for every architecture into one image that becomes part of the
 # extension, and the host code that runs them; without, the file that says so. Nothing of CUDA's is linked.
-set(cuda_architectures 75 80 86 89 90 100 120)
-set(cuda_ptx 75) # what newer ones, and those between, are served from
+set(cuda_architectures 75 80 86 89 90 100 120) # from the PTX of the first, which also serves newer ones and those between
 
 if(NOT CLR_NATIVE_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "CLR_NATIVE_CUDA=${CLR_NATIVE_CUDA} must be AUTO, ON or OFF")
 endif()
+if(CLR_NATIVE_CUDA STREQUAL "ON" AND NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  message(FATAL_ERROR "CLR_NATIVE_CUDA=ON: CUDA is supported on Linux only, this is ${CMAKE_SYSTEM_NAME}; use AUTO")
+endif()
 set(cuda_is_built FALSE)
 if(CLR_NATIVE_CUDA STREQUAL "ON" OR (CLR_NATIVE_CUDA STREQUAL "AUTO" AND CMAKE_SYSTEM_NAME STREQUAL "Linux"
                                      AND NOT CMAKE_CROSSCOMPILING))
-  find_program(CLR_NATIVE_NVCC nvcc)
+  find_program(CLR_NATIVE_NVCC nvcc HINTS ENV CUDA_HOME PATH_SUFFIXES bin)
   if(CLR_NATIVE_NVCC)
     # nvcc alone knows where its headers are: what stands on the PATH may be a script in front of it.
     execute_process(COMMAND ${CLR_NATIVE_NVCC} --dryrun -E -x cu /dev/null ERROR_VARIABLE cuda_dryrun OUTPUT_QUIET)
@@ -22,7 +24,7 @@ if(CLR_NATIVE_CUDA STREQUAL "ON" OR (CLR_NATIVE_CUDA STREQUAL "AUTO" AND CMAKE_S
   elseif(CLR_NATIVE_CUDA STREQUAL "ON")
     message(FATAL_ERROR "CLR_NATIVE_CUDA=ON needs nvcc (CLR_NATIVE_NVCC=${CLR_NATIVE_NVCC}) with its headers "
                         "(CLR_NATIVE_CUDA_INCLUDE=${CLR_NATIVE_CUDA_INCLUDE}): install the CUDA toolkit and put nvcc "
-                        "on the PATH, or set these")
+                        "on the PATH, or set CUDA_HOME or these")
   endif()
 endif()
 
@@ -34,20 +36,22 @@ endif()
 
 message(STATUS "CUDA: ${CLR_NATIVE_NVCC}, headers in ${CLR_NATIVE_CUDA_INCLUDE}")
 execute_process(COMMAND ${CLR_NATIVE_NVCC} --list-gpu-code OUTPUT_VARIABLE cuda_known COMMAND_ERROR_IS_FATAL ANY)
-execute_process(COMMAND ${CLR_NATIVE_NVCC} --help OUTPUT_VARIABLE cuda_help COMMAND_ERROR_IS_FATAL ANY)
-set(cuda_flags -std=c++17 -fmad=false --threads 0 -Xptxas -warn-spills)
+# Not compressed: a wheel is, and tests read from the installed package what they run.
+set(cuda_flags -std=c++17 -fmad=false --threads 0 --no-compress -Xptxas -warn-spills)
 if(CLR_NATIVE_WERROR)
   list(APPEND cuda_flags -Werror all-warnings -Xptxas -Werror)
 endif()
-if(cuda_help MATCHES "compress-mode")
-  list(APPEND cuda_flags --compress-mode=size)
-endif()
-list(APPEND cuda_flags -gencode arch=compute_${cuda_ptx},code=compute_${cuda_ptx})
+set(cuda_code)
 foreach(architecture ${cuda_architectures})
   if(cuda_known MATCHES "sm_${architecture}[ \n]")
-    list(APPEND cuda_flags -gencode arch=compute_${architecture},code=sm_${architecture})
+    list(APPEND cuda_code ${architecture})
   endif()
 endforeach()
+# All machine code is made from the one PTX: that is faster than PTX for each, and tests of that PTX are tests of all.
+list(GET cuda_code 0 cuda_ptx)
+list(TRANSFORM cuda_code PREPEND sm_)
+list(JOIN cuda_code "," cuda_code)
+list(APPEND cuda_flags -gencode arch=compute_${cuda_ptx},code=[compute_${cuda_ptx},${cuda_code}])
 set(cuda_image ${CMAKE_CURRENT_BINARY_DIR}/clr_native.fatbin)
 add_custom_command(
   OUTPUT ${cuda_image}
