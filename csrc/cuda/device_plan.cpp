@@ -276,10 +276,10 @@ void Plan::launch(CUfunction kernel, std::uint64_t blocks, void* stream, const D
                "cuLaunchKernel");
 }
 
+// A warp takes two chunks, and few of them are spread over many blocks.
 void Plan::measure(void* stream, const DeviceStep& step) {
-  const std::uint64_t threads = work_->device.chunk_count * kThreadsPerChunk;
-  const std::uint64_t wanted = (threads + kDeviceThreads - 1) / kDeviceThreads;
-  launch(device_.kernels().norm, std::clamp<std::uint64_t>(wanted, 1, 4 * device_.multiprocessors()), stream, step);
+  const std::uint64_t pairs = (work_->device.chunk_count + 1) / 2;
+  launch(device_.kernels().norm, std::clamp<std::uint64_t>(pairs, 1, 2 * device_.multiprocessors()), stream, step);
 }
 
 // A block takes most registers of a multiprocessor: more blocks wait, and even out what chunks take.

@@ -61,8 +61,7 @@ struct DeviceChunk {
 };
 constexpr int64_t kDeviceChunk = kNormChunk;
 
-constexpr int kDeviceThreads = 512;          // of a block, in every launch
-constexpr int kThreadsPerChunk = kNormSums;  // of clr_norm
+constexpr int kDeviceThreads = 512;  // of a block, in every launch
 
 // What a launch works on. The chunks of a slot follow each other, in the order of slots.
 struct DeviceWork {

@@ -56,9 +56,9 @@ class FusedCyclicSGD(AveragedWeights):
     schedule.
 
     Args:
-        params: parameters or parameter groups, as for ``torch.optim.SGD``: dense tensors of any shape, float32, float64,
-            bfloat16 or float16, on the CPU or on CUDA devices (docs/cuda.md). Every argument below may also be set per
-            group.
+        params: parameters or parameter groups, as for ``torch.optim.SGD``: dense tensors of any shape, float32,
+            float64, bfloat16 or float16, on the CPU or on CUDA devices (docs/cuda.md). Every argument below may also be
+            set per group.
         base_lr, max_lr, step_size_up, step_size_down, mode, gamma, decay_steps, decay_base, scale_fn, scale_mode,
             window, cycle_momentum, base_momentum, max_momentum: the schedule, see ``CyclicSchedule``. Sizes are in
             steps, not epochs.

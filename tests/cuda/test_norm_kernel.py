@@ -14,9 +14,12 @@ import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD
-from device_step import CHUNK, DTYPES, DeviceStep, Found
+from device_step import CHUNK, DTYPES, NORM, DeviceStep, Found
 from helpers import give, gradient_sets, parameters
-from test_step_kernel import assert_same, assert_same_position
+from planted import Fault, all_planted, planted
+from ptx import Statistics
+from ptx.errors import PtxError
+from test_step_kernel import LAST, VALUES, assert_same, assert_same_position
 
 # No, one and several chunks, and more tensors than there are sums of chunks.
 SIZES: list[int | tuple[int, ...]] = [*range(36), (5, 7), 700, CHUNK - 1, CHUNK, 2 * CHUNK + 21]
@@ -115,7 +118,7 @@ LARGEST = {torch.float32: 3e38, torch.float64: 1.5e308, torch.bfloat16: 3e38, to
 
 @pytest.mark.parametrize("rules", [{"max_grad_norm": 0.5}, {}, {"max_grad_value": 0.1, "trust_coefficient": 0.5}])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_infinities_nans_and_the_largest_numbers(dtype: torch.dtype, rules: dict[str, float]) -> None:
+def test_infinities_nans_and_the_largest_numbers(dtype: torch.dtype, rules: dict[str, Any]) -> None:
     over = parameters([1, (2, 150)], dtype)
     both = Both(over, skip_nonfinite=True, **rules)
     (gradients,) = gradient_sets(over, 1)
@@ -181,7 +184,7 @@ def assert_ties_are_broken_alike(source: Path | None) -> None:
     """In the sums of one chunk, of a whole one, and over chunks."""
     for seed in range(8):
         for sizes in ([50], [1] * 50) if seed else ([CHUNK],):
-            gradients = list(tie(sum(sizes), seed).split(sizes))
+            gradients = list(torch.split(tie(sum(sizes), seed), sizes))
             both = Both([torch.zeros_like(g).requires_grad_() for g in gradients], 0, source, max_grad_norm=1.0)
             both.assert_same_measures(both.step(gradients, grid=1))
 
@@ -225,3 +228,106 @@ def test_training_has_the_bits_of_the_cpu(dtype: torch.dtype, settings: dict[str
     assert_same(both.optimizer, over, both.device)
     assert_same_position(both.optimizer, both.device)
     assert both.optimizer.skipped_steps == both.optimizer.skip_nonfinite
+
+
+# --- what it costs ------------------------------------------------------------------------------------------
+
+
+def cost(dtype: torch.dtype, size: int, **settings: Any) -> Statistics:
+    over = parameters([(size, 1)], dtype)
+    (gradients,) = gradient_sets(over, 1)
+    return Both(over, **settings).device.measure(gradients, grid=1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "settings", "read", "double"),
+    [
+        (torch.float32, {"max_grad_norm": 0.5}, 4, 8),
+        (torch.bfloat16, {"max_grad_norm": 0.5}, 2, 8),
+        (torch.float16, {"trust_coefficient": 0.5, "master_weights": True}, 6, 16),
+        (torch.float32, {"skip_nonfinite": True}, 4, 0),
+        (torch.float16, {"skip_nonfinite": True}, 2, 0),
+        (torch.float64, {"skip_nonfinite": True}, 8, 1),
+    ],
+)
+def test_what_an_element_costs(dtype: torch.dtype, settings: dict[str, Any], read: int, double: int) -> None:
+    """It is read once. Its square, the sum and what is rounded off take eight operations in double (a sign is none)."""
+    few, many = (cost(dtype, size, **settings) for size in (4096, 12288))
+    assert many.bytes_loaded - few.bytes_loaded == 8192 * read
+    assert many.bytes_stored == few.bytes_stored
+    more = many.instructions - few.instructions
+    computed = sum(n for code, n in more.items() if ".f64" in code and not code.startswith(("ld", "neg", "setp")))
+    assert computed == 8192 * double
+
+
+# --- faults -------------------------------------------------------------------------------------------------
+
+FOLDS = "for (int half = width / 2; half > 0; half /= 2)"
+FAULTS: dict[str, Fault] = {
+    "another order of sums": (NORM, FOLDS, "for (int half = 1; half < width; half *= 2)"),
+    "a dropped tail": (NORM, "for (; i < count; i += kNormSums)", "for (; i + 1 < count; i += kNormSums)"),
+    "elements added twice": (NORM, "i += kAtOnce * kNormSums", "i += (kAtOnce - 1) * kNormSums"),
+    "a chunk past the end": (VALUES, "end < slot.size ? end : slot.size", "end"),
+    "a missing barrier": (LAST, "== gridDim.x - 1;\n  __syncthreads();", "== gridDim.x - 1;"),
+    "a factor read too early": (NORM, "__syncthreads();\n  find_trust_ratios", "find_trust_ratios"),
+    "a ticket that stays": (NORM, "state.ticket = 0;", ""),
+    "a limit for weights": (NORM, "i == 0 ? wanted.limit : kInfinity", "wanted.limit"),
+    "a limit that hides infinities": (NORM, "zeros = fused(x, ", "zeros = fused(limited(x, limit), "),
+    "a wrong first chunk": (NORM, "work.parts + work.first_chunks[i]", "work.parts + i"),
+}
+
+
+def assert_right(source: Path) -> None:
+    """As the shipped kernel, which is held against the CPU above."""
+    each: list[dict[str, Any]] = [{"max_grad_value": 0.05}, {"max_grad_norm": 0.5}]
+    for seed, rules in enumerate(each):
+        over = parameters([0, (5, 7), (120, 140), 3, (700, 1)], torch.float16)
+        both = Both(over, 4, source, trust_coefficient=0.02, master_weights=True, skip_nonfinite=True, **rules)
+        right = DeviceStep(both.optimizer, 4)
+        right.set_rules(**both.device.rules)
+        (gradients,) = gradient_sets(over, 1)
+        for value in (0.1, math.inf):
+            gradients[1][0, 0] = value
+            found = both.step(gradients, seed=seed)
+            right.measure(gradients)
+            assert repr(found) == repr(right.found())
+    assert_ties_are_broken_alike(source)
+
+
+def test_without_a_fault_none_is_found() -> None:
+    assert_right(NORM)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return all_planted(tmp_path_factory.mktemp("faults"), NORM, FAULTS)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_caught(fault: str, sources: dict[str, Path]) -> None:
+    with pytest.raises((AssertionError, PtxError)):
+        assert_right(sources[fault])
+
+
+def huge(source: Path | None) -> float:
+    """The norm of a tensor of 2**31 + 5 elements of which the first and the last are not zero."""
+    size = 2**31 + 5
+    device = DeviceStep(FusedCyclicSGD([torch.zeros(1, requires_grad=True)], 0.5, 0.5), source=source)
+    device.set_rules(max_norm=1.0)
+    gradient = device.memory.allocate_sparse(4 * size)
+    for element, value in ((0, 3.0), (size - 1, 4.0)):
+        device.memory.write(gradient + 4 * element, np.array([value], np.float32))
+    device.make_huge(0, gradient, size, [0, size // CHUNK])
+    device.measure([torch.zeros(1)], grid=2)
+    return device.found().norm
+
+
+def test_past_two_to_the_31_elements() -> None:
+    assert huge(None) == 5.0
+
+
+def test_an_index_of_32_bits_is_caught(tmp_path: Path) -> None:
+    wrong = "return static_cast<int32_t>(chunk.part * static_cast<uint32_t>(kDeviceChunk));"
+    source = planted(tmp_path, NORM, VALUES, "return chunk.part * kDeviceChunk;", wrong)
+    with pytest.raises(PtxError):
+        huge(source)

@@ -14,7 +14,7 @@ from torch import Tensor
 from clr_native import FusedCyclicSGD
 from device_step import CHUNK, STEP, DeviceStep, bits
 from helpers import give, gradient_sets, parameters
-from planted import planted
+from planted import Fault, all_planted, planted
 from ptx import Statistics
 from ptx.errors import PtxError
 
@@ -170,7 +170,7 @@ LANES = STEP.parent / "lanes_cuda.h"
 LAST = STEP.parent / "last_block.h"
 VALUES = STEP.parent / "table_values.h"
 STORED = "store(from, words.elements);"
-FAULTS = {
+FAULTS: dict[str, Fault] = {
     "a tail that is too short": (STEP, "if (last + threadIdx.x < end)", "if (last + threadIdx.x + 1 < end)"),
     "a head that is too short": (STEP, "if (begin + threadIdx.x < first)", "if (begin + threadIdx.x + 1 < first)"),
     "a pack that goes too far": (STEP, "(end - first) / Block::width * Block::width", "(end - first)"),
@@ -183,10 +183,15 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("file", "right", "wrong"), FAULTS.values(), ids=FAULTS)
-def test_a_planted_fault_is_caught(file: Path, right: str, wrong: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return all_planted(tmp_path_factory.mktemp("faults"), STEP, FAULTS)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_caught(fault: str, sources: dict[str, Path]) -> None:
     optimizer, over = made(torch.float32)
-    device = DeviceStep(optimizer, 4, planted(tmp_path, STEP, file, right, wrong))
+    device = DeviceStep(optimizer, 4, sources[fault])
 
     def train() -> None:
         for seed in range(2):

@@ -79,7 +79,12 @@ def shipped_image() -> bytes:
     return image
 
 
-def shipped() -> Module:
-    """The PTX in it: what a GPU runs for which there is no code of its own."""
+def shipped_text() -> str:
+    """The PTX in it: what all machine code is made from, and what a GPU runs for which there is none."""
     (text,) = [entry.text() for entry in entries(shipped_image()) if entry.kind == PTX]
-    return _parsed(text)
+    return text
+
+
+def shipped() -> Module:
+    """The same, parsed."""
+    return _parsed(shipped_text())
