@@ -4,12 +4,53 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 # A waiting thread sleeps (libgomp reads this once): spinning on a busy machine costs a time slice a step.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from hardware import Hardware
+    from twins import Machine
+
+# Tests marked cuda that ask for a `machine` and nothing else run with this plugin too, in a process of their own: where
+# there is no GPU their logic is tested all the same.
+STAND_IN = "standin.plugin"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Here, so that all of them are told of in one line."""
+    if item.get_closest_marker("cuda") is None or item.config.pluginmanager.has_plugin(STAND_IN):
+        return
+    from hardware import why_no_gpu  # imports the package under test
+
+    if why := why_no_gpu():
+        pytest.skip(why)
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """The GPU of a test marked cuda."""
+    if request.config.pluginmanager.has_plugin(STAND_IN):
+        yield request.getfixturevalue("stand_in")
+        return
+    from hardware import Hardware
+
+    real = Hardware()
+    yield real
+    real.end()
+
+
+@pytest.fixture
+def hardware(request: pytest.FixtureRequest) -> Hardware:
+    """The same, for what no stand-in can do."""
+    if request.config.pluginmanager.has_plugin(STAND_IN):
+        pytest.skip("asks torch for what the stand-in does not have")
+    real: Hardware = request.getfixturevalue("machine")
+    return real
 
 
 @pytest.fixture(autouse=True)

@@ -53,6 +53,21 @@ class Exchange:
         """Where tensors lie that were not placed; -1: on the CPU."""
         self._c.exchange_set_default(device)
 
+    # --- as twins.Home
+
+    kind = "cpu"
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        return tensor.clone()
+
+    @contextmanager
+    def cpu(self) -> Iterator[None]:
+        self.set_default(-1)
+        yield
+        self.set_default(0)
+
+    # ---
+
     def set_stream(self, device: int, stream: int) -> None:
         """What torch's current stream of a device is."""
         self._c.exchange_set_stream(device, stream)

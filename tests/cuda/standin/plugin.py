@@ -12,6 +12,7 @@ from standin.build import built_folder
 from standin.driver import Driver
 from standin.exchange import Exchange
 from standin.gpu import Gpu
+from standin.machine import StandIn
 
 assert "clr_native" not in sys.modules, "clr_native was imported before the stand-in"
 _GPU = Gpu()
@@ -41,3 +42,9 @@ def exchange(gpu: Gpu) -> Iterator[Exchange]:
     """Kernels may touch every tensor that the test makes, or has made for it."""
     with _EXCHANGE.following():
         yield _EXCHANGE
+
+
+@pytest.fixture
+def stand_in(gpu: Gpu, exchange: Exchange) -> StandIn:
+    """For the fixture `machine` of tests that run on real hardware too."""
+    return StandIn(gpu, exchange)

@@ -91,6 +91,16 @@ def test_launches_go_to_the_current_stream(gpu: Gpu, exchange: Exchange) -> None
     twins.assert_same()
 
 
+@pytest.mark.parametrize("clips", [False, True])
+def test_a_graph_holds_launches_and_nothing_else(gpu: Gpu, exchange: Exchange, clips: bool) -> None:
+    twins, stream = Twins(exchange, max_grad_norm=0.25 if clips else None), gpu.new_stream()
+    exchange.set_stream(0, stream)
+    twins.step(2)
+    with gpu.capture(stream) as graph:
+        twins.there.step()
+    assert graph.names == ["cuLaunchKernel"] * (2 if clips else 1)
+
+
 def test_everything_is_given_back(gpu: Gpu, exchange: Exchange) -> None:
     Twins(exchange).step()  # contexts and modules stay for the process
     gc.collect()

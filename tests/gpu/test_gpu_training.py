@@ -1,10 +1,11 @@
-"""Whole training runs on the stand-in: the host's own code, the shipped PTX on the interpreter, the bits of the CPU."""
+"""Whole training runs on a GPU, or on the stand-in, have the bits of the CPU."""
 
 from __future__ import annotations
 
 import copy
 import math
 import pickle
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,10 +13,9 @@ import torch
 
 import clr_native
 from clr_native import FusedCyclicSGD
-from helpers import give
-from standin.exchange import Exchange
-from standin.gpu import Gpu
-from twins import Twins
+from twins import Machine, Twins, assert_same_bits
+
+pytestmark = pytest.mark.cuda
 
 KINDS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
     "float32": (torch.float32, {"weight_decay": 1e-2, "nesterov": True}),
@@ -35,10 +35,8 @@ KINDS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("dtype", "settings"), KINDS.values(), ids=KINDS)
-def test_training_has_the_bits_of_the_cpu(
-    gpu: Gpu, exchange: Exchange, dtype: torch.dtype, settings: dict[str, Any]
-) -> None:
-    twins = Twins(exchange, dtype, **settings)
+def test_training_has_the_bits_of_the_cpu(machine: Machine, dtype: torch.dtype, settings: dict[str, Any]) -> None:
+    twins = Twins(machine, dtype, **settings)
     for _ in range(2):
         twins.step()
         twins.assert_same_groups()  # by the host's count alone
@@ -47,48 +45,18 @@ def test_training_has_the_bits_of_the_cpu(
     twins.assert_same()
 
 
-def test_a_device_that_runs_late(gpu: Gpu, exchange: Exchange) -> None:
-    """Nothing is done before it is waited for: memory that the host used again too early would be seen."""
-    gpu.lazy = True
-    twins = Twins(exchange, ema_decay=0.5)
-    for lr in (None, 0.25, None, 0.125, 0.5):  # each by hand is another copy
-        if lr is not None:
-            twins.both(lambda optimizer, lr=lr: optimizer.param_groups[0].update(lr=lr))  # type: ignore[misc]
-        for parameter in twins.on_gpu:
-            parameter.grad = None  # the next lies elsewhere
-        twins.give()
-        twins.both(FusedCyclicSGD.step)
-        twins.assert_same_groups()
-    twins.assert_same()
-
-
 @pytest.mark.parametrize("advance", [False, True])
-def test_skipped_updates(gpu: Gpu, exchange: Exchange, advance: bool) -> None:
-    twins = Twins(exchange, advance_on_skip=advance, ema_decay=0.5)
+def test_skipped_updates(machine: Machine, advance: bool) -> None:
+    twins = Twins(machine, advance_on_skip=advance, ema_decay=0.5)
     for found_inf in (1.0, 2.0, 0.0, math.nan, 0.0, 0.0):
         twins.step(grad_scale=3.0, found_inf=found_inf)
         assert twins.there.last_step_skipped == twins.here.last_step_skipped == (found_inf != 0.0)
         twins.assert_same()
 
 
-def test_the_host_learns_of_a_skip_at_the_next_step(gpu: Gpu, exchange: Exchange) -> None:
-    twins = Twins(exchange)
-    twins.step()
-    twins.step(grad_scale=2.0, found_inf=1.0)
-    assert [group["applied_steps"] for group in twins.there.param_groups] == [2, 2]  # taken for applied
-    gpu.log.clear()
-    twins.step()
-    assert len(gpu.calls("cuStreamSynchronize")) == 1
-    twins.assert_same_groups()
-    gpu.log.clear()
-    twins.step()
-    assert gpu.calls("cuStreamSynchronize") == []
-    twins.assert_same()
-
-
 @pytest.mark.parametrize("lr", [0.25, 0.0])
-def test_by_hand(gpu: Gpu, exchange: Exchange, lr: float) -> None:
-    twins = Twins(exchange, torch.bfloat16, rounding="stochastic", ema_decay=0.5)
+def test_by_hand(machine: Machine, lr: float) -> None:
+    twins = Twins(machine, torch.bfloat16, rounding="stochastic", ema_decay=0.5)
 
     def by_hand(optimizer: FusedCyclicSGD) -> None:
         optimizer.param_groups[0].update(lr=lr, momentum=0.25)
@@ -104,8 +72,8 @@ def test_by_hand(gpu: Gpu, exchange: Exchange, lr: float) -> None:
     twins.assert_same()
 
 
-def test_positions_set_by_hand(gpu: Gpu, exchange: Exchange) -> None:
-    twins = Twins(exchange)
+def test_positions_set_by_hand(machine: Machine) -> None:
+    twins = Twins(machine)
     twins.step(2)
     twins.both(lambda optimizer: optimizer.param_groups[0].update(applied_steps=7))
     twins.step()
@@ -117,8 +85,8 @@ def test_positions_set_by_hand(gpu: Gpu, exchange: Exchange) -> None:
     twins.assert_same()
 
 
-def test_parameters_come_and_go(gpu: Gpu, exchange: Exchange) -> None:
-    twins = Twins(exchange, ema_decay=0.5)
+def test_parameters_come_and_go(machine: Machine) -> None:
+    twins = Twins(machine, ema_decay=0.5)
     twins.step(2)
     for over in (twins.on_cpu, twins.on_gpu):
         over[1].grad = None
@@ -130,11 +98,10 @@ def test_parameters_come_and_go(gpu: Gpu, exchange: Exchange) -> None:
     twins.step()
     twins.assert_same()
     for over, optimizer in ((twins.on_cpu, twins.here), (twins.on_gpu, twins.there)):
-        over.append(torch.full((3,), 0.5, requires_grad=True))
+        fresh = torch.full((3,), 0.5)
+        over.append((fresh if over is twins.on_cpu else machine.copy(fresh)).requires_grad_())
         optimizer.add_param_group({"params": over[-1:], "max_lr": 0.7})
-    gradient = torch.ones(3)
-    for over in (twins.on_cpu, twins.on_gpu):
-        give(over[-1:], [gradient.clone()])
+        over[-1].grad = torch.ones_like(over[-1])
     twins.both(FusedCyclicSGD.step)
     twins.assert_same()
 
@@ -146,8 +113,8 @@ def resumed(optimizer: FusedCyclicSGD) -> FusedCyclicSGD:
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o)), resumed])
-def test_copies_and_checkpoints(gpu: Gpu, exchange: Exchange, copied: Any) -> None:
-    twins = Twins(exchange, ema_decay=0.5)
+def test_copies_and_checkpoints(machine: Machine, copied: Any) -> None:
+    twins = Twins(machine, ema_decay=0.5)
     twins.step(2)
     twins.step(grad_scale=1.0, found_inf=1.0)
     twins.there = copied(twins.there)
@@ -157,16 +124,16 @@ def test_copies_and_checkpoints(gpu: Gpu, exchange: Exchange, copied: Any) -> No
     twins.assert_same()
 
 
-def test_a_checkpoint_of_skipped_updates_holds_no_buffer(gpu: Gpu, exchange: Exchange) -> None:
-    twins = Twins(exchange, dampening=0.25)
+def test_a_checkpoint_of_skipped_updates_holds_no_buffer(machine: Machine) -> None:
+    twins = Twins(machine, dampening=0.25)
     twins.step(2, grad_scale=1.0, found_inf=1.0)
     assert twins.there.state_dict()["state"] == twins.here.state_dict()["state"] == {}
     twins.step()
     twins.assert_same()
 
 
-def test_loading_into_an_optimizer_that_has_run(gpu: Gpu, exchange: Exchange) -> None:
-    twins = Twins(exchange)
+def test_loading_into_an_optimizer_that_has_run(machine: Machine) -> None:
+    twins = Twins(machine)
     twins.step(2)
     saved = copy.deepcopy(twins.there.state_dict()), copy.deepcopy(twins.here.state_dict())
     twins.step(2)
@@ -176,8 +143,8 @@ def test_loading_into_an_optimizer_that_has_run(gpu: Gpu, exchange: Exchange) ->
     twins.assert_same()
 
 
-def test_what_is_measured(gpu: Gpu, exchange: Exchange) -> None:
-    twins = Twins(exchange, max_grad_norm=0.25, skip_nonfinite=True)
+def test_what_is_measured(machine: Machine) -> None:
+    twins = Twins(machine, max_grad_norm=0.25, skip_nonfinite=True)
     assert twins.there.last_grad_norm is None
     for poison in (None, math.inf, None):
         twins.give()
@@ -191,8 +158,8 @@ def test_what_is_measured(gpu: Gpu, exchange: Exchange) -> None:
     twins.assert_same()
 
 
-def test_an_error_where_the_norm_is_not_finite(gpu: Gpu, exchange: Exchange) -> None:
-    twins = Twins(exchange, max_grad_norm=1.0, error_if_nonfinite=True)
+def test_an_error_where_the_norm_is_not_finite(machine: Machine) -> None:
+    twins = Twins(machine, max_grad_norm=1.0, error_if_nonfinite=True)
     twins.step(2)
     twins.give()
     assert twins.on_gpu[0].grad is not None
@@ -207,38 +174,40 @@ def test_an_error_where_the_norm_is_not_finite(gpu: Gpu, exchange: Exchange) -> 
     twins.assert_same()
 
 
-def test_averaged_weights(gpu: Gpu, exchange: Exchange) -> None:
-    twins = Twins(exchange, ema_decay=0.5)
+def test_averaged_weights(machine: Machine) -> None:
+    twins = Twins(machine, ema_decay=0.5)
     twins.step(grad_scale=1.0, found_inf=1.0)
     with pytest.raises(RuntimeError, match="no average yet"), twins.there.averaged_weights():
         pass
     twins.step(3)
-    with twins.cpu(), twins.here.averaged_weights():
+    with machine.cpu(), twins.here.averaged_weights():
         inside = [parameter.detach().clone() for parameter in twins.on_cpu]
     with twins.there.averaged_weights():
-        assert all(map(torch.equal, inside, twins.on_gpu))
+        for mine, other in zip(inside, twins.on_gpu, strict=True):
+            assert_same_bits(mine, other, "average")
     twins.step()
     twins.assert_same()
 
 
-def test_unscaled_gradients_are_written(gpu: Gpu, exchange: Exchange) -> None:
-    twins = Twins(exchange, write_unscaled_grad=True)
+def test_unscaled_gradients_are_written(machine: Machine) -> None:
+    twins = Twins(machine, write_unscaled_grad=True)
     twins.step(2, grad_scale=3.0, found_inf=0.0)
     for mine, other in zip(twins.on_cpu, twins.on_gpu, strict=True):
         assert mine.grad is not None
         assert other.grad is not None
-        assert torch.equal(mine.grad, other.grad)
+        assert_same_bits(mine.grad, other.grad, "gradient")
     twins.assert_same()
 
 
 @pytest.mark.parametrize("kind", [torch.amp.GradScaler, clr_native.GradScaler])
-def test_grad_scalers(gpu: Gpu, exchange: Exchange, kind: type[torch.amp.GradScaler]) -> None:
-    twins = Twins(exchange)
-    scalers = [kind("cpu", init_scale=8.0, growth_interval=2) for _ in range(2)]
+def test_grad_scalers(machine: Machine, kind: type[torch.amp.GradScaler]) -> None:
+    twins = Twins(machine)
+    scalers = [kind(device, init_scale=8.0, growth_interval=2) for device in ("cpu", machine.kind)]
     for overflows in (True, False, False, True, False):
         twins.give()
         for scaler, over in zip(scalers, (twins.on_cpu, twins.on_gpu), strict=True):
-            scale = scaler.scale(torch.ones(()))
+            one = torch.ones(())
+            scale = scaler.scale(one if over is twins.on_cpu else machine.copy(one))
             with torch.no_grad():
                 for parameter in over:
                     assert parameter.grad is not None
@@ -247,11 +216,7 @@ def test_grad_scalers(gpu: Gpu, exchange: Exchange, kind: type[torch.amp.GradSca
                     assert over[0].grad is not None
                     over[0].grad[0, 0] = math.inf
         for optimizer, scaler in zip((twins.here, twins.there), scalers, strict=True):
-            if optimizer is twins.here:
-                with twins.cpu():
-                    scaler.step(optimizer)
-                    scaler.update()
-            else:
+            with machine.cpu() if optimizer is twins.here else nullcontext():
                 scaler.step(optimizer)
                 scaler.update()
         assert scalers[0].state_dict() == scalers[1].state_dict()

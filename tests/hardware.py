@@ -1,0 +1,59 @@
+"""The GPU of this machine, for tests marked cuda."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from clr_native import build_info
+
+
+@cache
+def why_no_gpu() -> str:
+    """Why tests marked cuda cannot run here; empty if they can."""
+    if not torch.cuda.is_available():
+        if torch.version.cuda is None:
+            return f"needs a GPU, and torch {torch.__version__} is built without CUDA"
+        return f"needs a GPU, and torch {torch.__version__} sees none"
+    cuda = build_info()["cuda"]
+    return "" if cuda["available"] else f"torch sees a GPU, but clr-native cannot use it: {cuda['reason']}"
+
+
+class Hardware:
+    """twins.Machine, in torch's words."""
+
+    kind = "cuda"
+
+    def copy(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.kind)
+
+    def cpu(self) -> AbstractContextManager[object]:
+        return nullcontext()  # tensors say where they lie
+
+    def new_stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch gives it no types
+
+    def use(self, stream: torch.cuda.Stream | None) -> None:
+        wanted = stream or torch.cuda.default_stream()
+        wanted.wait_stream(torch.cuda.current_stream())
+        torch.cuda.set_stream(wanted)
+
+    @contextmanager
+    def capture(self, stream: torch.cuda.Stream) -> Iterator[torch.cuda.CUDAGraph]:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            yield graph
+
+    def replay(self, graph: torch.cuda.CUDAGraph) -> None:
+        graph.replay()  # on the current stream
+
+    def end(self) -> None:
+        """What a test launched is done, and what it made is gone."""
+        self.use(None)
+        torch.cuda.synchronize()
+        gc.collect()
