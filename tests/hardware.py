@@ -35,8 +35,8 @@ class Hardware:
     def cpu(self) -> AbstractContextManager[object]:
         return nullcontext()  # tensors say where they lie
 
-    def new_stream(self) -> torch.cuda.Stream:
-        return torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch gives it no types
+    def new_stream(self, device: torch.device | None = None) -> torch.cuda.Stream:
+        return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch gives it no types
 
     def use(self, stream: torch.cuda.Stream | None) -> None:
         wanted = stream or torch.cuda.default_stream()
@@ -51,6 +51,19 @@ class Hardware:
 
     def replay(self, graph: torch.cuda.CUDAGraph) -> None:
         graph.replay()  # on the current stream
+
+    def keep_busy(self, seconds: float) -> None:
+        """Something comes to the current stream that takes about so long, or up to three times that."""
+        torch.cuda._sleep(int(seconds * 2.5e9))  # type: ignore[no-untyped-call]  # torch gives it no types
+
+    def event(self) -> torch.cuda.Event:
+        """Comes when what is in the current stream is done."""
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # as above
+        event.record()
+        return event
+
+    def is_done(self, event: torch.cuda.Event) -> bool:
+        return bool(event.query())  # type: ignore[no-untyped-call]  # as above
 
     def end(self) -> None:
         """What a test launched is done, and what it made is gone."""

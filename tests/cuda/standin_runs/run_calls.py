@@ -243,45 +243,6 @@ def test_what_two_devices_cannot_do(gpu: Gpu, exchange: Exchange, words: str, se
     assert optimizer.state == {}
 
 
-def shared(over: list[torch.Tensor]) -> None:
-    over[0].data = over[3].data[:35].view(5, 7)
-
-
-REFUSED: dict[str, dict[str, Any]] = {
-    "scale_fn cannot be called": {"scale_fn": lambda cycle: 1.0, "mode": "triangular", "gamma": 1.0},
-    "average='swa' is for cpu": {"average": "swa"},
-}
-
-
-@pytest.mark.parametrize(("words", "settings"), REFUSED.items(), ids=REFUSED)
-def test_what_a_device_cannot_do(gpu: Gpu, exchange: Exchange, words: str, settings: dict[str, Any]) -> None:
-    over = parameters([3])
-    give(over, [torch.ones(3)])
-    optimizer = FusedCyclicSGD(over, 0.01, 0.1, **settings)
-    with pytest.raises(RuntimeError, match=f"parameter group 0: {words}"):
-        optimizer.step()
-    assert (optimizer.state, optimizer.applied_steps) == ({}, 0)
-    assert gpu.calls("cuLaunchKernel") == []
-
-
-def test_gradient_release_is_for_the_cpu(gpu: Gpu, exchange: Exchange) -> None:
-    (weight,) = parameters([3])
-    optimizer = FusedCyclicSGD([weight], 0.01, 0.1)
-    refused = pytest.raises(RuntimeError, match=r"release_gradients\(\) works with cpu parameters only")
-    with optimizer.release_gradients(), refused:
-        torch.autograd.backward(weight.sum())
-    assert optimizer.state == {}
-
-
-def test_memory_must_not_be_shared(gpu: Gpu, exchange: Exchange) -> None:
-    whole = torch.zeros(8)
-    over = [whole[:5].requires_grad_(), whole[3:].detach().requires_grad_()]
-    give(over, [torch.ones(5), torch.ones(5)])
-    optimizer = FusedCyclicSGD(over, 0.01, 0.1)
-    with pytest.raises(RuntimeError, match="parameters that share memory"):
-        optimizer.step()
-
-
 def test_cpu_and_gpu_do_not_mix(gpu: Gpu, exchange: Exchange) -> None:
     over = parameters([3, 4])
     give(over, [torch.ones(3), torch.ones(4)])

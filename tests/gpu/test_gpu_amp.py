@@ -1,0 +1,133 @@
+"""Mixed precision with real models, losses and scalers. Real hardware only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import clr_native
+from clr_native import FusedCyclicSGD
+from hardware import Hardware
+from twins import assert_same_bits
+
+pytestmark = pytest.mark.cuda
+
+SCALERS = [clr_native.GradScaler, torch.amp.GradScaler]
+BATCHES = 12
+OVERFLOWS = (0, 1, 7)
+
+
+class Trained:
+    """A model on the GPU under autocast, and on the CPU the same updates by the very gradients."""
+
+    def __init__(self, kind: type[torch.amp.GradScaler], **settings: Any) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(30, 50), nn.ReLU(), nn.Linear(50, 3)).to("cuda")
+        self.mirror = [p.detach().cpu().requires_grad_() for p in self.model.parameters()]
+        self.there = FusedCyclicSGD(self.model.parameters(), 0.01, 0.1, step_size_up=3, **settings)
+        self.here = FusedCyclicSGD(self.mirror, 0.01, 0.1, step_size_up=3, **settings)
+        self.scalers = [kind(device, init_scale=2.0**10, growth_interval=3) for device in ("cuda", "cpu")]
+        self.scalers[1].scale(torch.ones(()))
+
+    def loss(self, batch: Tensor) -> Tensor:
+        with torch.autocast("cuda", dtype=torch.float16):
+            loss: Tensor = self.model(batch).float().square().mean()
+        return loss
+
+    def backward(self, batch: Tensor) -> None:
+        self.there.zero_grad(set_to_none=True)
+        torch.autograd.backward(self.scalers[0].scale(self.loss(batch)))
+
+    def mirror_gradients(self) -> None:
+        for p, q in zip(self.model.parameters(), self.mirror, strict=True):
+            assert p.grad is not None
+            q.grad = p.grad.cpu()
+
+    def step_mirror(self) -> None:
+        self.scalers[1].step(self.here)
+        self.scalers[1].update()
+
+    def assert_same(self) -> None:
+        assert self.there.applied_steps == self.here.applied_steps
+        assert self.there.skipped_steps == self.here.skipped_steps
+        assert self.there.get_last_lr() == self.here.get_last_lr()
+        assert self.scalers[0].state_dict() == self.scalers[1].state_dict()
+        for p, q in zip(self.model.parameters(), self.mirror, strict=True):
+            assert_same_bits(q, p, "weight")
+            for name, tensor in self.here.state[q].items():
+                assert_same_bits(tensor, self.there.state[p][name], name)
+
+
+def batches() -> list[Tensor]:
+    made = torch.randn(BATCHES, 16, 30, device="cuda")
+    for i in OVERFLOWS:
+        made[i, 0, 0] = float("inf")
+    return list(made)
+
+
+@pytest.mark.parametrize("kind", SCALERS)
+@pytest.mark.parametrize("settings", [{}, {"max_grad_norm": 0.1, "ema_decay": 0.9}], ids=["plain", "clipped"])
+def test_training_with_overflows(
+    hardware: Hardware, kind: type[torch.amp.GradScaler], settings: dict[str, Any]
+) -> None:
+    trained = Trained(kind, **settings)
+    for batch in batches():
+        trained.backward(batch)
+        trained.mirror_gradients()
+        trained.scalers[0].step(trained.there)
+        trained.scalers[0].update()
+        trained.step_mirror()
+    trained.assert_same()
+    assert trained.there.skipped_steps == len(OVERFLOWS)
+    assert trained.there.applied_steps == BATCHES - len(OVERFLOWS)
+
+
+@pytest.mark.parametrize("kind", SCALERS)
+def test_unscaled_by_hand(hardware: Hardware, kind: type[torch.amp.GradScaler]) -> None:
+    trained = Trained(kind)
+    for batch in batches():
+        trained.backward(batch)
+        trained.mirror_gradients()
+        for scaler, optimizer in zip(trained.scalers, (trained.there, trained.here), strict=True):
+            scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+    trained.assert_same()
+    assert trained.there.skipped_steps == len(OVERFLOWS)
+
+
+@pytest.mark.parametrize("kind", SCALERS)
+def test_a_whole_iteration_in_a_graph(hardware: Hardware, kind: type[torch.amp.GradScaler]) -> None:
+    """Forward, backward, step and the scaler's update: replays skip overflows and follow the cycle."""
+    trained = Trained(kind, max_grad_norm=0.1)
+    stream = hardware.new_stream()
+    hardware.use(stream)
+    batch = torch.zeros(16, 30, device="cuda")
+    scaler, optimizer = trained.scalers[0], trained.there
+
+    def iteration() -> None:
+        for p in trained.model.parameters():
+            p.grad = None  # backward() makes them anew, in the memory of the graph
+        torch.autograd.backward(scaler.scale(trained.loss(batch)))
+        scaler.step(optimizer)
+        scaler.update()
+
+    given = batches()
+    for values in given[:3]:  # two overflows among them
+        batch.copy_(values)
+        iteration()
+        trained.mirror_gradients()
+        trained.step_mirror()
+    with hardware.capture(stream) as graph:
+        iteration()
+    for values in given[3:]:
+        batch.copy_(values)
+        hardware.replay(graph)
+        trained.mirror_gradients()
+        trained.step_mirror()
+    trained.assert_same()
+    assert optimizer.skipped_steps == len(OVERFLOWS)
+    assert optimizer.last_grad_norm == trained.here.last_grad_norm
