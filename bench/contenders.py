@@ -13,7 +13,7 @@ from bench.workloads import Gradients, Tensors, Workload
 from clr_native import FusedCyclicSGD
 
 OURS = "clr_native"
-TORCH: dict[str, dict[str, bool]] = {
+TORCH: dict[str, dict[str, Any]] = {
     "loop": {"foreach": False, "fused": False},
     "foreach": {"foreach": True},
     "fused": {"fused": True},
@@ -81,13 +81,21 @@ def build_ours(tensors: Tensors, **arguments: Any) -> Contender:
 
 
 def torch_pair(kind: str, tensors: Tensors, weight_decay: float = WEIGHT_DECAY) -> tuple[torch.optim.SGD, CyclicLR]:
-    limits = bounds(tensors.workload.groups)
+    optimizer = torch.optim.SGD(**sgd_arguments(tensors, weight_decay), **TORCH[kind])
+    return optimizer, cyclic_lr(optimizer, tensors)
+
+
+def sgd_arguments(tensors: Tensors, weight_decay: float = WEIGHT_DECAY) -> dict[str, Any]:
+    """Of torch's SGD, and of those that took over its arguments."""
     groups = [{"params": params} for params in tensors.groups()]
-    optimizer = torch.optim.SGD(
-        groups, lr=limits[0][0], momentum=MAX_MOMENTUM, weight_decay=weight_decay, **TORCH[kind]
-    )
+    first_lr = bounds(tensors.workload.groups)[0][0]
+    return {"params": groups, "lr": first_lr, "momentum": MAX_MOMENTUM, "weight_decay": weight_decay}
+
+
+def cyclic_lr(optimizer: torch.optim.Optimizer, tensors: Tensors) -> CyclicLR:
+    limits = bounds(tensors.workload.groups)
     base_lrs, max_lrs = ([float(limit[at]) for limit in limits] for at in (0, 1))
-    scheduler = CyclicLR(
+    return CyclicLR(
         optimizer,
         base_lrs,
         max_lrs,
@@ -95,12 +103,13 @@ def torch_pair(kind: str, tensors: Tensors, weight_decay: float = WEIGHT_DECAY) 
         base_momentum=BASE_MOMENTUM,
         max_momentum=MAX_MOMENTUM,
     )
-    return optimizer, scheduler
 
 
 def build_torch(kind: str, tensors: Tensors) -> Contender:
-    optimizer, scheduler = torch_pair(kind, tensors)
+    return pair_of(*torch_pair(kind, tensors))
 
+
+def pair_of(optimizer: torch.optim.Optimizer, scheduler: CyclicLR) -> Contender:
     def step() -> None:
         optimizer.step()
         scheduler.step()

@@ -58,15 +58,15 @@ class Tail(Contender):
     averages: Callable[[], list[Tensor]]
 
 
-def new_scaler(kind: type[torch.amp.GradScaler]) -> torch.amp.GradScaler:
-    scaler = kind("cpu", init_scale=SCALE, growth_interval=NEVER)
-    scaler.scale(torch.ones(()))  # its tensors are made at the first loss
+def new_scaler(kind: type[torch.amp.GradScaler], device: torch.device) -> torch.amp.GradScaler:
+    scaler = kind(device.type, init_scale=SCALE, growth_interval=NEVER)
+    scaler.scale(torch.ones((), device=device))  # its tensors are made at the first loss
     return scaler
 
 
 def build_ours(scaler_name: str, tensors: Refilled) -> Tail:
     optimizer = ours(tensors, max_grad_norm=MAX_NORM, ema_decay=EMA_DECAY)
-    scaler = new_scaler(SCALERS[scaler_name])
+    scaler = new_scaler(SCALERS[scaler_name], tensors.device)
 
     def step() -> None:
         scaler.step(optimizer)
@@ -82,7 +82,7 @@ def build_torch(kind: str, tensors: Refilled, norm: Callable[[], Tensor] | None 
     """torch's chain as its manuals write it; clipped by a given norm, if one is given, instead of its own."""
     model = tensors.model
     optimizer, scheduler = torch_pair(kind, tensors)
-    scaler = new_scaler(torch.amp.GradScaler)
+    scaler = new_scaler(torch.amp.GradScaler, tensors.device)
     ema = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]  # torch gives it no types
     average = AveragedModel(model, multi_avg_fn=ema)
     found = torch.zeros(())

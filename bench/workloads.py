@@ -128,6 +128,10 @@ class Tensors:
     def parameter(values: Tensor) -> Tensor:
         return values.requires_grad_()
 
+    @property
+    def device(self) -> torch.device:
+        return self.parameters[0].device
+
     def turn(self) -> None:
         """Hand out the other gradient set, outside the time measured.
 
