@@ -46,7 +46,10 @@ class Hardware:
     @contextmanager
     def capture(self, stream: torch.cuda.Stream) -> Iterator[torch.cuda.CUDAGraph]:
         graph = torch.cuda.CUDAGraph()
+        something = torch.zeros((), device=self.kind)
+        gc.collect()  # memory of the device that is given back during a capture spoils it
         with torch.cuda.graph(graph, stream=stream):
+            something.add_(1)  # torch warns of a graph without anything
             yield graph
 
     def replay(self, graph: torch.cuda.CUDAGraph) -> None:

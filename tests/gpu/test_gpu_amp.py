@@ -23,17 +23,18 @@ OVERFLOWS = (0, 1, 7)
 class Trained:
     """A model on the GPU under autocast, and on the CPU the same updates by the very gradients."""
 
-    def __init__(self, kind: type[torch.amp.GradScaler], **settings: Any) -> None:
+    def __init__(self, hardware: Hardware, kind: type[torch.amp.GradScaler], **settings: Any) -> None:
+        self.device = hardware.kind
         torch.manual_seed(0)
-        self.model = nn.Sequential(nn.Linear(30, 50), nn.ReLU(), nn.Linear(50, 3)).to("cuda")
+        self.model = nn.Sequential(nn.Linear(30, 50), nn.ReLU(), nn.Linear(50, 3)).to(self.device)
         self.mirror = [p.detach().cpu().requires_grad_() for p in self.model.parameters()]
         self.there = FusedCyclicSGD(self.model.parameters(), 0.01, 0.1, step_size_up=3, **settings)
         self.here = FusedCyclicSGD(self.mirror, 0.01, 0.1, step_size_up=3, **settings)
-        self.scalers = [kind(device, init_scale=2.0**10, growth_interval=3) for device in ("cuda", "cpu")]
+        self.scalers = [kind(device, init_scale=2.0**10, growth_interval=3) for device in (self.device, "cpu")]
         self.scalers[1].scale(torch.ones(()))
 
     def loss(self, batch: Tensor) -> Tensor:
-        with torch.autocast("cuda", dtype=torch.float16):
+        with torch.autocast(self.device, dtype=torch.float16):
             loss: Tensor = self.model(batch).float().square().mean()
         return loss
 
@@ -61,8 +62,8 @@ class Trained:
                 assert_same_bits(tensor, self.there.state[p][name], name)
 
 
-def batches() -> list[Tensor]:
-    made = torch.randn(BATCHES, 16, 30, device="cuda")
+def batches(hardware: Hardware) -> list[Tensor]:
+    made = torch.randn(BATCHES, 16, 30, device=hardware.kind)
     for i in OVERFLOWS:
         made[i, 0, 0] = float("inf")
     return list(made)
@@ -73,8 +74,8 @@ def batches() -> list[Tensor]:
 def test_training_with_overflows(
     hardware: Hardware, kind: type[torch.amp.GradScaler], settings: dict[str, Any]
 ) -> None:
-    trained = Trained(kind, **settings)
-    for batch in batches():
+    trained = Trained(hardware, kind, **settings)
+    for batch in batches(hardware):
         trained.backward(batch)
         trained.mirror_gradients()
         trained.scalers[0].step(trained.there)
@@ -87,8 +88,8 @@ def test_training_with_overflows(
 
 @pytest.mark.parametrize("kind", SCALERS)
 def test_unscaled_by_hand(hardware: Hardware, kind: type[torch.amp.GradScaler]) -> None:
-    trained = Trained(kind)
-    for batch in batches():
+    trained = Trained(hardware, kind)
+    for batch in batches(hardware):
         trained.backward(batch)
         trained.mirror_gradients()
         for scaler, optimizer in zip(trained.scalers, (trained.there, trained.here), strict=True):
@@ -102,10 +103,10 @@ def test_unscaled_by_hand(hardware: Hardware, kind: type[torch.amp.GradScaler]) 
 @pytest.mark.parametrize("kind", SCALERS)
 def test_a_whole_iteration_in_a_graph(hardware: Hardware, kind: type[torch.amp.GradScaler]) -> None:
     """Forward, backward, step and the scaler's update: replays skip overflows and follow the cycle."""
-    trained = Trained(kind, max_grad_norm=0.1)
+    trained = Trained(hardware, kind, max_grad_norm=0.1)
     stream = hardware.new_stream()
     hardware.use(stream)
-    batch = torch.zeros(16, 30, device="cuda")
+    batch = torch.zeros(16, 30, device=hardware.kind)
     scaler, optimizer = trained.scalers[0], trained.there
 
     def iteration() -> None:
@@ -115,7 +116,7 @@ def test_a_whole_iteration_in_a_graph(hardware: Hardware, kind: type[torch.amp.G
         scaler.step(optimizer)
         scaler.update()
 
-    given = batches()
+    given = batches(hardware)
     for values in given[:3]:  # two overflows among them
         batch.copy_(values)
         iteration()

@@ -93,14 +93,14 @@ def test_torch_distributed_asks_for_state(hardware: Hardware) -> None:
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
     torch.manual_seed(0)
-    model = torch.nn.Linear(5, 3).to("cuda")
+    model = torch.nn.Linear(5, 3).to(hardware.kind)
     optimizer = FusedCyclicSGD(model.parameters(), 0.01, 0.1, step_size_up=3)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     state = get_optimizer_state_dict(model, optimizer)
     assert all(map(torch.equal, before, model.parameters()))
     assert optimizer.applied_steps == 0
     set_optimizer_state_dict(model, optimizer, state)
-    model(torch.ones(2, 5, device="cuda")).sum().backward()
+    model(torch.ones(2, 5, device=hardware.kind)).sum().backward()
     optimizer.step()
     assert optimizer.applied_steps == 1
 

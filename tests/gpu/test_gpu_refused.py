@@ -121,6 +121,6 @@ def test_a_scale_from_the_cpu_is_read(hardware: Hardware, kind: str) -> None:
 
 def test_a_closure_under_a_scaler(hardware: Hardware) -> None:
     optimizer = on_gpu(hardware)
-    scaler = GradScaler("cuda")
+    scaler = GradScaler(hardware.kind)
     scaler.scale(hardware.copy(torch.ones(())))
     assert_refused(optimizer, "[Cc]losure", lambda: scaler.step(optimizer, closure=lambda: 0.0))

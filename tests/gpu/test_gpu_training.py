@@ -13,6 +13,8 @@ import torch
 
 import clr_native
 from clr_native import FusedCyclicSGD
+from hardware import Hardware
+from helpers import parameters
 from twins import Machine, Twins, assert_same_bits
 
 pytestmark = pytest.mark.cuda
@@ -42,6 +44,13 @@ def test_training_has_the_bits_of_the_cpu(machine: Machine, dtype: torch.dtype, 
         twins.assert_same_groups()  # by the host's count alone
         twins.assert_same()
     twins.step(2)
+    twins.assert_same()
+
+
+@pytest.mark.parametrize(("dtype", "settings"), KINDS.values(), ids=KINDS)
+def test_training_of_large_tensors(hardware: Hardware, dtype: torch.dtype, settings: dict[str, Any]) -> None:
+    twins = Twins(hardware, dtype, over=parameters([(300, 700), 1_000_003, 16_385], dtype), **settings)
+    twins.step(3, grad_scale=3.0, found_inf=0.0)
     twins.assert_same()
 
 
