@@ -35,6 +35,7 @@ NOT_RUN = {
     "pytest bench --benchmark-only": "takes minutes",
     "nox -s neon": "needs a cross compiler and qemu; a job of the workflow runs it",
     "pip install .": "installs; CI does it",
+    'pip install ".[test,bench]"': "installs; CI does it with more",
     "pip install . --config-settings=cmake.define.CLR_NATIVE_CUDA=ON": "installs; CI does it where nvcc is found",
     "pytest -m cuda": "needs a GPU",
     "python -m bench.cuda": "needs a GPU",
