@@ -12,26 +12,17 @@ from pathlib import Path
 
 MAGIC = struct.pack("<I", 0xBA55ED50)
 PTX, CUBIN = 1, 2  # kinds of entries
-_ZSTD = bytes.fromhex("28b52ffd")
 
 
 @dataclass(frozen=True)
 class Entry:
     kind: int
     architecture: int  # 75 for sm_75 or compute_75
-    data: bytes  # as it is stored: plain, or compressed by nvcc 13 with zstd
-
-    def plain(self) -> bytes:
-        if not self.data.startswith(_ZSTD):
-            return self.data
-        import zstandard
-
-        whole: bytes = zstandard.ZstdDecompressor().decompressobj().decompress(self.data)
-        return whole
+    data: bytes  # as it is stored, which for us is plain: nvcc is told not to compress
 
     def text(self) -> str:
         """Of PTX."""
-        return self.plain().rstrip(b"\0").decode("ascii")
+        return self.data.rstrip(b"\0").decode("ascii")
 
 
 def size_of_image(header: bytes) -> int:
