@@ -39,22 +39,6 @@ bool all_of_one_size(const std::vector<Slot>& a, const std::vector<Slot>& b) {
                     [](const Slot& x, const Slot& y) { return x.size == y.size; });
 }
 
-// While it lives, this thread may do what must not become part of a graph that another stream is captured in.
-class BesideCapture {
- public:
-  BesideCapture() { exchange(); }
-  BesideCapture(const BesideCapture&) = delete;
-  BesideCapture& operator=(const BesideCapture&) = delete;
-  ~BesideCapture() { Driver::get().thread_exchange_stream_capture_mode(&mode_); }
-
- private:
-  void exchange() {
-    const Driver& driver = Driver::get();
-    driver.check(driver.thread_exchange_stream_capture_mode(&mode_), "cuThreadExchangeStreamCaptureMode");
-  }
-  CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
-};
-
 // A table of slots, cut into chunks, as a launch is told of it.
 struct Work {
   std::vector<Slot> slots;  // as last copied

@@ -6,7 +6,11 @@
 
 namespace clr {
 
-// Destructors let errors be: at the end of a process the driver may be gone before us.
+BesideCapture::BesideCapture() { Driver::get().thread_exchange_stream_capture_mode(&mode_); }
+BesideCapture::~BesideCapture() { Driver::get().thread_exchange_stream_capture_mode(&mode_); }
+
+// Destructors let errors be: at the end of a process the driver may be gone before us. And garbage may be collected
+// while a stream is captured.
 
 DeviceMemory::DeviceMemory(const Device& device, std::size_t bytes) : device_(&device), size_(bytes) {
   const Driver& driver = Driver::get();
@@ -25,6 +29,7 @@ DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
 
 DeviceMemory::~DeviceMemory() {
   if (address_ == 0) return;
+  const BesideCapture beside;
   const Device::Current current(*device_);
   Driver::get().mem_free(address_);
 }
@@ -48,12 +53,14 @@ PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
 
 PinnedMemory::~PinnedMemory() {
   if (address_ == nullptr) return;
+  const BesideCapture beside;
   const Device::Current current(*device_);
   Driver::get().mem_free_host(address_);
 }
 
 OwnStream::~OwnStream() {
   if (stream_ == nullptr) return;
+  const BesideCapture beside;
   const Device::Current current(device_);
   Driver::get().stream_destroy(stream_);
 }
@@ -68,6 +75,7 @@ CUstream OwnStream::get() {
 }
 
 Staging::~Staging() {
+  const BesideCapture beside;
   const Device::Current current(device_);
   for (const Area& area : areas_) {
     if (area.copied == nullptr) continue;

@@ -8,6 +8,18 @@
 
 namespace clr {
 
+// While it lives, this thread may do what must not become part of a graph that a stream is captured in, nor spoil it.
+class BesideCapture {
+ public:
+  BesideCapture();
+  BesideCapture(const BesideCapture&) = delete;
+  BesideCapture& operator=(const BesideCapture&) = delete;
+  ~BesideCapture();
+
+ private:
+  CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
+};
+
 // Bytes of a device. Freeing them waits for what runs there.
 class DeviceMemory {
  public:

@@ -184,6 +184,19 @@ def test_errors_of_reading(gpu: Gpu, exchange: Exchange) -> None:
     twins.assert_same()
 
 
+def test_garbage_during_a_capture_does_not_spoil_it(gpu: Gpu, exchange: Exchange) -> None:
+    other, twins, stream = Twins(exchange), Twins(exchange), gpu.new_stream()
+    other.step(2)
+    exchange.set_stream(0, stream)
+    twins.step(2)
+    with gpu.capture(stream):
+        del other
+        gc.collect()
+        twins.there.step()
+    twins.step()
+    twins.assert_same()
+
+
 def test_build_info_with_a_driver(gpu: Gpu) -> None:
     assert clr_native.build_info()["cuda"] == {"compiled": True, "available": True, "reason": ""}
     gpu.devices = 0
