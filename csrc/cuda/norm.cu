@@ -169,7 +169,7 @@ __device__ void finish_norms(DeviceState& state, const DeviceWork& work, const D
 
 // Finds norm, clip_coefficient and finite of the state, and the trust ratios of slots. Changes nothing else. A warp
 // takes two neighbouring chunks; few of them are spread over many blocks.
-extern "C" __global__ __launch_bounds__(kDeviceThreads, 1) void clr_norm(DeviceState* state, DeviceWork work,
+extern "C" __global__ __launch_bounds__(kDeviceThreads, 2) void clr_norm(DeviceState* state, DeviceWork work,
                                                                          DeviceStep step) {
   const Wanted wanted = wanted_by(step);
   const uint64_t warp = blockIdx.x + static_cast<uint64_t>(threadIdx.x / kWarp) * gridDim.x;
