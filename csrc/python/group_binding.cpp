@@ -4,29 +4,12 @@
 #include <utility>
 
 #include "python/dict_version.h"
+#include "python/group_keys.h"
 #include "python/tensor_view.h"
 
 namespace clr {
 
 namespace {
-
-struct Keys {
-  PyObject* params = PyUnicode_InternFromString("params");
-  PyObject* schedule = PyUnicode_InternFromString("schedule");
-  PyObject* applied_steps = PyUnicode_InternFromString("applied_steps");
-  PyObject* lr = PyUnicode_InternFromString("lr");
-  PyObject* momentum = PyUnicode_InternFromString("momentum");
-  PyObject* dampening = PyUnicode_InternFromString("dampening");
-  PyObject* weight_decay = PyUnicode_InternFromString("weight_decay");
-  PyObject* nesterov = PyUnicode_InternFromString("nesterov");
-  PyObject* maximize = PyUnicode_InternFromString("maximize");
-  PyObject* skipped_steps = PyUnicode_InternFromString("skipped_steps");
-};
-
-const Keys& keys() {
-  static const Keys k;
-  return k;
-}
 
 // Interned or not: keys that come out of a checkpoint need not be.
 bool same_key(PyObject* a, PyObject* b) { return a == b || (PyUnicode_Check(a) && PyUnicode_Compare(a, b) == 0); }
@@ -55,9 +38,14 @@ GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object schedul
   require_legal_parameters();
 }
 
+Scheduled GroupBinding::scheduled() const {
+  Scheduled here = {bound_.pieces, step_, current_, step_object_, py::float_(current_.lr), py::object()};
+  if (has_momentum(current_)) here.momentum = py::float_(current_.momentum);
+  return here;
+}
+
 void GroupBinding::write_schedule() {
-  written_ = {bound_.pieces, step_, current_, step_object_, py::float_(current_.lr), py::object()};
-  if (has_momentum(current_)) written_.momentum = py::float_(current_.momentum);
+  written_ = scheduled();
   write_items();
 }
 
@@ -301,53 +289,6 @@ void GroupBinding::write_skipped(bool advance) {
   if (advance && !by_hand_) write_next();  // what was set by hand waits for the update it was set for
   followed_ = false;
   set_group_item(group_.ptr(), keys().skipped_steps, py::int_(++skipped_));
-  forget();
-}
-
-GroupSettings GroupBinding::device_settings() const {
-  GroupSettings settings{};
-  settings.pieces = bound_.pieces;
-  settings.piece_count = bound_.count;
-  settings.momentum = momentum_.value;
-  settings.dampening = values_.dampening;
-  settings.weight_decay = values_.weight_decay;
-  settings.nesterov = values_.nesterov;
-  settings.maximize = values_.maximize;
-  tail_.describe(settings);
-  return settings;
-}
-
-GroupProgress GroupBinding::device_progress() const {
-  GroupProgress progress{};
-  progress.lr = current_.lr;
-  progress.momentum = current_.momentum;
-  progress.step = step_;
-  progress.skipped = skipped_;
-  tail_.describe(progress);
-  return progress;
-}
-
-void GroupBinding::take(const GroupProgress& counted, const Value* by_hand) {
-  const bool own_lr = reader().item(keys().lr).is(written_.lr);
-  const bool own_momentum = written_.momentum && reader().item(keys().momentum).is(written_.momentum);
-  if (counted.step != step_) {
-    step_ = counted.step;
-    step_object_ = py::int_(counted.step);
-    current_ = bound_.value(step_, scale_fns_);
-    set_group_item(group_.ptr(), keys().applied_steps, step_object_);
-    written_ = {bound_.pieces, step_, current_, step_object_, py::float_(current_.lr), py::object()};
-    if (has_momentum(current_)) written_.momentum = py::float_(current_.momentum);
-  }
-  const auto write = [&](PyObject* key, bool own, const py::object& scheduled, double set) {
-    if (own && scheduled) set_group_item(group_.ptr(), key, by_hand != nullptr ? py::float_(set) : scheduled);
-  };
-  write(keys().lr, own_lr, written_.lr, by_hand != nullptr ? by_hand->lr : 0.0);
-  write(keys().momentum, own_momentum, written_.momentum, by_hand != nullptr ? by_hand->momentum : 0.0);
-  if (counted.skipped != skipped_) {
-    skipped_ = counted.skipped;
-    set_group_item(group_.ptr(), keys().skipped_steps, py::int_(skipped_));
-  }
-  tail_.take(counted, group_.ptr());
   forget();
 }
 

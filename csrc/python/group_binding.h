@@ -106,6 +106,8 @@ class GroupBinding {
 
   GroupReader reader() const { return {group_.ptr(), index_}; }
   bool is_as_remembered() const;
+  // The schedule's values at the position, as objects to write.
+  Scheduled scheduled() const;
   void remember();
   void forget();
   void refresh(Setting& setting, PyObject* key) const;
