@@ -28,7 +28,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     from hardware import why_no_gpu  # imports the package under test
 
     if why := why_no_gpu():
-        pytest.skip(why)
+        pytest.skip(why)  # in words: no CUDA in torch, no GPU, or why clr-native cannot use it
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def make(over: list[Tensor], **settings: Any) -> FusedCyclicSGD:
     return FusedCyclicSGD(groups, 0.01, 0.1, step_size_up=3, mode="exp_range", gamma=0.9, **settings)
 
 
-def step(optimizer: FusedCyclicSGD, **amp: Tensor) -> None:
+def step(optimizer: FusedCyclicSGD, **amp: Tensor | float) -> None:
     """One step, with the attributes that a GradScaler sets."""
     vars(optimizer).update(amp)
     optimizer.step()

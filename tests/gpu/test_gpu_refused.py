@@ -111,7 +111,7 @@ def test_a_scale_from_the_cpu_is_read(hardware: Hardware, kind: str) -> None:
     """It is not refused: the host knows it already."""
     optimizer, beside = on_gpu(hardware), on_gpu(hardware)
     scale: Any = torch.tensor(4.0) if kind != "number" else 4.0
-    step(optimizer, grad_scale=scale, found_inf=torch.zeros(()) if kind != "number" else 0.0)  # type: ignore[arg-type]  # numbers too
+    step(optimizer, grad_scale=scale, found_inf=torch.zeros(()) if kind != "number" else 0.0)
     for parameter in every_parameter(beside):
         assert parameter.grad is not None
         parameter.grad /= 4

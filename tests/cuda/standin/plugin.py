@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from standin.build import built_folder
+from standin.client import Adding, Client
 from standin.driver import Driver
 from standin.exchange import Exchange
 from standin.gpu import Gpu
@@ -48,3 +49,20 @@ def exchange(gpu: Gpu) -> Iterator[Exchange]:
 def stand_in(gpu: Gpu, exchange: Exchange) -> StandIn:
     """For the fixture `machine` of tests that run on real hardware too."""
     return StandIn(gpu, exchange)
+
+
+@pytest.fixture
+def client(gpu: Gpu) -> Iterator[Client]:
+    """With a current context on device 0. Nothing that it makes is left behind."""
+    client, before = Client(gpu), gpu.held()
+    client.enter()
+    yield client
+    client.leave()
+    assert gpu.held() == before
+
+
+@pytest.fixture
+def adding(client: Client) -> Iterator[Adding]:
+    adding = Adding(client)
+    yield adding
+    adding.end()
