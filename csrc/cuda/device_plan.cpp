@@ -81,7 +81,7 @@ class Plan final : public DevicePlan {
   DeviceState state_{};                         // the host's part of it, as last copied
   std::vector<GroupSettings> settings_;         // as last set
   std::map<const Piece*, std::size_t> places_;  // of the host's pieces in pieces_
-  std::size_t parameters_ = 0;
+  std::size_t parameters_ = 0, groups_ = 0;
   std::vector<DeviceChunk> chunks_;  // scratch
   std::vector<std::uint64_t> first_chunks_;
   Work eager_;
@@ -145,7 +145,9 @@ void Plan::copy_settings(void* stream, const std::vector<GroupSettings>& setting
 
 void Plan::set_progress(void* stream, const std::vector<GroupProgress>& progress) {
   grow(progress_, progress.size() * sizeof(GroupProgress));
+  groups_ = 0;  // until all is copied
   copy(stream, progress_.address(), progress.data(), progress.size() * sizeof(GroupProgress));
+  groups_ = progress.size();
 }
 
 void Plan::set_parameters(void* stream, std::size_t count) {
@@ -275,7 +277,8 @@ void Plan::step(void* stream, const DeviceStep& step) {
 DeviceProgress Plan::read(void* stream) {
   const Driver& driver = Driver::get();
   const Device::Current current(device_);
-  const std::size_t groups = settings_.size() * sizeof(GroupProgress);
+  if (state_table_.size() == 0) return {};
+  const std::size_t groups = groups_ * sizeof(GroupProgress);
   const std::size_t bytes = sizeof(DeviceState) + groups + holds_.size();
   if (answer_.size() < bytes) answer_ = PinnedMemory(device_, bytes);
   const auto fetch = [&](std::size_t at, const DeviceMemory& from, std::size_t count) {
@@ -291,7 +294,7 @@ DeviceProgress Plan::read(void* stream) {
   const auto* const progress = answer_.at<GroupProgress>(sizeof(DeviceState));
   const auto* const buffers = answer_.at<char>(sizeof(DeviceState) + groups);
   const auto* const averages = buffers + holds_.size() / 2;
-  return {{progress, progress + settings_.size()},
+  return {{progress, progress + groups_},
           {buffers, buffers + parameters_},
           {averages, averages + parameters_},
           state.counts,

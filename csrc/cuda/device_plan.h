@@ -55,7 +55,7 @@ class DevicePlan {
   virtual void measure(void* stream, const DeviceStep& step) = 0;
   virtual void step(void* stream, const DeviceStep& step) = 0;
 
-  // Waits for the device.
+  // Waits for the device. Empty if it has been given no work yet.
   virtual DeviceProgress read(void* stream) = 0;
 
   // What the device has reported so far, without waiting for it.

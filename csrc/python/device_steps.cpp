@@ -71,7 +71,7 @@ void DeviceSteps::set_groups(const Groups& groups) {
       settings.lr_by_hand = values.lr;
       settings.momentum_by_hand = values.momentum;
     }
-    settings.order = orders_[g] + (groups[g]->is_by_hand() ? 1 : 0);
+    settings.order = groups[g]->is_by_hand() ? ++last_order_ : orders_[g];
     settings_.push_back(settings);
     progress_.push_back(progress);
   }
@@ -171,7 +171,7 @@ DeviceSteps::Empty DeviceSteps::synchronise(const Groups& groups) {
   for (auto& [ordinal, device] : plans_) {
     if (!device.has_groups) continue;
     const DeviceProgress progress = device.plan->read(TorchReader::get().current_stream(ordinal));
-    for (std::size_t i = 0; i < device.told_of_buffer.size(); ++i) {
+    for (std::size_t i = 0; i < std::min(device.told_of_buffer.size(), progress.buffer_holds.size()); ++i) {
       if (device.told_of_buffer[i] != 0 && progress.buffer_holds[i] == 0) empty.buffers.push_back(i);
       if (device.told_of_average[i] != 0 && progress.average_holds[i] == 0) empty.averages.push_back(i);
     }
@@ -181,10 +181,11 @@ DeviceSteps::Empty DeviceSteps::synchronise(const Groups& groups) {
     std::size_t guess = 0;
     for (const auto& group : groups) {
       const std::size_t row = group == nullptr ? origins_.size() : row_of(group->origin(), guess++);
-      if (row == origins_.size()) continue;  // moved since, or new
+      if (row >= std::min(progress.groups.size(), settings_.size())) continue;  // moved since, or new, or not told
       const GroupProgress& counted = progress.groups[row];
       const Value by_hand = {settings_[row].lr_by_hand, settings_[row].momentum_by_hand};
       group->take(counted, counted.last_order != settings_[row].order ? &by_hand : nullptr);
+      orders_[row] = counted.last_order;
     }
   }
   runs_ahead_ = false;

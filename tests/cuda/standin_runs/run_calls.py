@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 from typing import Any
 
 import pytest
@@ -170,6 +171,56 @@ def test_an_error_in_the_middle(gpu: Gpu, exchange: Exchange, copy: int) -> None
         twins.both(lambda optimizer: optimizer.param_groups[1].update(lr=0.25))
     twins.both(FusedCyclicSGD.step)
     twins.step()
+    twins.assert_same()
+
+
+def test_the_counts_after_an_error_in_the_middle(gpu: Gpu, exchange: Exchange) -> None:
+    """Of steps before it, of which the host has not asked yet."""
+    twins = Twins(exchange)
+    twins.step(2)
+    twins.both(lambda optimizer: optimizer.param_groups[1].update(weight_decay=0.5))
+    twins.give()
+    gpu.fail("cuMemcpyHtoDAsync_v2", Result.INVALID_VALUE)
+    with pytest.raises(RuntimeError, match="INVALID_VALUE"):
+        twins.there.step()
+    twins.assert_same()
+    twins.both(FusedCyclicSGD.step)
+    twins.assert_same()
+
+
+def test_what_a_failed_first_step_left(gpu: Gpu, exchange: Exchange) -> None:
+    twins = Twins(exchange)
+    twins.give()
+    gpu.fail("cuMemcpyHtoDAsync_v2", Result.INVALID_VALUE)
+    with pytest.raises(RuntimeError, match="INVALID_VALUE"):
+        twins.there.step()
+    assert not twins.there.last_step_skipped
+    assert (twins.there.last_grad_norm, twins.there.applied_steps) == (None, 0)
+
+
+def test_an_order_that_a_replay_carried_out(gpu: Gpu, exchange: Exchange) -> None:
+    """The step that brought it to the device was refused: the next value by hand is another order all the same."""
+    twins, stream = Twins(exchange, max_grad_norm=1.0), gpu.new_stream()
+    exchange.set_stream(0, stream)
+    twins.step(2)
+    with gpu.capture(stream) as graph:
+        twins.there.step()
+    twins.give()
+    twins.there.error_if_nonfinite = True
+    twins.there.param_groups[0]["lr"] = 0.5
+    assert twins.on_gpu[0].grad is not None
+    kept = twins.on_gpu[0].grad[0, 0].item()
+    twins.on_gpu[0].grad[0, 0] = math.nan
+    with pytest.raises(RuntimeError, match="norm of all gradients"):
+        twins.there.step()
+    twins.on_gpu[0].grad[0, 0] = kept
+    gpu.replay(graph, stream)
+    twins.here.param_groups[0]["lr"] = 0.5
+    with twins.home.cpu():
+        twins.here.step()
+    twins.there.error_if_nonfinite = False
+    twins.both(lambda optimizer: optimizer.param_groups[0].update(lr=0.25))
+    twins.step(2)
     twins.assert_same()
 
 
