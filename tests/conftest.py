@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 # A waiting thread sleeps (libgomp reads this once): spinning on a busy machine costs a time slice a step.
@@ -29,6 +31,30 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
     if why := why_no_gpu():
         pytest.skip(why)  # in words: no CUDA in torch, no GPU, or why clr-native cannot use it
+
+
+_BEGUN = pytest.StashKey[dict[Path, "Future[None]"]]()
+_POOL = ThreadPoolExecutor(1)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What runs in processes of its own begins at once, on the core that most tests leave idle."""
+    waiting = [i for i in session.items if isinstance(i, pytest.Function) and "begun" in i.fixturenames]
+    if waiting and not session.config.option.collectonly:
+        from standin.build import run_tests
+
+        files: list[Path] = [item.callspec.params["file"] for item in waiting]
+        session.config.stash[_BEGUN] = {file: _POOL.submit(run_tests, file) for file in files}
+
+
+def pytest_sessionfinish() -> None:
+    _POOL.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def begun(pytestconfig: pytest.Config) -> dict[Path, Future[None]]:
+    """The outcomes of what has begun, by file."""
+    return pytestconfig.stash[_BEGUN]
 
 
 @pytest.fixture

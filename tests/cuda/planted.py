@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
-from toolkit import ptx_of
+from toolkit import nvcc, ptx_of
 
 Fault = tuple[Path, str, str]  # a file of csrc/cuda, what stands there, and what is to stand there
 
@@ -24,13 +25,18 @@ def planted(folder: Path, kernel: Path, file: Path, right: str, wrong: str) -> P
     return folder / kernel.name
 
 
-def all_planted(folder: Path, kernel: Path, faults: Mapping[str, Fault]) -> dict[str, Path]:
-    """A copy for each fault, compiled: several at once, which one test after another would not be."""
-    sources = {}
-    for number, (name, fault) in enumerate(faults.items()):
+@contextmanager
+def all_planted(folder: Path, kernel: Path, faults: Mapping[str, Fault]) -> Iterator[dict[str, Future[Path]]]:
+    """A copy for each fault, being compiled while other tests run."""
+
+    def made(number: int, fault: Fault) -> Path:
         own = folder / str(number)
         own.mkdir()
-        sources[name] = planted(own, kernel, *fault)
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(ptx_of, sources.values()))
-    return sources
+        source = planted(own, kernel, *fault)
+        ptx_of(source)
+        return source
+
+    nvcc()
+    with ThreadPoolExecutor(1) as pool:
+        yield {name: pool.submit(made, number, fault) for number, (name, fault) in enumerate(faults.items())}
+        pool.shutdown(cancel_futures=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -298,15 +299,16 @@ def test_without_a_fault_none_is_found() -> None:
     assert_right(NORM)
 
 
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return all_planted(tmp_path_factory.mktemp("faults"), NORM, FAULTS)
+@pytest.fixture(scope="module", autouse=True)
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Path]]]:
+    with all_planted(tmp_path_factory.mktemp("faults"), NORM, FAULTS) as compiling:
+        yield compiling
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_caught(fault: str, sources: dict[str, Path]) -> None:
+def test_a_planted_fault_is_caught(fault: str, sources: dict[str, Future[Path]]) -> None:
     with pytest.raises((AssertionError, PtxError)):
-        assert_right(sources[fault])
+        assert_right(sources[fault].result())
 
 
 def huge(source: Path | None) -> float:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
-from standin.build import build, run_tests
+from standin.build import run_tests
 
 TESTS = Path(__file__).parents[1]
 # What only a stand-in can show, and what is tested on real hardware too.
@@ -16,17 +15,9 @@ RUNS = sorted((TESTS / "cuda" / "standin_runs").glob("run_*.py"))
 RUNS += sorted(file for file in (TESTS / "gpu").glob("test_*.py") if "machine: Machine" in file.read_text())
 
 
-@pytest.fixture(scope="module")
-def runs() -> Iterator[dict[Path, Future[None]]]:
-    """All of them, two at once."""
-    build()
-    with ThreadPoolExecutor(2) as pool:
-        yield {file: pool.submit(run_tests, file) for file in RUNS}
-
-
 @pytest.mark.parametrize("file", RUNS, ids=[file.stem for file in RUNS])
-def test_with_the_stand_in(file: Path, runs: dict[Path, Future[None]]) -> None:
-    runs[file].result()
+def test_with_the_stand_in(file: Path, begun: dict[Path, Future[None]]) -> None:
+    begun[file].result()
 
 
 def test_a_failure_in_another_process_is_shown_here(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -183,15 +185,16 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return all_planted(tmp_path_factory.mktemp("faults"), STEP, FAULTS)
+@pytest.fixture(scope="module", autouse=True)
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Path]]]:
+    with all_planted(tmp_path_factory.mktemp("faults"), STEP, FAULTS) as compiling:
+        yield compiling
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_planted_fault_is_caught(fault: str, sources: dict[str, Path]) -> None:
+def test_a_planted_fault_is_caught(fault: str, sources: dict[str, Future[Path]]) -> None:
     optimizer, over = made(torch.float32)
-    device = DeviceStep(optimizer, 4, sources[fault])
+    device = DeviceStep(optimizer, 4, sources[fault].result())
 
     def train() -> None:
         for seed in range(2):

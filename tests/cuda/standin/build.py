@@ -34,11 +34,6 @@ def _built() -> tempfile.TemporaryDirectory[str]:
     return folder
 
 
-def build() -> None:
-    """Both libraries, before several threads ask for them."""
-    _built()
-
-
 def built_folder() -> Path:
     """Of the libraries, in a process that run_tests() started."""
     return Path(os.environ[_FOLDER])
