@@ -43,7 +43,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
             ("2000", TypeError),
             (1j, TypeError),
             ([5], TypeError),
-            (torch.tensor(5), TypeError),
+            (torch.tensor([5, 6]), TypeError),
         ]
     ),
     ({"step_size_up": None}, TypeError, "step_size_up=None"),
@@ -59,7 +59,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
             (True, TypeError),
             ("0.1", TypeError),
             (np.array([0.1, 0.2]), TypeError),
-            (torch.tensor(0.1), TypeError),
+            (torch.tensor([0.1, 0.2]), TypeError),
         ]
     ),
     ({"base_lr": 0.6}, ValueError, "base_lr=0.6 must not be above max_lr=0.5"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from clr_native._group_values import detached
 from clr_native._groups import BOUNDS, SCHEDULE_FIELDS, check_schedule, flat_schedule, is_default
 from clr_native.schedules import Schedule
 
@@ -25,7 +26,8 @@ class PerGroup:
     """What the constructor was given, from which the schedules of its groups and of later ones are made."""
 
     def __init__(self, flat: Mapping[str, Any], schedule: object) -> None:
-        given = {name: value for name, value in flat.items() if not is_default(name, value)}
+        # Tensors are copied, as a late group reads these again.
+        given = {name: detached(value) for name, value in flat.items() if not is_default(name, value)}
         if schedule is not None:
             for each in schedule if isinstance(schedule, (list, tuple)) else [schedule]:
                 check_schedule(each, given, "")

@@ -6,6 +6,8 @@ import math
 import numbers
 from collections.abc import Sequence
 
+from torch import Tensor
+
 LARGEST_SIZE = 2**53 - 1
 
 # Between these no product on the way to a value leaves the range in which double-double arithmetic is exact.
@@ -13,12 +15,21 @@ SMALLEST_BOUNDARY, LARGEST_LR = 1e-270, 1e270
 
 
 def number(name: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    """The value as a float, also of a tensor of one element, which torch's schedulers take too."""
+    plain = _one_element(value) if isinstance(value, Tensor) else value
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
         raise TypeError(f"{name}={value!r} must be a number")
     try:
-        return float(value)
+        return float(plain)
     except OverflowError:
         raise ValueError(f"{name}={value!r} must be within the range of a float") from None
+
+
+def _one_element(tensor: Tensor) -> object:
+    try:
+        return tensor.item()
+    except RuntimeError:
+        return None  # The tensor has several elements, none, or no memory.
 
 
 def size(name: str, value: object, of: str = "steps") -> int:
