@@ -22,6 +22,7 @@ from clr_native._group_values import (
     stands_as,
 )
 from clr_native._groups import SCHEDULE_FIELDS
+from clr_native._last_values import LastValues, move_momentum, saved_values
 from clr_native._per_group import PerGroup, own_arguments, shared, where
 from clr_native._scheduler_state import saved_schedules, written_for_torch
 from clr_native.evaluation import checked_step
@@ -80,6 +81,7 @@ class CyclicLR(LRScheduler):
     """
 
     _epoch: int = -1
+    _last: LastValues | None = None  # None: the writer has written the values of _epoch, and tells them.
 
     def __init__(
         self,
@@ -121,6 +123,7 @@ class CyclicLR(LRScheduler):
     def _follow(self, schedules: Sequence[Schedule], epoch: int, write: bool) -> None:
         """Follows these schedules from ``epoch`` on; raises, with nothing changed, if one cannot be."""
         groups = self._optimizer.param_groups
+        last = self._last_values()
         writer, keys = self._writer_of(schedules)
         late = range(len(self._own_momenta), len(groups))
         own = [momentum_in(groups[i]) for i in late]
@@ -131,6 +134,8 @@ class CyclicLR(LRScheduler):
                 writer.write(groups, epoch)
                 self._release_momentum(keys)
         self._schedules, self._writer, self._momentum_keys = list(schedules), writer, keys
+        written = write and epoch != -1
+        self._last = None if written else last.extended(writer.last_lr(), writer.last_momentum())
         self._own_momenta += own
         self._epoch = epoch
         for i in late:  # taken, as a schedule or a function in them could not be saved with the optimizer's state
@@ -140,7 +145,7 @@ class CyclicLR(LRScheduler):
     def _release_momentum(self, keys: Sequence[str | None]) -> None:
         """Puts the optimizer's own momentum back where a schedule that had one gives way to one that has none."""
         own = zip(self._optimizer.param_groups, self._momentum_keys, self._own_momenta, keys, strict=False)
-        for (group, before, momentum, now), last in zip(own, self._writer.last_momentum(), strict=False):
+        for (group, before, momentum, now), last in zip(own, self.get_last_momentum(), strict=False):
             if before is not None and now is None and last is not None and stands_as(momentum_in(group), last):
                 put_momentum(group, before, momentum)
 
@@ -175,7 +180,7 @@ class CyclicLR(LRScheduler):
         if not self._writer.write(self._optimizer.param_groups, step):
             self._admit_groups()
             self._writer.write(self._optimizer.param_groups, step)
-        self._epoch = step
+        self._epoch, self._last = step, None
 
     def _admit_groups(self) -> None:
         """Gives groups that were added to the optimizer their schedules."""
@@ -207,6 +212,8 @@ class CyclicLR(LRScheduler):
                 self._optimizer.param_groups, self._momentum_keys, self._own_momenta, strict=False
             ):
                 put_momentum(group, key, own)
+        if value != self._epoch:
+            self._last = self._last_values()
         self._epoch = value
 
     # --- what it says ---------------------------------------------------------------------------------------------
@@ -262,32 +269,46 @@ class CyclicLR(LRScheduler):
     def get_last_lr(self) -> list[float | Tensor]:
         """The learning rate that was last written to each group: a float, or a new tensor where it stands in one."""
         groups = self._optimizer.param_groups
-        return [like(group["lr"], lr) for group, lr in zip(groups, self._writer.last_lr(), strict=False)]
+        return [like(group["lr"], lr) for group, lr in zip(groups, self._last_values().rates, strict=False)]
 
     def get_last_momentum(self) -> list[float | None]:
         """The momentum, or beta1, that was last written to each group; None where the schedule has none."""
-        return self._writer.last_momentum()
+        return list(self._last_values().momenta)
+
+    def _last_values(self) -> LastValues:
+        return self._last or LastValues(self._writer.last_lr(), self._writer.last_momentum(), self._epoch)
 
     def get_lr(self) -> list[float | Tensor]:
-        """The learning rate of each group at ``last_epoch``, computed anew. Changes nothing."""
-        values = [schedule(max(self._epoch, 0)).lr for schedule in self._schedules]
-        return [like(group["lr"], lr) for group, lr in zip(self._optimizer.param_groups, values, strict=False)]
+        """The learning rate of each group at ``last_epoch``; momentum at that batch is written, as by torch's.
+
+        Wrappers need both: they call it before each batch, write lr themselves and count ``last_epoch``. After
+        ``step()`` the momentum stands there already and nothing changes, so there is no warning, unlike torch's. Before
+        the first batch, at -1, the values are those of batch 0.
+        """
+        self._admit_groups()
+        groups = self._optimizer.param_groups
+        last = self._last_values()
+        rates, momenta = move_momentum(groups, self._schedules, self._momentum_keys, max(self._epoch, 0))
+        self._last = last._replace(momenta=momenta)
+        return rates
 
     # --- saving and loading ---------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """Plain data: position and schedules, and the keys of torch's CyclicLR where that has such schedules."""
         self._admit_groups()
-        rates = self._writer.last_lr()
+        last = self._last_values()
         groups = self._optimizer.param_groups
         return {
             **written_for_torch(self._schedules),
             "schedules": [schedule._to_dict() for schedule in self._schedules],
             "last_epoch": self._epoch,
             "_step_count": self._step_count,
-            "_last_lr": rates,
-            # Another scheduler of a SequentialLR, or a hand, may have written since: then loading must not.
-            "in_charge": all(stands_as(g["lr"], lr) for g, lr in zip(groups, rates, strict=True)),
+            "_last_lr": last.rates,
+            "_last_momentum": last.momenta,
+            # Another scheduler of a SequentialLR, a wrapper or a hand may have written since: then loading must not.
+            "in_charge": last.epoch == self._epoch
+            and all(stands_as(g["lr"], lr) for g, lr in zip(groups, last.rates, strict=True)),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -305,7 +326,11 @@ class CyclicLR(LRScheduler):
             epoch = checked_step(epoch)
         late = len(self._optimizer.param_groups) - len(self._schedules)
         schedules = saved_schedules(state_dict, [*self._schedules, *[None] * late])
-        self._follow(schedules, epoch, write=state_dict.get("in_charge", True))
+        in_charge = state_dict.get("in_charge", True)
+        last = None if in_charge else saved_values(state_dict, len(schedules))
+        self._follow(schedules, epoch, write=in_charge)
+        if not in_charge:
+            self._last = last
         self._arguments.common = shared(schedules)
         self._step_count = state_dict["_step_count"]
 
