@@ -7,6 +7,7 @@ from typing import Any
 
 from clr_native._groups import read_schedule
 from clr_native._per_group import where
+from clr_native._torch_attributes import LISTS, SINGLE
 from clr_native.schedules import CyclicSchedule, Schedule
 from clr_native.schedules.cyclic import MODES
 
@@ -25,24 +26,14 @@ def written_for_torch(schedules: Sequence[Schedule]) -> dict[str, Any]:
     if not cyclic or len(cyclic) != len(schedules) or not all(_torch_has(each, cyclic[0]) for each in cyclic):
         return {}
     first = cyclic[0]
-    total_size = float(first.cycle_length)
-    scale_mode = "iterations" if first.mode == "exp_range" else "cycle"
-    state: dict[str, Any] = {
-        "base_lrs": [each.base_lr for each in cyclic],
-        "max_lrs": [each.max_lr for each in cyclic],
-        "total_size": total_size,
-        "step_ratio": first.step_size_up / total_size,
-        "mode": first.mode,
-        "gamma": first.gamma,
-        "scale_mode": scale_mode if first.scale_fn is None else first.scale_mode,
-        "cycle_momentum": first.cycle_momentum,
+    state: dict[str, Any] = {name: read(first) for name, read in SINGLE.items() if name != "scale_fn"}
+    names = ("base_lrs", "max_lrs", *(("base_momentums", "max_momentums") if first.cycle_momentum else ()))
+    return {
+        **state,
+        **{name: [LISTS[name][1](each) for each in cyclic] for name in names},
         "_scale_fn_custom": None if first.scale_fn is None else {},
         "_get_lr_called_within_step": False,
     }
-    if first.cycle_momentum:
-        state["base_momentums"] = [each.base_momentum for each in cyclic]
-        state["max_momentums"] = [each.max_momentum for each in cyclic]
-    return state
 
 
 def _torch_has(schedule: CyclicSchedule, first: CyclicSchedule) -> bool:

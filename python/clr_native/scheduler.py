@@ -25,6 +25,7 @@ from clr_native._groups import SCHEDULE_FIELDS
 from clr_native._last_values import LastValues, move_momentum, saved_values
 from clr_native._per_group import PerGroup, own_arguments, shared, where
 from clr_native._scheduler_state import saved_schedules, written_for_torch
+from clr_native._torch_attributes import TorchAttributes
 from clr_native.evaluation import checked_step
 from clr_native.optimizer import FusedCyclicSGD
 from clr_native.schedules import Schedule
@@ -36,7 +37,7 @@ PerGroupOf: TypeAlias = T | Sequence[T]  # one for all parameter groups, or a li
 _latest: weakref.WeakKeyDictionary[Optimizer, weakref.ref[CyclicLR]] = weakref.WeakKeyDictionary()
 
 
-class CyclicLR(LRScheduler):
+class CyclicLR(TorchAttributes, LRScheduler):
     """Cyclical learning rate and momentum for any torch optimizer, in place of ``torch.optim.lr_scheduler.CyclicLR``.
 
     Each parameter group follows a schedule of this package: :class:`CyclicSchedule`, where the formula stands, of the
@@ -61,6 +62,11 @@ class CyclicLR(LRScheduler):
     ``load_state_dict`` takes states of this class and of torch's, whose class takes those of this one where it has such
     a schedule. A ``scale_fn`` is not saved: the constructor's is kept. After the end of a ``OneCycleSchedule``
     the last value is held, with one UserWarning.
+
+    The public attributes of torch's class, ``mode`` or ``max_lrs`` and others, are read from the schedules. Where these
+    have no such value, or differ in one that torch has once, they raise AttributeError. Lists of bounds may be set: the
+    next ``step()`` goes on with them. The keys ``base_momentum`` and ``max_momentum``, which torch's class writes to
+    the groups, are not written.
 
     ``SequentialLR`` may hold it: until its turn comes lr and momentum are the optimizer's own; afterwards momentum
     stays as it was last written. ``ChainedScheduler``, which multiplies rates, is refused: use ``ScheduleSequence``.
@@ -125,7 +131,7 @@ class CyclicLR(LRScheduler):
         groups = self._optimizer.param_groups
         last = self._last_values()
         writer, keys = self._writer_of(schedules)
-        late = range(len(self._own_momenta), len(groups))
+        late = range(len(self._own_momenta), len(schedules))
         own = [momentum_in(groups[i]) for i in late]
         with self._initial_lr_noted():
             if epoch == -1 or not write:
@@ -252,15 +258,14 @@ class CyclicLR(LRScheduler):
         self._follow(arguments.of_groups(len(self._optimizer.param_groups)), self._epoch, write=True)
         self._arguments = arguments
 
-    @property
-    def base_lrs(self) -> list[float | Tensor]:
-        """The learning rate of each group at step 0."""
-        return [schedule(0).lr for schedule in self._schedules]
+    def _change_schedules(self, schedules: list[Schedule]) -> None:
+        """Goes on with these at the next step; the present values stay, and are then of no batch."""
+        self._follow(schedules, self._epoch, write=False)
+        self._last = self._last_values()._replace(epoch=None)
+        self._arguments = PerGroup({}, shared(schedules) or schedules)
 
-    @base_lrs.setter
-    def base_lrs(self, value: object) -> None:
-        if "_epoch" in self.__dict__:  # not torch's constructor, which notes the initial_lr of the groups
-            raise AttributeError("base_lrs is what the schedules say: set schedules instead")
+    def _is_constructed(self) -> bool:
+        return "_epoch" in self.__dict__
 
     @property
     def _last_lr(self) -> list[float | Tensor]:  # type: ignore[override]  # torch sets it only where we do not use it
