@@ -159,6 +159,45 @@ def test_a_late_group_joins() -> None:
     assert values(optimizer) == [CYCLE(1)] * 2
 
 
+class GradualWarmup(lr_scheduler.LRScheduler):
+    """As the package of that name, and many copies of it: the scheduler after it is asked, and then stepped."""
+
+    def __init__(self, after: Any, steps: int) -> None:
+        self.after, self.steps, self.finished = after, steps, False
+        super().__init__(after.optimizer)
+
+    def get_lr(self) -> list[float | torch.Tensor]:
+        if self.last_epoch <= self.steps:
+            return [self.last_epoch / self.steps] * len(self.optimizer.param_groups)
+        if not self.finished:
+            self.after.base_lrs = [0.5 * lr for lr in self.after.base_lrs]
+            self.finished = True
+        self.after._get_lr_called_within_step = True
+        rates: list[float | torch.Tensor] = self.after.get_lr()
+        return rates
+
+    def step(self, epoch: int | None = None) -> None:
+        if self.finished:
+            self.after.step()
+            self._last_lr = self.after.get_last_lr()
+        else:
+            super().step()
+
+
+@pytest.mark.parametrize("optimizer_of", [sgd, adam, tensor_momentum])
+def test_a_warm_up_wrapper(optimizer_of: Callable[[int], Optimizer]) -> None:
+    seen: list[list[Any]] = []
+    for kind in (CyclicLR, lr_scheduler.CyclicLR):
+        optimizer = optimizer_of(2)
+        optimizer.step()
+        scheduler = GradualWarmup(kind(optimizer, **LISTS, step_size_up=4), 4)
+        seen.append([])
+        for _ in range(16):
+            seen[-1].append((values(optimizer), scheduler.get_last_lr()))
+            advance(scheduler, optimizer)
+    assert seen[0] == seen[1]
+
+
 # --- what cannot be written -----------------------------------------------------------------------------------------
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from clr_native.schedules import Schedule
 
@@ -24,6 +26,23 @@ def stands_as(present: Any, value: float) -> bool:
 def detached(value: Any) -> Any:
     """The value by itself: a tensor in a group may change."""
     return value.detach().clone() if isinstance(value, Tensor) else value
+
+
+@contextlib.contextmanager
+def initial_lr_noted(optimizer: Optimizer) -> Iterator[None]:
+    """Notes the optimizer's own rates for other schedulers where none did, unless what is done then fails."""
+    for index, group in enumerate(optimizer.param_groups):
+        if "lr" not in group:
+            raise ValueError(f"parameter group {index}: {type(optimizer).__name__} has no 'lr' there to be set")
+    fresh = [group for group in optimizer.param_groups if "initial_lr" not in group]
+    for group in fresh:
+        group["initial_lr"] = detached(group["lr"])
+    try:
+        yield
+    except BaseException:
+        for group in fresh:
+            del group["initial_lr"]
+        raise
 
 
 def _place(group: Mapping[str, Any]) -> str | None:

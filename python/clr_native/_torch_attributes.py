@@ -161,6 +161,14 @@ class TorchAttributes:
     cycle_momentum = _single("cycle_momentum")
     use_beta1 = _read_only("use_beta1", _use_beta1)
 
+    def _check_overridden(self) -> None:
+        kind = type(self)
+        for name in (*SINGLE, *LISTS, "use_beta1"):
+            if getattr(kind, name) is not getattr(TorchAttributes, name):
+                raise TypeError(
+                    f"{kind.__name__}.{name} would not be read: say it by the arguments of CyclicLR, or in get_lr()"
+                )
+
     def _is_constructed(self) -> bool:
         raise NotImplementedError
 

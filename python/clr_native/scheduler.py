@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -14,16 +12,17 @@ from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler
 
 from clr_native import _core
 from clr_native._group_values import (
-    detached,
+    initial_lr_noted,
     like,
     momentum_in,
     momentum_key,
-    put_momentum,
     stands_as,
 )
 from clr_native._groups import SCHEDULE_FIELDS
 from clr_native._last_values import LastValues, move_momentum, saved_values
-from clr_native._per_group import PerGroup, own_arguments, shared, where
+from clr_native._own_momenta import found_momenta, give_momenta_back, note_latest, release_momenta
+from clr_native._own_rates import unchanged_on_error, write_rates
+from clr_native._per_group import PerGroup, own_arguments, shared
 from clr_native._scheduler_state import saved_schedules, written_for_torch
 from clr_native._torch_attributes import TorchAttributes
 from clr_native.evaluation import checked_step
@@ -32,9 +31,6 @@ from clr_native.schedules import Schedule
 
 T = TypeVar("T")
 PerGroupOf: TypeAlias = T | Sequence[T]  # one for all parameter groups, or a list with one for each
-
-# The scheduler that last took over an optimizer, for what its momentum was before.
-_latest: weakref.WeakKeyDictionary[Optimizer, weakref.ref[CyclicLR]] = weakref.WeakKeyDictionary()
 
 
 class CyclicLR(TorchAttributes, LRScheduler):
@@ -68,6 +64,9 @@ class CyclicLR(TorchAttributes, LRScheduler):
     next ``step()`` goes on with them. The keys ``base_momentum`` and ``max_momentum``, which torch's class writes to
     the groups, are not written.
 
+    A derived class may have a ``get_lr()`` of its own. As with torch's class ``step()`` writes the rates that it gives,
+    and momentum moves only where it calls ``super().get_lr()`` or writes it itself.
+
     ``SequentialLR`` may hold it: until its turn comes lr and momentum are the optimizer's own; afterwards momentum
     stays as it was last written. ``ChainedScheduler``, which multiplies rates, is refused: use ``ScheduleSequence``.
 
@@ -86,8 +85,13 @@ class CyclicLR(TorchAttributes, LRScheduler):
     ([0.5], [0.8], (0.8, 0.999))
     """
 
+    _has_own_get_lr: bool = False
     _epoch: int = -1
     _last: LastValues | None = None  # None: the writer has written the values of _epoch, and tells them.
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        cls._has_own_get_lr = cls.get_lr is not CyclicLR.get_lr or hasattr(cls, "_get_closed_form_lr")
 
     def __init__(
         self,
@@ -115,45 +119,49 @@ class CyclicLR(TorchAttributes, LRScheduler):
             raise TypeError(f"optimizer={optimizer!r} must be a torch.optim.Optimizer")
         if isinstance(optimizer, FusedCyclicSGD):
             raise TypeError("optimizer=FusedCyclicSGD has its own schedule: say base_lr=, max_lr= or schedule= there")
+        self._check_overridden()
         if last_epoch != -1:
             last_epoch = checked_step(last_epoch)
         self._arguments = PerGroup({name: given[name] for name in SCHEDULE_FIELDS}, schedule)
         self._optimizer = optimizer
         self._schedules = self._arguments.of_groups(len(optimizer.param_groups))
         self._writer, self._momentum_keys = self._writer_of(self._schedules)
-        self._own_momenta = self._found_momenta()
-        with self._initial_lr_noted():
+        self._own_momenta = found_momenta(optimizer)
+        with initial_lr_noted(optimizer), unchanged_on_error(optimizer.param_groups):
+            if self._asks_get_lr and last_epoch == -1:
+                # torch's constructor does so: get_lr() finds the first values in the groups.
+                self._writer.write(optimizer.param_groups, 0)
             super().__init__(optimizer, last_epoch)
-        _latest[optimizer] = weakref.ref(self)
+        note_latest(optimizer, self)
 
     def _follow(self, schedules: Sequence[Schedule], epoch: int, write: bool) -> None:
         """Follows these schedules from ``epoch`` on; raises, with nothing changed, if one cannot be."""
         groups = self._optimizer.param_groups
-        last = self._last_values()
+        write = write and epoch != -1
+        before, last = dict(self.__dict__), self._last_values()
         writer, keys = self._writer_of(schedules)
         late = range(len(self._own_momenta), len(schedules))
         own = [momentum_in(groups[i]) for i in late]
-        with self._initial_lr_noted():
-            if epoch == -1 or not write:
-                writer.seek(max(epoch, 0))
-            else:
-                writer.write(groups, epoch)
-                self._release_momentum(keys)
-        self._schedules, self._writer, self._momentum_keys = list(schedules), writer, keys
-        written = write and epoch != -1
-        self._last = None if written else last.extended(writer.last_lr(), writer.last_momentum())
-        self._own_momenta += own
-        self._epoch = epoch
+        try:
+            with initial_lr_noted(self._optimizer), unchanged_on_error(groups):
+                if write and not self._asks_get_lr:
+                    writer.write(groups, epoch)
+                else:
+                    writer.seek(max(epoch, 0))
+                if write:
+                    release_momenta(groups, self._own_momenta, self._momentum_keys, keys, last.momenta)
+                self._schedules, self._writer, self._momentum_keys = list(schedules), writer, keys
+                self._last = None if write else last.extended(writer.last_lr(), writer.last_momentum())
+                self._own_momenta = [*self._own_momenta, *own]
+                self._epoch = epoch
+                if write and self._asks_get_lr:
+                    self._write_own_rates(epoch, self.get_lr)
+        except BaseException:
+            self.__dict__.update(before)
+            raise
         for i in late:  # taken, as a schedule or a function in them could not be saved with the optimizer's state
             for name in own_arguments(groups[i], self._optimizer):
                 del groups[i][name]
-
-    def _release_momentum(self, keys: Sequence[str | None]) -> None:
-        """Puts the optimizer's own momentum back where a schedule that had one gives way to one that has none."""
-        own = zip(self._optimizer.param_groups, self._momentum_keys, self._own_momenta, keys, strict=False)
-        for (group, before, momentum, now), last in zip(own, self.get_last_momentum(), strict=False):
-            if before is not None and now is None and last is not None and stands_as(momentum_in(group), last):
-                put_momentum(group, before, momentum)
 
     def _writer_of(self, schedules: Sequence[Schedule]) -> tuple[_core.GroupWriter, list[str | None]]:
         # Copied or unpickled, a scheduler may find late groups that have not joined.
@@ -162,31 +170,40 @@ class CyclicLR(TorchAttributes, LRScheduler):
         natives = [each._native for each in schedules]
         return _core.GroupWriter(natives, [each._scale_fns for each in schedules], keys), keys
 
-    @contextlib.contextmanager
-    def _initial_lr_noted(self) -> Iterator[None]:
-        """Notes the optimizer's own rates for other schedulers where none did, unless what is done then fails."""
-        for index, group in enumerate(self._optimizer.param_groups):
-            if "lr" not in group:
-                raise ValueError(f"{where(index)}{type(self._optimizer).__name__} has no 'lr' there to be set")
-        fresh = [group for group in self._optimizer.param_groups if "initial_lr" not in group]
-        for group in fresh:
-            group["initial_lr"] = detached(group["lr"])
-        try:
-            yield
-        except BaseException:
-            for group in fresh:
-                del group["initial_lr"]
-            raise
-
     # --- the step -------------------------------------------------------------------------------------------------
 
     def _update_lr(self, epoch: int | None = None) -> None:
         """Writes the values of batch ``epoch``, or of the next: what torch's ``step()`` and ``SequentialLR`` call."""
         step = self._epoch + 1 if epoch is None else checked_step(epoch)
+        if self._has_own_get_lr or "get_lr" in self.__dict__:  # _asks_get_lr, without the call
+            closed_form = None if epoch is None else getattr(self, "_get_closed_form_lr", None)
+            self._write_own_rates(step, closed_form or self.get_lr)
+            return
         if not self._writer.write(self._optimizer.param_groups, step):
             self._admit_groups()
             self._writer.write(self._optimizer.param_groups, step)
         self._epoch, self._last = step, None
+
+    @property
+    def _asks_get_lr(self) -> bool:
+        return self._has_own_get_lr or "get_lr" in self.__dict__
+
+    def _write_own_rates(self, step: int, ask: Callable[[], Any]) -> None:
+        """Writes the rates of a get_lr() that is not ours, and which moves the momentum itself."""
+        self._admit_groups()
+        groups = self._optimizer.param_groups
+        before = self._epoch, self._last
+        self._last = self._last_values()
+        try:
+            with unchanged_on_error(groups):
+                self._epoch, self._get_lr_called_within_step = step, True
+                rates = write_rates(groups, ask)
+        except BaseException:
+            self._epoch, self._last = before
+            raise
+        finally:
+            self._get_lr_called_within_step = False
+        self._last = LastValues(rates, self._last_values().momenta, step)
 
     def _admit_groups(self) -> None:
         """Gives groups that were added to the optimizer their schedules."""
@@ -214,10 +231,7 @@ class CyclicLR(TorchAttributes, LRScheduler):
         # Nested SequentialLRs count down more than once.
         value = -1 if isinstance(value, int) and value < 0 else checked_step(value)
         if value == -1 < self._epoch:
-            for group, key, own in zip(
-                self._optimizer.param_groups, self._momentum_keys, self._own_momenta, strict=False
-            ):
-                put_momentum(group, key, own)
+            give_momenta_back(self._optimizer.param_groups, self._own_momenta, self._momentum_keys)
         if value != self._epoch:
             self._last = self._last_values()
         self._epoch = value
@@ -346,18 +360,3 @@ class CyclicLR(TorchAttributes, LRScheduler):
         self.__dict__.update(state)
         self._writer, self._momentum_keys = self._writer_of(self._schedules)
         self._writer.seek(max(self._epoch, 0))
-
-    # --- the momentum that the optimizer had ----------------------------------------------------------------------
-
-    def _found_momenta(self) -> list[Any]:
-        """What takes each group's momentum holds; what it held before where another CyclicLR has just written it."""
-        groups = self._optimizer.param_groups
-        latest = _latest.get(self._optimizer, lambda: None)()
-        found = [momentum_in(group) for group in groups]
-        if latest is None or len(latest._own_momenta) != len(groups):
-            return found
-        written = latest.get_last_momentum()
-        return [
-            own if last is not None and stands_as(value, last) else value
-            for value, last, own in zip(found, written, latest._own_momenta, strict=True)
-        ]

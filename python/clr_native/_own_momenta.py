@@ -1,0 +1,52 @@
+"""The momentum that an optimizer had before a scheduler wrote there, which it gets back."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch.optim import Optimizer
+
+from clr_native._group_values import momentum_in, put_momentum, stands_as
+
+if TYPE_CHECKING:
+    from clr_native.scheduler import CyclicLR
+
+Group = dict[str, Any]
+Keys = Sequence[str | None]
+
+# The scheduler that last took over an optimizer knows the momentum that stood there before.
+_latest: weakref.WeakKeyDictionary[Optimizer, weakref.ref[CyclicLR]] = weakref.WeakKeyDictionary()
+
+
+def note_latest(optimizer: Optimizer, scheduler: CyclicLR) -> None:
+    _latest[optimizer] = weakref.ref(scheduler)
+
+
+def found_momenta(optimizer: Optimizer) -> list[Any]:
+    """The momentum of each group; the one before where another CyclicLR has just written it."""
+    groups = optimizer.param_groups
+    latest = _latest.get(optimizer, lambda: None)()
+    found = [momentum_in(group) for group in groups]
+    if latest is None or len(latest._own_momenta) != len(groups):
+        return found
+    written = latest.get_last_momentum()
+    return [
+        own if last is not None and stands_as(value, last) else value
+        for value, last, own in zip(found, written, latest._own_momenta, strict=True)
+    ]
+
+
+def give_momenta_back(groups: Sequence[Group], own: Sequence[Any], keys: Keys) -> None:
+    for group, momentum, key in zip(groups, own, keys, strict=False):
+        put_momentum(group, key, momentum)
+
+
+def release_momenta(
+    groups: Sequence[Group], own: Sequence[Any], before: Keys, now: Keys, last: Sequence[float | None]
+) -> None:
+    """Gives those back where a schedule that had momentum gives way to one that has none."""
+    for group, momentum, key, new_key, written in zip(groups, own, before, now, last, strict=False):
+        if key is not None and new_key is None and written is not None and stands_as(momentum_in(group), written):
+            put_momentum(group, key, momentum)
