@@ -47,7 +47,7 @@ def broken(*_: object) -> NoReturn:
         ({"loss_fn": None}, ValueError, "loss_fn=None: pass"),
         ({"loss_fn": 3}, TypeError, "loss_fn=3 must be a function"),
         ({"metric": 3}, TypeError, "metric=3 must be a function"),
-        ({"step_fn": broken}, ValueError, "is not used with step_fn or train_step: pass None"),
+        ({"step_fn": broken}, ValueError, "is not used with step_fn or train_step: leave it out"),
         ({"step_fn": broken, "train_step": broken}, ValueError, "step_fn and train_step were both given"),
         ({"loss_fn": None, "train_step": broken, "accumulate": 2}, ValueError, "accumulate=2 has no meaning"),
         ({"loss_fn": None, "train_step": broken, "val_loader": DATA}, ValueError, "val_loader= has no meaning"),

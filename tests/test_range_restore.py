@@ -16,7 +16,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.utils.data import DataLoader, TensorDataset
 
 from clr_native import FusedCyclicSGD, lr_range_test
-from clr_native.range_test.restore import Memory
+from clr_native.range_test.memory import Memory
 from helpers import bits
 from range_helpers import Network, batches, mse, network, quick
 

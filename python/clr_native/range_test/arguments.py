@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from clr_native.range_test.batches import Device
 from clr_native.range_test.update import Trained
 from clr_native.schedules import RampSchedule
 from clr_native.schedules._checks import flag, number, size
@@ -26,7 +26,7 @@ class Settings:
     val_every: int
     repeats: int
     stop_factor: float
-    device: Device | None
+    device: torch.device | None
     progress: bool
 
     def __post_init__(self) -> None:
@@ -70,7 +70,7 @@ def check_trained(trained: Trained, val_loader: object) -> None:
             raise ValueError("val_loader= has no meaning with train_step, which trains: pass step_fn or loss_fn")
     if (trained.step_fn or trained.train_step) is not None:
         if trained.loss_fn is not None:
-            raise ValueError(f"loss_fn={trained.loss_fn!r} is not used with step_fn or train_step: pass None")
+            raise ValueError(f"loss_fn={trained.loss_fn!r} is not used with step_fn or train_step: leave it out")
     elif trained.loss_fn is None:
         raise ValueError("loss_fn=None: pass loss_fn(outputs, targets), or step_fn=, or train_step=")
     for name in ("loss_fn", "metric", "step_fn", "train_step"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch.optim import Optimizer
 
 from clr_native.evaluation import FloatArray
 from clr_native.range_test.arguments import Settings, check_trained, ramp_of
-from clr_native.range_test.batches import Batches, Device, device_of
+from clr_native.range_test.batches import Batches, Device, device_for
 from clr_native.range_test.groups import GroupRates
+from clr_native.range_test.memory import Memory
 from clr_native.range_test.progress import Show, shown
 from clr_native.range_test.restore import undisturbed
 from clr_native.range_test.result import RangeTestResult
@@ -26,8 +28,8 @@ from clr_native.schedules._checks import size
 def lr_range_test(
     model: nn.Module,
     optimizer: Optimizer,
-    loss_fn: LossFn | None,
-    loader: Iterable[Any],
+    loss_fn: LossFn | None = None,
+    loader: Iterable[Any] | None = None,
     *,
     start_lr: float = 1e-7,
     end_lr: float = 10.0,
@@ -44,6 +46,7 @@ def lr_range_test(
     train_step: TrainStep | None = None,
     scaler: Scaler | None = None,
     device: Device | None = None,
+    also_restore: object = (),
     progress: bool = True,
 ) -> RangeTestResult:
     """Train for some steps under a rising learning rate, record the loss at each, and leave everything as it was.
@@ -51,15 +54,16 @@ def lr_range_test(
     Step s of the test is an optimizer update with ``lr = RampSchedule(start_lr, end_lr, num_steps - 1, ramp=ramp)(s)``.
     It ends early at the first loss that is not finite, and at divergence (see ``stop_factor``).
 
-    Weights, buffers, gradients, ``requires_grad``, train/eval modes, optimizer state and groups, the scaler and the
-    random states of Python, numpy and torch are afterwards what they were, bit for bit and in the same objects, also
-    when the test raises or is interrupted. For that a copy of model and optimizer state is held during the test.
+    Whatever can be reached from model, optimizer, scaler and the functions, batches and loaders, and the random states
+    of Python, numpy and torch are afterwards what they were, bit for bit and in the same objects, also when the test
+    raises or is interrupted. For that a copy is held during the test, but not of large data sets. docs/range_test.md
+    says what that covers, and what cannot be put back.
 
     Args:
         model: trained in the modes its modules are in; put in training mode if the model itself is in eval mode.
         optimizer: any torch optimizer whose groups have an ``lr``. Ratios between the groups' rates are kept; ``lr`` is
             the largest of them. ``FusedCyclicSGD``'s schedule gives way for the test.
-        loss_fn: ``loss_fn(model(inputs), targets)`` gives the loss, a tensor with one element; None with step_fn or
+        loss_fn: ``loss_fn(model(inputs), targets)`` gives the loss, a tensor with one element. Left out with step_fn or
             train_step.
         loader: gives batches ``(inputs, targets)``; when it ends it is started again.
         start_lr, end_lr: the rates at the first and the last step.
@@ -79,7 +83,11 @@ def lr_range_test(
         train_step: ``train_step(batch)`` trains on the batch by itself, ``optimizer.step()`` included, and gives the
             loss as a number. It must not step a scheduler.
         scaler: a GradScaler, used for backward and step, except with train_step.
-        device: where tensors of batches are moved; None: where the model's first parameter is.
+        device: where the tensors in batches are moved; None: where the model's first parameter is. Batches in which
+            nothing has to move are passed on as they are.
+        also_restore: a further object, or several in a tuple or list, that are to be as before: what train_step or
+            step_fn train or change besides the model, where neither of them is a function through whose variables the
+            object is reached.
         progress: show a bar on a terminal, if ``rich`` is installed.
 
     With an initialised process group every rank must call it: losses and metrics are averaged over the ranks, and all
@@ -102,24 +110,28 @@ def lr_range_test(
 
     Source: L. N. Smith, "Cyclical Learning Rates for Training Neural Networks", arXiv:1506.01186, section 3.3.
     """
+    if loader is None:
+        raise TypeError("loader=None: pass the training batches, loader=...")
     schedule = ramp_of(start_lr, end_lr, num_steps, ramp, momentum)
     trained = Trained(model, optimizer, loss_fn, metric, step_fn, train_step, scaler, size("accumulate", accumulate))
     check_trained(trained, val_loader)
-    device = device_of(model) if device is None else device
-    settings = Settings(schedule, num_steps, loader, val_loader, val_every, repeats, stop_factor, device, progress)
+    there = device_for(model, device)
+    settings = Settings(schedule, num_steps, loader, val_loader, val_every, repeats, stop_factor, there, progress)
     rates = GroupRates(optimizer, schedule.momentum)
     lr, _ = schedule.values(settings.num_steps)
-    batches = Batches(loader, device)
     runs: list[_Run] = []
     with (
-        undisturbed(model, optimizer, scaler, (loader, val_loader)) as put_back,
+        undisturbed(
+            (model, optimizer, scaler, also_restore), (loss_fn, metric, step_fn, train_step), (loader, val_loader)
+        ) as memory,
+        closing(Batches(loader, there, memory)) as batches,
         shown(settings.progress, settings.num_steps * settings.repeats) as show,
     ):
         for _ in range(settings.repeats):
             if runs:
-                put_back()
+                memory.rewind()
             _begin(model, optimizer)
-            runs.append(_run_once(trained, settings, rates, lr, batches, show))
+            runs.append(_run_once(trained, settings, rates, lr, batches, memory, show))
     return _result(lr, rates, runs, settings, with_metric=metric is not None)
 
 
@@ -146,7 +158,13 @@ def _begin(model: nn.Module, optimizer: Optimizer) -> None:
 
 
 def _run_once(
-    trained: Trained, settings: Settings, rates: GroupRates, lr: FloatArray, batches: Batches, show: Show
+    trained: Trained,
+    settings: Settings,
+    rates: GroupRates,
+    lr: FloatArray,
+    batches: Batches,
+    memory: Memory,
+    show: Show,
 ) -> _Run:
     run = _Run(stopped=f"the end of the ramp, lr={lr[-1]:.6g}")
     divergence = Divergence(settings.stop_factor)
@@ -155,7 +173,7 @@ def _run_once(
         measured = trained.update(batches, measure=settings.val_loader is None)
         validated = _NOT_TAKEN
         if settings.val_loader is not None and math.isfinite(measured.loss) and settings.validates_after(step):
-            validated = trained.validate(settings.val_loader, settings.device)
+            validated = trained.validate(settings.val_loader, settings.device, memory)
         for name, loss in (("loss", measured.loss), ("validation loss", validated.loss)):
             if not math.isfinite(loss) and not (name == "validation loss" and validated is _NOT_TAKEN):
                 run.stopped = f"{name}={loss} is not finite at step {step}, lr={rate:.6g}"

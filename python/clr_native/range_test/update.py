@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clr_native.range_test.batches import Batches, Device, to_device
+from clr_native.range_test.batches import Batches, lent
 from clr_native.range_test.distributed import mean_over_ranks
+from clr_native.range_test.memory import Memory
 
 LossFn: TypeAlias = Callable[[Any, Any], Tensor]
 Metric: TypeAlias = Callable[..., Any]
@@ -55,17 +56,19 @@ class Trained:
         After a loss that is not finite, on any rank, nothing is updated.
         """
         if self.train_step is not None:
-            batch = batches.next()
-            metric = self._metric_of_batch(batch) if measure else math.nan
-            return Measured(*mean_over_ranks(float(self.train_step(batch)), metric))
+            with batches.next() as batch:
+                metric = self._metric_of_batch(batch) if measure else math.nan
+                trained_at = float(self.train_step(batch))
+            return Measured(*mean_over_ranks(trained_at, metric))
         self.optimizer.zero_grad()
         measured = []
         for _ in range(self.accumulate):
-            loss, metric = self._forward(batches.next(), measure)
-            measured.append((float(loss.detach()), metric))
-            share = loss / self.accumulate if self.accumulate > 1 else loss
-            share = share if self.scaler is None else self.scaler.scale(share)
-            share.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+            with batches.next() as batch:
+                loss, metric = self._forward(batch, measure)
+                measured.append((float(loss.detach()), metric))
+                share = loss / self.accumulate if self.accumulate > 1 else loss
+                share = share if self.scaler is None else self.scaler.scale(share)
+                share.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         mean = Measured(*mean_over_ranks(*_means(measured)))
         if math.isfinite(mean.loss):
             if self.scaler is None:
@@ -75,13 +78,14 @@ class Trained:
                 self.scaler.update()
         return mean
 
-    def validate(self, loader: Iterable[Any], device: Device | None) -> Measured:
+    def validate(self, loader: Iterable[Any], device: torch.device | None, memory: Memory) -> Measured:
         """Means over the batches of `loader`, in eval mode and without gradients."""
         with _evaluating(self.model):
             measured = []
             for batch in loader:
-                loss, metric = self._forward(to_device(batch, device), measure=True)
-                measured.append((float(loss.detach()), metric))
+                with lent(batch, device, memory) as there:
+                    loss, metric = self._forward(there, measure=True)
+                    measured.append((float(loss.detach()), metric))
         if not measured:
             raise ValueError(f"val_loader={loader!r} gives no batch: pass a DataLoader or a list of batches")
         return Measured(*mean_over_ranks(*_means(measured)))

@@ -1,0 +1,104 @@
+"""What functions reach: the owner of a method, and objects in variables of closures, defaults and the user's module."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import types
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Container, Iterator
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from torch import Tensor
+
+from clr_native.range_test.kinds import GENERATORS, Restore
+from clr_native.range_test.objects import FIXED, STANDARD, attributes_of, is_followed, slots_of
+
+FUNCTIONS: Final = (types.FunctionType, types.MethodType, partial)
+# A container in a variable with more members than this holds samples: they are not looked at.
+MANY: Final = 1000
+_MAPPINGS: Final = (dict, defaultdict, OrderedDict, Counter)
+_PLAIN: Final = (*_MAPPINGS, list, set, deque, tuple, frozenset)
+
+
+class Variables:
+    """Finds the objects that functions reach through their variables.
+
+    A function's variables are also where people note what it has seen: numbers and plain containers in them stay as the
+    function leaves them. The objects in them, and in such containers, are state: they are remembered, and a variable
+    that holds one holds it again afterwards.
+    """
+
+    def __init__(self, known: Container[int]) -> None:
+        """`known`: ids of containers that are not looked into."""
+        self._known = known
+        self._modules: set[int] = set()  # ids of the dicts of globals that are looked at
+
+    def follow_module_of(self, function: object) -> None:
+        """Look at the global variables that functions of this one's module read. Libraries are no user's modules."""
+        while isinstance(function, (types.MethodType, partial)):
+            function = function.func if isinstance(function, partial) else function.__func__
+        if isinstance(function, types.FunctionType):
+            function = inspect.unwrap(function)
+        if isinstance(function, types.FunctionType):
+            package = str(function.__globals__.get("__name__")).partition(".")[0]
+            if package != "torch" and package not in STANDARD:
+                self._modules.add(id(function.__globals__))
+
+    def of(self, function: Any) -> tuple[list[object], list[Restore]]:
+        """Objects that are state, and how to put those back into variables that may lose them."""
+        if isinstance(function, types.MethodType):
+            return [function.__self__, function.__func__], []
+        if isinstance(function, partial):
+            return list(self._objects([function.func, function.args, function.keywords])), []
+        found: list[object] = [*(function.__defaults__ or ()), function.__kwdefaults__, vars(function)]
+        restores: list[Restore] = []
+        for cell in function.__closure__ or ():
+            try:
+                held = cell.cell_contents
+            except ValueError:  # nothing has been assigned yet
+                continue
+            found.append(held)
+            if _is_state(held):
+                restores.append(functools.partial(setattr, cell, "cell_contents", held))
+        if id(function.__globals__) in self._modules:
+            for name in _globals_read(function.__code__):
+                held = function.__globals__.get(name)
+                if isinstance(held, types.FunctionType) and id(held.__globals__) not in self._modules:
+                    continue
+                found.append(held)
+                if _is_state(held):
+                    restores.append(functools.partial(function.__globals__.__setitem__, name, held))
+        return list(self._objects(found)), restores
+
+    def _objects(self, found: list[object]) -> Iterator[object]:
+        """What is no plain container, nor something that cannot change, of `found` and of the containers in it."""
+        seen: set[int] = set()
+        while found:
+            value = found.pop()
+            if type(value) in FIXED or id(value) in seen or id(value) in self._known:
+                continue
+            seen.add(id(value))
+            if type(value) not in _PLAIN:
+                yield value
+            elif len(value) <= MANY:  # type: ignore[arg-type]  # all these have one
+                found.extend(value.values() if type(value) in _MAPPINGS else value)  # type: ignore[attr-defined, arg-type]  # as above
+
+
+def _is_state(value: object) -> bool:
+    """True for an object that keeps something, and not a function, a plain container or a number."""
+    kind = type(value)
+    if kind in FIXED or kind in _PLAIN or issubclass(kind, FUNCTIONS) or not is_followed(kind):
+        return False
+    keeps = attributes_of(value) is not None or next(slots_of(kind), None) is not None
+    return keeps or issubclass(kind, (Tensor, np.ndarray, *GENERATORS))
+
+
+def _globals_read(code: types.CodeType) -> set[str]:
+    """The names of globals in a function's code and in that of functions in it."""
+    names = {each.argval for each in dis.get_instructions(code) if each.opname == "LOAD_GLOBAL"}
+    inner = (each for each in code.co_consts if isinstance(each, types.CodeType))
+    return names.union(*map(_globals_read, inner))

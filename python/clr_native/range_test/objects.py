@@ -1,0 +1,74 @@
+"""Which objects are looked into, and where they keep what they hold.
+
+Nothing here calls code of an object's class: attributes are read past properties and ``__getattr__``, which may fail,
+compute or count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import dataloader
+
+# Objects of these kinds cannot change, or their changes are nobody's state.
+FIXED: Final = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, range, slice, type(...), torch.device, torch.dtype, torch.Size}
+)
+# Other classes of the standard library stand for things outside: threads, locks, queues, files, sockets, loggers.
+_LIBRARY: Final = frozenset(
+    {"abc", "argparse", "array", "builtins", "collections", "_collections", "configparser", "contextlib", "dataclasses"}
+    | {"functools", "random", "_random", "string", "types", "typing", "_typing"}
+)
+STANDARD: Final = frozenset(sys.stdlib_module_names)
+# Other classes of torch are machinery, such as compilers and process groups, that keeps its own house.
+_TORCH: Final = ("nn", "optim", "amp", "cuda.amp", "utils.data", "distributions")
+
+
+def is_followed(kind: type) -> bool:
+    """True if the attributes of such an object are its state, not a handle on something outside this process's data."""
+    if issubclass(kind, (nn.Module, Optimizer, Tensor)):
+        return True
+    if issubclass(kind, (type, enum.Enum, types.ModuleType, dataloader._BaseDataLoaderIter)):
+        return False
+    return all(_is_plain(base) for base in kind.__mro__)
+
+
+def _is_plain(base: type) -> bool:
+    root, _, rest = str(base.__module__).partition(".")
+    if root == "torch":
+        return any(rest == name or rest.startswith(name + ".") for name in _TORCH)
+    return root in _LIBRARY or root not in STANDARD
+
+
+def attributes_of(value: object) -> dict[str, Any] | None:
+    """The dict of the object's attributes, the very one; None if it has none."""
+    try:
+        held = object.__getattribute__(value, "__dict__")
+    except Exception:  # whatever a class of its own makes of it
+        return None
+    return held if type(held) is dict else None
+
+
+def slots_of(kind: type) -> Iterator[types.MemberDescriptorType]:
+    """The slots of a class, with those of its bases."""
+    for base in kind.__mro__:
+        names = vars(base)
+        if "__slots__" in names:
+            yield from (each for each in names.values() if type(each) is types.MemberDescriptorType)
+
+
+def filled_slots(value: object) -> list[tuple[types.MemberDescriptorType, Any]]:
+    """The slots that hold something, and what they hold."""
+    filled = []
+    for slot in slots_of(type(value)):
+        with contextlib.suppress(AttributeError):
+            filled.append((slot, slot.__get__(value)))
+    return filled
