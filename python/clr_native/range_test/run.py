@@ -21,7 +21,7 @@ from clr_native.range_test.progress import Show, shown
 from clr_native.range_test.restore import undisturbed
 from clr_native.range_test.result import RangeTestResult
 from clr_native.range_test.stopping import Divergence
-from clr_native.range_test.update import LossFn, Measured, Metric, Scaler, StepFn, Trained, TrainStep
+from clr_native.range_test.update import LossFn, Measured, Metric, Scaler, StepFn, Trained, TrainStep, unremarked
 from clr_native.schedules._checks import size
 
 
@@ -124,6 +124,7 @@ def lr_range_test(
         undisturbed(
             (model, optimizer, scaler, also_restore), (loss_fn, metric, step_fn, train_step), (loader, val_loader)
         ) as memory,
+        unremarked(optimizer),
         closing(Batches(loader, there, memory)) as batches,
         shown(settings.progress, settings.num_steps * settings.repeats) as show,
     ):
