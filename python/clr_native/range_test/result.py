@@ -18,6 +18,7 @@ from clr_native.range_test.bounds import LearningRateBounds, NoAnswerError, chec
 from clr_native.range_test.descent import FEWEST_POINTS, capped, find_descent
 from clr_native.range_test.smooth import smooth
 from clr_native.range_test.suggest import RULES, steep
+from clr_native.range_test.words import as_html, summary
 from clr_native.schedules import CyclicSchedule
 from clr_native.schedules._checks import choice
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 METHODS = (*RULES, "smith")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RangeTestResult:
     """The curve of a range test: S steps, R repetitions, G parameter groups. All arrays are float64.
 
@@ -65,6 +66,22 @@ class RangeTestResult:
     val_losses: FloatArray | None
     metrics: FloatArray | None
     stopped: str
+
+    # --- shown --------------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        """Short, and without fitting anything: debuggers ask for it at every step."""
+        lr = f"{self.lr[0]:.3g} to {self.lr[-1]:.3g}" if len(self.lr) else "none"
+        sizes = f"steps={len(self.lr)}, repetitions={len(self.losses)}, groups={len(self.group_lr)}"
+        return f"RangeTestResult({sizes}, lr={lr}, stopped={self.stopped!r})"
+
+    def __str__(self) -> str:
+        """A few lines: what was measured, the bounds or why there are none, and why it ended."""
+        return summary(self)
+
+    def _repr_html_(self) -> str:
+        """The lines with the picture, for notebooks; without matplotlib the lines alone."""
+        return as_html(self)
 
     # --- the curves -------------------------------------------------------------------------------------------------
 
