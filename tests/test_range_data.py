@@ -234,6 +234,22 @@ class OnlyFour:
         return (next(self.endless) for _ in range(4))
 
 
+def test_repeats_go_on_with_the_loaders_random_numbers_and_state() -> None:
+    model, seen = network(), []
+    stream = Stream()
+
+    def step_fn(batch: Batch) -> Tensor:
+        seen.append(bits(batch[0]))
+        return mse(model(batch[0]), batch[1])
+
+    for loader in (load(PAIRS, shuffle=True, generator=seeded()), load(stream, drop_last=True)):
+        seen.clear()
+        optimizer = SGD(model.parameters(), lr=0.1)
+        lr_range_test(model, optimizer, loader=loader, step_fn=step_fn, **quick(num_steps=4, repeats=3))
+        assert len(set(map(str, seen))) == len(seen) == 12
+    assert (stream.position, stream.seen) == (0, {})
+
+
 def test_persistent_workers_are_the_same_and_those_of_the_test_are_gone() -> None:
     loader = persistent(PAIRS)
     assert isinstance(loader, DataLoader)

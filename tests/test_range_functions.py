@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
+from torch.utils.data import DataLoader, TensorDataset
 
 from clr_native import FusedCyclicSGD, lr_range_test
 from range_helpers import Batch, batches, linear, mse, quick
@@ -129,3 +130,24 @@ def test_a_loss_module_keeps_mode_and_gradients(training: bool) -> None:
     }
     assert loss.training is loss.norm.training is training
     assert loss.norm.weight.grad is None
+
+
+def test_an_iterator_in_a_variable_is_the_one_that_it_was() -> None:
+    model, workers = (
+        linear(),
+        DataLoader(TensorDataset(DATA[0][0]), batch_size=4, num_workers=1, persistent_workers=True),
+    )
+    iterator = before = iter(workers)
+
+    def step_fn(batch: Batch) -> Tensor:
+        nonlocal iterator
+        try:
+            (inputs,) = next(iterator)
+        except StopIteration:
+            iterator = iter(workers)
+            (inputs,) = next(iterator)
+        return mse(model(batch[0]), batch[1]) + mse(model(inputs), batch[1][:4])
+
+    lr_range_test(model, SGD(model.parameters(), lr=0.1), loader=DATA, step_fn=step_fn, **quick())
+    assert iterator is before is workers._iterator
+    assert len(list(workers)) == 2

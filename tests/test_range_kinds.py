@@ -225,6 +225,7 @@ KINDS: dict[str, Case] = {
     "UserDict": (lambda: UserDict(old=[]), grow, repr),
     "dict that refuses": (lambda: Frozen(old=[1]), lambda v: dict.__setitem__(v, "new", 2), repr),
     "list in a tuple": (lambda: ([1], "x"), lambda v: v[0].append(2), repr),
+    "list in a read-only dict": (lambda: types.MappingProxyType({"x": [1]}), lambda v: v["x"].append(2), repr),
     "key of a dict": (
         lambda: {Plain(count=0): 1},
         lambda v: setattr(next(iter(v)), "count", 9),

@@ -11,6 +11,7 @@ from torch import nn
 
 from clr_native.range_test.memory import Memory
 from clr_native.range_test.moving import Mover
+from clr_native.range_test.restore import interrupts_held
 
 Device: TypeAlias = torch.device | str | int
 
@@ -59,7 +60,8 @@ def lent(batch: Any, device: torch.device | None, memory: Memory) -> Iterator[An
     try:
         yield batch if device is None else Mover(device)(batch)
     finally:
-        before.put_back()
+        with interrupts_held():
+            before.put_back()
 
 
 def device_for(model: nn.Module, device: Device | None) -> torch.device | None:

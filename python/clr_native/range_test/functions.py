@@ -11,11 +11,8 @@ from collections.abc import Container, Iterator
 from functools import partial
 from typing import Any, Final
 
-import numpy as np
-from torch import Tensor
-
-from clr_native.range_test.kinds import GENERATORS, Restore
-from clr_native.range_test.objects import FIXED, STANDARD, attributes_of, is_followed, slots_of
+from clr_native.range_test.kinds import Restore
+from clr_native.range_test.objects import FIXED, STANDARD
 
 FUNCTIONS: Final = (types.FunctionType, types.MethodType, partial)
 # A container in a variable with more members than this holds samples: they are not looked at.
@@ -89,12 +86,9 @@ class Variables:
 
 
 def _is_state(value: object) -> bool:
-    """True for an object that keeps something, and not a function, a plain container or a number."""
+    """True for an object, and not a function, a plain container or a number."""
     kind = type(value)
-    if kind in FIXED or kind in _PLAIN or issubclass(kind, FUNCTIONS) or not is_followed(kind):
-        return False
-    keeps = attributes_of(value) is not None or next(slots_of(kind), None) is not None
-    return keeps or issubclass(kind, (Tensor, np.ndarray, *GENERATORS))
+    return kind not in FIXED and kind not in _PLAIN and not issubclass(kind, (*FUNCTIONS, type, types.ModuleType))
 
 
 def _globals_read(code: types.CodeType) -> set[str]:

@@ -148,7 +148,7 @@ def raw_content(value: Any) -> Restore:
 
 def slots_content(value: object) -> Restore | None:
     """What stands in the object's slots; None if its class has none."""
-    if next(slots_of(type(value)), None) is None:
+    if not slots_of(type(value)):
         return None
     filled = dict(filled_slots(value))
 

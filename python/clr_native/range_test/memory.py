@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from array import array
 from collections import deque
 from collections.abc import Collection, Iterable
@@ -121,6 +122,8 @@ class Memory:
             self._keep_tensor(value, reach)
         elif issubclass(kind, np.ndarray):
             self._keep_array(value, kind, reach)
+        elif kind is types.MappingProxyType:
+            self._expect(value.values(), reach)
         elif issubclass(kind, (bytearray, array)):
             self._add(kinds.raw_content(value), reach)
         elif issubclass(kind, kinds.GENERATORS):

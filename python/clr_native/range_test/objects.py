@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import sys
 import types
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,11 @@ _TORCH: Final = ("nn", "optim", "amp", "cuda.amp", "utils.data", "distributions"
 
 def is_followed(kind: type) -> bool:
     """True if the attributes of such an object are its state, not a handle on something outside this process's data."""
+    return _is_followed(cast("Any", kind))  # which a cache takes; `type` as such has no hash in the eyes of mypy
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_followed(kind: Any) -> bool:
     if issubclass(kind, (nn.Module, Optimizer, Tensor)):
         return True
     if issubclass(kind, (type, enum.Enum, types.ModuleType, dataloader._BaseDataLoaderIter)):
@@ -57,12 +62,15 @@ def attributes_of(value: object) -> dict[str, Any] | None:
     return held if type(held) is dict else None
 
 
-def slots_of(kind: type) -> Iterator[types.MemberDescriptorType]:
+def slots_of(kind: type) -> tuple[types.MemberDescriptorType, ...]:
     """The slots of a class, with those of its bases."""
-    for base in kind.__mro__:
-        names = vars(base)
-        if "__slots__" in names:
-            yield from (each for each in names.values() if type(each) is types.MemberDescriptorType)
+    return _slots_of(cast("Any", kind))
+
+
+@functools.lru_cache(maxsize=4096)
+def _slots_of(kind: Any) -> tuple[types.MemberDescriptorType, ...]:
+    named = [vars(base).values() for base in kind.__mro__ if "__slots__" in vars(base)]
+    return tuple(each for names in named for each in names if type(each) is types.MemberDescriptorType)
 
 
 def filled_slots(value: object) -> list[tuple[types.MemberDescriptorType, Any]]:

@@ -61,7 +61,7 @@ def undisturbed(state: Sequence[object], functions: Sequence[object], loaders: I
             vars(loader)["_iterator"] = None
         yield memory
     finally:
-        with _interrupts_held():
+        with interrupts_held():
             for loader in memory.loaders:
                 stop = getattr(vars(loader)["_iterator"], "_shutdown_workers", None)
                 if stop is not None:
@@ -77,7 +77,7 @@ def _refuse_lazy(value: object) -> None:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """A Ctrl-C inside the block is raised at its end. Only the main thread gets them."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
