@@ -322,6 +322,19 @@ def test_large_datasets_are_not_copied(held_by_the_model: bool) -> None:
     assert Large.copies == 0
 
 
+@pytest.mark.parametrize("as_loader", [True, False])
+def test_samples_in_a_list_that_a_closure_holds_too_are_not_copied(as_loader: bool) -> None:
+    rows, model = [(Large().tensor, TARGETS)] * 12, network()
+
+    def step_fn(batch: Sample) -> Tensor:
+        return mse(model(INPUTS), batch[1]) / len(rows)
+
+    Large.copies = 0
+    loader = rows if as_loader else load(rows, batch_size=None)
+    lr_range_test(model, SGD(model.parameters(), lr=0.1), loader=loader, step_fn=step_fn, **quick())
+    assert Large.copies == 0
+
+
 def test_a_module_of_a_dataset_is_put_back() -> None:
     model, encoder = network(), nn.BatchNorm1d(4)
 

@@ -233,6 +233,11 @@ KINDS: dict[str, Case] = {
     ),
     "SimpleNamespace": (lambda: types.SimpleNamespace(n=1), lambda v: v.__init__(n=2, m=3), repr),
     "nested object": (lambda: Plain(a=Plain(t=torch.zeros(2))), lambda v: v.a.t.add_(1), lambda v: v.a.t.tolist()),
+    "attributes replaced as a whole": (
+        lambda: Plain(count=0),
+        lambda v: setattr(v, "__dict__", {"count": 5}),
+        lambda v: v.count,
+    ),
     "slots": (Slots, CHANGE, PICTURE),
     "slots of a base": (MoreSlots, CHANGE, PICTURE),
     "frozen record": (lambda: Record(torch.zeros(2), []), lambda v: (v.total.add_(1), v.names.append("a")), repr),
