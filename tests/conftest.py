@@ -43,7 +43,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if waiting and not session.config.option.collectonly:
         from standin.build import run_tests
 
-        files: list[Path] = [item.callspec.params["file"] for item in waiting]
+        files = [Path(str(item.callspec.params["file"])) for item in waiting]
         session.config.stash[_BEGUN] = {file: _POOL.submit(run_tests, file) for file in files}
 
 

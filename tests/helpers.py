@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -113,7 +115,7 @@ def _described(value: object) -> object:
 
 
 def picture(optimizer: Optimizer) -> dict[str, Any]:
-    """Everything that a rejected step must leave alone."""
+    """Everything that a rejected step must leave alone. It may make empty entries in the state."""
     everything = every_parameter(optimizer)
     return {
         "weights": [_described(p) for p in everything],
@@ -130,6 +132,7 @@ def picture(optimizer: Optimizer) -> dict[str, Any]:
             if isinstance(entry, dict)
             else _described(entry)
             for key, entry in optimizer.state.items()
+            if entry != {}
         },
     }
 
@@ -138,6 +141,38 @@ def train(optimizer: Optimizer, over: Sequence[Tensor], sets: GradientSets, step
     for step in range(start, start + steps):
         give(over, sets[step % len(sets)])
         optimizer.step()
+
+
+class Interruption(BaseException):
+    """As KeyboardInterrupt: no `except Exception` takes it."""
+
+
+def interrupted(call: Callable[[], object], event: int) -> bool:
+    """Runs `call`, with an exception at call or return event number `event` of Python functions, unless it ends before.
+
+    What plays a GPU is Python too, and does not count.
+    """
+    left = itertools.count(event, -1)
+    player = str(Path(__file__).parent / "cuda")
+
+    def plays_a_gpu(frame: FrameType | None) -> bool:
+        while frame is not None and not frame.f_code.co_filename.startswith(player):
+            frame = frame.f_back
+        return frame is not None
+
+    def profile(frame: FrameType, kind: str, argument: object) -> None:
+        if kind in ("call", "return") and not plays_a_gpu(frame) and next(left) == 0:
+            sys.setprofile(None)
+            raise Interruption
+
+    try:
+        sys.setprofile(profile)
+        call()
+    except Interruption:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
 
 
 def raised(call: Callable[[], object]) -> Exception | None:

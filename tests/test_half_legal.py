@@ -148,18 +148,11 @@ def meta(dtype: torch.dtype) -> Tensor:
     return torch.zeros(3, dtype=dtype, device="meta", requires_grad=True)
 
 
-def fake(dtype: torch.dtype) -> Tensor:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode():
-        return torch.zeros(3, dtype=dtype, requires_grad=True)
-
-
 def lazy(dtype: torch.dtype) -> Tensor:
     return torch.nn.UninitializedParameter(dtype=dtype)  # type: ignore[call-arg]  # torch's stub has none
 
 
-@pytest.mark.parametrize("make", [meta, fake, lazy])
+@pytest.mark.parametrize("make", [meta, lazy])
 def test_parameters_that_cannot_be_read_are_judged_by_their_dtype(make: Any) -> None:
     for dtype, momentum_dtype, way in COMBINATIONS:
         ours([make(dtype)], momentum_dtype=momentum_dtype, **WAYS[way])

@@ -254,7 +254,7 @@ def test_updates_by_hand_and_repeated_positions_use_new_numbers() -> None:
     """The schedule does not advance; n_updates does."""
     expected = after(4, [whole(500, torch.bfloat16)])[0]
     over = [whole(500, torch.bfloat16)]
-    optimizer = constant_rate(over, 0.5)
+    optimizer = FusedCyclicSGD(over, 0.5, 0.75, cycle_momentum=False, momentum=0.0, rounding="stochastic", seed=7)
     seen = []
     for i in range(4):
         optimizer.param_groups[0]["lr"] = 2.0**-12

@@ -25,7 +25,7 @@ def refused(error: type[Exception], text: str) -> Any:
     return pytest.raises(error, match=re.escape(text))
 
 
-@pytest.mark.parametrize("name", ["lr", "last_epoch", "foreach", "fused", "capturable", "differentiable"])
+@pytest.mark.parametrize("name", ["last_epoch", "foreach", "fused", "capturable", "differentiable"])
 def test_arguments_of_torch_that_do_not_exist_here(name: str) -> None:
     unknown: dict[str, Any] = {name: None}
     with refused(TypeError, name):
@@ -74,6 +74,7 @@ def test_signature_is_the_contracts() -> None:
         "seed": 0,
         "kahan": False,
         "master_weights": False,
+        "lr": None,
     }
     by_position = [name for name, p in signature.parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert by_position == ["params", "base_lr", "max_lr"]
@@ -185,11 +186,52 @@ def test_momentum_beside_a_schedule() -> None:
     assert FusedCyclicSGD(one(), schedule=plain).get_last_momentum() == [0.9]
 
 
-def test_lr_in_a_group_is_told_what_to_say() -> None:
-    with refused(ValueError, "lr=0.1") as refusal:
-        FusedCyclicSGD([{"params": one(), "lr": 0.1}], 0.1, 0.5)
-    assert "base_lr" in str(refusal.value)
-    assert "max_lr" in str(refusal.value)
+# What lr= says: (constructor, group, what stands there first).
+RATES: list[tuple[dict[str, Any], dict[str, Any], tuple[float, float]]] = [
+    ({"lr": 0.3}, {}, (0.3, 0.9)),
+    ({"lr": 0.3, "momentum": 0.5}, {}, (0.3, 0.5)),
+    ({"lr": 0.3, "cycle_momentum": False, "momentum": 0.5}, {}, (0.3, 0.5)),
+    ({"lr": torch.tensor(0.25)}, {}, (0.25, 0.9)),
+    ({"lr": 0.3}, {"lr": 0.4}, (0.4, 0.9)),
+    ({"lr": 0}, {"lr": 1, "momentum": 0.0}, (1.0, 0.0)),
+    ({}, {"lr": 0.4}, (0.4, 0.9)),
+    ({"momentum": 0.25, "cycle_momentum": False}, {"lr": 0.4}, (0.4, 0.25)),
+    ({"lr": 0.3}, {"base_lr": 0.1, "max_lr": 0.5}, (0.1, 0.9)),
+    ({"lr": 0.3}, {"schedule": CyclicSchedule(0.1, 0.5)}, (0.1, 0.9)),
+    ({"lr": 0.3, **BOUNDS}, {}, (0.1, 0.9)),
+    ({"lr": 0.3, "schedule": CyclicSchedule(0.1, 0.5)}, {"lr": 0.4}, (0.1, 0.9)),
+    (BOUNDS, {"lr": 0.4}, (0.1, 0.9)),
+    ({"lr": 0.3, "base_lr": 0.2, "max_lr": 0.2, "cycle_momentum": False}, {"lr": 0.4}, (0.2, 0.9)),
+    ({"schedule": CyclicSchedule(0.2, 0.2, cycle_momentum=False)}, {"lr": 0.4}, (0.2, 0.9)),
+]
+
+
+@pytest.mark.parametrize(("constructor", "group", "first"), RATES, ids=[str(case[:2]) for case in RATES])
+def test_lr_is_a_constant_rate_unless_a_schedule_is_said(
+    constructor: dict[str, Any], group: dict[str, Any], first: tuple[float, float]
+) -> None:
+    optimizer = FusedCyclicSGD([{"params": one(), **group}], **constructor)
+    assert (optimizer.get_last_lr(), optimizer.get_last_momentum()) == ([first[0]], [first[1]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"lr": -0.1}, "lr=-0.1"),
+        ({"lr": NAN}, "lr=nan"),
+        ({"lr": "0.1"}, "lr='0.1'"),
+        ({"lr": True}, "lr=True"),
+        ({"lr": torch.ones(2)}, "lr=tensor"),
+        ({"lr": 0.1, "mode": "triangular2"}, "base_lr=None"),
+        ({"lr": 0.1, "base_lr": 0.1}, "max_lr=None"),
+        ({"lr": 0.1, "momentum": 1.5}, "momentum=1.5"),
+    ],
+)
+def test_an_lr_that_is_none(settings: dict[str, Any], text: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=re.escape(text)):
+        FusedCyclicSGD(one(), **settings)
+    with pytest.raises((TypeError, ValueError), match=re.escape(text)):
+        FusedCyclicSGD([{"params": one(), **settings}])
 
 
 def test_bounds_come_from_anywhere() -> None:

@@ -91,7 +91,7 @@ def test_driving_lr_by_hand_leaves_the_schedule_where_it_was() -> None:
     over = parameters([20])
     optimizer = ours(over)
     theirs, twins = sgd_beside(optimizer)
-    for step, gradients in enumerate(gradient_sets(over, 10)):
+    for step, gradients in enumerate(gradient_sets(over, 9)):
         optimizer.param_groups[0]["lr"] = theirs.param_groups[0]["lr"] = 0.01 * (step + 1)
         train(optimizer, over, [gradients], 1)
         train(theirs, twins, [gradients], 1)
@@ -125,14 +125,12 @@ def test_the_same_value_written_again_is_the_schedules() -> None:
 
 
 @pytest.mark.parametrize("zero", [0.0, 0, torch.tensor(0.0)], ids=["float", "int", "tensor"])
-def test_a_zero_by_hand_where_the_schedule_says_zero_does_not_advance(zero: Any) -> None:
-    """That is how torch.distributed asks for a step that moves nothing. The schedule's own zero advances."""
+def test_a_zero_by_hand_where_the_schedule_says_zero_advances(zero: Any) -> None:
+    """A value written where it stands is no override. The probe of torch.distributed is another matter."""
     over = parameters([20])
     optimizer = FusedCyclicSGD(over, 0.0, 0.5, step_size_up=1)
     sets = gradient_sets(over)
     optimizer.param_groups[0]["lr"] = zero
-    train(optimizer, over, sets, 1)
-    assert optimizer.applied_steps == 0
     train(optimizer, over, sets, 2)
     assert (optimizer.applied_steps, optimizer.get_last_lr()) == (2, [0.0])
     kept = optimizer.param_groups[0]["lr"]

@@ -49,6 +49,7 @@ def test_the_update_uses_the_values_that_stood_there() -> None:
         assert torch.equal(weight, before.add(torch.ones(20), alpha=-lr))
 
 
+@pytest.mark.filterwarnings("ignore:3 steps in a row found no gradient")
 def test_a_step_without_any_gradient_is_a_step() -> None:
     """As in torch's loop, where scheduler.step() follows optimizer.step() whatever that found."""
     optimizer = ours()
@@ -83,6 +84,7 @@ def test_seek(at: int) -> None:
     assert (optimizer.get_last_lr()[0], optimizer.get_last_momentum()[0]) == schedule(at)
 
 
+@pytest.mark.filterwarnings("ignore:3 steps in a row found no gradient")
 def test_seek_continues_as_if_it_had_come_there() -> None:
     walked, jumped = ours(weight_decay=0.01), ours(weight_decay=0.01)
     for _ in range(17):

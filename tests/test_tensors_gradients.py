@@ -43,6 +43,7 @@ PATTERNS: dict[str, Pattern] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:3 steps in a row found no gradient")
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_a_parameter_without_gradient_is_left_alone_in_that_step(pattern: str) -> None:
     """Weight, buffer and version counter; its first gradient, whenever it comes, starts its momentum."""

@@ -19,7 +19,7 @@ bool same(const GroupSettings& a, const GroupSettings& b) {
          a.trust_coefficient == b.trust_coefficient && a.trust_eps == b.trust_eps && a.lr_by_hand == b.lr_by_hand &&
          a.momentum_by_hand == b.momentum_by_hand && a.order == b.order && a.seed == b.seed &&
          a.nesterov == b.nesterov && a.maximize == b.maximize && a.averages == b.averages &&
-         a.ema_warmup == b.ema_warmup && a.counts_updates == b.counts_updates;
+         a.ema_warmup == b.ema_warmup && a.counts_updates == b.counts_updates && a.constant == b.constant;
 }
 
 bool same(const Slot& a, const Slot& b) {

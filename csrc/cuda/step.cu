@@ -45,14 +45,9 @@ __device__ bool is_by_hand(const GroupSettings& settings, const GroupProgress& p
   return settings.order != progress.last_order;
 }
 
-// Is this how torch.distributed asks for state to be made, with a learning rate of zero set by hand?
-__device__ bool is_probe(const GroupSettings& settings, const GroupProgress& progress) {
-  return is_by_hand(settings, progress) && settings.lr_by_hand == 0.0;
-}
-
 // The numbers of the update that the group stands before.
 __device__ GroupValues values_of(const GroupSettings& settings, const GroupProgress& progress) {
-  const bool by_hand = is_by_hand(settings, progress);
+  const bool by_hand = settings.constant || is_by_hand(settings, progress);
   GroupValues values{};
   values.lr = by_hand ? settings.lr_by_hand : progress.lr;
   values.momentum = by_hand ? settings.momentum_by_hand : progress.momentum;
@@ -79,9 +74,8 @@ __device__ void update_chunk(const DeviceState& state, const DeviceWork& work, c
 
 // Counts an update that was applied. What is set by hand is used up.
 __device__ void count(const GroupSettings& settings, GroupProgress& progress) {
-  const bool makes_state = is_probe(settings, progress) && progress.n_averaged == 0;
-  progress.n_updates += settings.counts_updates && !is_probe(settings, progress) ? 1 : 0;
-  progress.n_averaged += settings.averages && !makes_state ? 1 : 0;
+  progress.n_updates += settings.counts_updates ? 1 : 0;
+  progress.n_averaged += settings.averages ? 1 : 0;
   progress.step += is_by_hand(settings, progress) ? 0 : 1;
   progress.last_order = settings.order;
 }

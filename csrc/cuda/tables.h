@@ -21,6 +21,7 @@ struct GroupSettings {
   bool nesterov, maximize;
   bool averages, ema_warmup;
   bool counts_updates;  // random numbers depend on how many there were
+  bool constant;        // lr and momentum set by hand are used in every update, and all of them count
 };
 
 // Where a parameter group stands. The device writes it after each update; the host begins it, or moves it.

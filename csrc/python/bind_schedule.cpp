@@ -135,6 +135,15 @@ Invalid fill_steps(const std::vector<BoundSchedule*>& schedules, const Steps& st
   return fill_rows(schedules, {0, steps.data(), steps.size()}, scales, lr, momentum);
 }
 
+bool is_zero(DoubleDouble x) { return x.hi == 0.0 && x.lo == 0.0; }
+
+// True if the policy has one value at all steps. A scale above 1 may overflow, and then a flat one has none.
+bool is_constant(const Policy& policy) {
+  const bool may_grow = policy.mode == Mode::power_of_step || policy.mode == Mode::power_of_cycle;
+  return is_zero(policy.lr_amplitude) && (!clr::has_momentum(policy) || is_zero(policy.momentum_amplitude)) &&
+         policy.base_decay == 0.0 && policy.mode != Mode::custom && !(may_grow && policy.log_gamma.hi > 0.0);
+}
+
 // What the scale function of `piece` says about its step `own`.
 double called_scale(const Piece& piece, std::uint64_t own, py::handle scale_fn) {
   const std::uint64_t argument = scale_argument(piece.policy, own);
@@ -152,7 +161,7 @@ double called_scale(const Piece& piece, std::uint64_t own, py::handle scale_fn) 
 
 BoundSchedule::BoundSchedule(std::vector<Piece> pieces, std::uint64_t end) : pieces_(std::move(pieces)), view_{} {
   const auto any = [this](auto condition) { return std::any_of(pieces_.begin(), pieces_.end(), condition); };
-  view_ = {pieces_.data(), pieces_.size(), end, false, false};
+  view_ = {pieces_.data(), pieces_.size(), end, false, false, pieces_.size() == 1 && is_constant(pieces_[0].policy)};
   view_.calls_back = any([](const Piece& piece) { return piece.policy.mode == Mode::custom; });
   view_.may_have_momentum = any([](const Piece& piece) {
     const Policy& policy = piece.policy;
@@ -184,7 +193,10 @@ void bind_schedule(py::module_& m) {
           "from base_lr to max_lr.");
   py::class_<BoundSchedule>(m, "Schedule", "Policies that follow each other.")
       .def(py::init(&make_schedule), py::arg("pieces"), py::arg("end"),
-           "pieces: (first step, the policy's own last step, policy). end: the first step to warn of.");
+           "pieces: (first step, the policy's own last step, policy). end: the first step to warn of.")
+      .def_property_readonly(
+          "is_constant", [](const BoundSchedule& schedule) { return schedule.view().is_constant; },
+          "True if every step has the same value.");
   m.def("fill_range", &fill_range, py::arg("schedules"), py::arg("first"), py::arg("scales"), py::arg("lr").noconvert(),
         py::arg("momentum").noconvert(),
         "Fill lr[G, S] and momentum[G, S] for S steps from `first` on; (row, column) of the first invalid value.");

@@ -1,9 +1,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <string>
 
+#include "python/averages_in_place.h"
 #include "python/bindings.h"
 #include "python/collected.h"
 #include "python/step.h"
@@ -29,6 +29,11 @@ bool is_on_gpu(const py::object& object) {
   const TorchReader& torch = TorchReader::get();
   DLTensor view;
   return torch.is_tensor(object.ptr()) && torch.read(object.ptr(), view) && view.device.device_type == kDLCUDA;
+}
+
+bool is_readable(const py::object& tensor) {
+  DLTensor view;
+  return TorchReader::get().read(tensor.ptr(), view);
 }
 
 // What a GradScaler has on a device.
@@ -71,47 +76,75 @@ void set_rules(Step& step, double max_norm, double max_value, bool error_if_nonf
   step.rules = {max_norm, max_value, error_if_nonfinite, skip_nonfinite, advance_on_skip, write_unscaled};
 }
 
-// The dtype of the momentum buffer of a parameter of this dtype.
-std::string buffer_dtype(const py::dict& group, const std::string& parameter) {
+// The dtypes, by name, of the tensors that steps keep for a parameter of this dtype.
+py::dict state_dtypes(const py::dict& group, const std::string& parameter) {
   GroupTail tail;
   tail.read({group.ptr(), 0});
   for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
-    if (parameter == name_of(dtype)) return name_of(tail.buffer_dtype(dtype));
+    if (parameter != name_of(dtype)) continue;
+    const char* const wide = name_of(companion_dtype(dtype, tail.storage()));
+    py::dict dtypes;
+    for (const char* const name : kStateTensors) dtypes[name] = wide;
+    dtypes[kStateTensors[0]] = name_of(tail.buffer_dtype(dtype));
+    return dtypes;
   }
   throw py::type_error("dtype=" + parameter + " must be float32, float64, bfloat16 or float16");
 }
 
-// Exchanges the memory of two tensors. False, with nothing done, unless they are dense and alike.
-bool swap_memory(const py::object& a, const py::object& b) {
-  const DLTensor first = must_read(a, "first"), second = must_read(b, "second");
-  const Layout layout(first);
-  if (!is_cpu(layout.device) || !same_type(layout, second) || !same_shape(layout, second) ||
-      !same_strides(layout, second) || density_of(layout) != Density::dense) {
-    return false;
-  }
-  const std::size_t bytes = static_cast<std::size_t>(layout.size()) * layout.dtype.bits / 8;
-  auto* const from = static_cast<char*>(data_of(first));
-  auto* const to = static_cast<char*>(data_of(second));
-  const py::gil_scoped_release release;
-  std::swap_ranges(from, from + bytes, to);
-  return true;
+// The schedule of a bound group, and whether its dict is still the one that stands there; None for an unknown group.
+py::object schedule_of(const Step& step, const py::dict& group) {
+  const GroupBinding* const bound = step.binding(group);
+  if (bound == nullptr) return py::none();
+  return py::make_tuple(bound->schedule(), bound->holds_bound_schedule());
+}
+
+GroupBinding& bound_group(const Step& step, const py::dict& group) {
+  GroupBinding* const bound = step.binding(group);
+  if (bound == nullptr) throw py::key_error("this parameter group is not bound");
+  return *bound;
+}
+
+py::tuple standing(const Step& step, const py::dict& group) {
+  const GroupBinding::Standing standing = bound_group(step, group).standing();
+  return py::make_tuple(standing.is_overridden, standing.lr,
+                        standing.momentum ? standing.momentum : py::object(py::none()));
 }
 
 }  // namespace
 
 void bind_step(py::module_& m) {
-  m.def("buffer_dtype", &buffer_dtype, py::arg("group"), py::arg("parameter_dtype"),
-        "The dtype, by name, of the momentum buffer of a parameter of this dtype.");
+  m.attr("STATE_TENSORS") = py::make_tuple(kStateTensors[0], kStateTensors[1], kStateTensors[2], kStateTensors[3]);
+  m.def("state_dtypes", &state_dtypes, py::arg("group"), py::arg("parameter_dtype"),
+        "The dtype, by name, of each of STATE_TENSORS for a parameter of this dtype.");
+  m.def("is_readable", &is_readable, py::arg("tensor"), "True if a tensor has memory of its own that a step can read.");
   m.def("is_on_gpu", &is_on_gpu, py::arg("tensor"), "Is this a tensor on a CUDA device?");
-  m.def("swap_memory", &swap_memory, py::arg("first"), py::arg("second"),
-        "Exchange the memory of two tensors. False, with nothing done, unless they are dense and alike.");
+  // It refers to a method of the optimizer, which holds it.
+  py::class_<AveragesInPlace>(m, "AveragesInPlace", "Puts averages into the place of weights for a `with` block.",
+                              collected<AveragesInPlace>())
+      .def(py::init<py::object>(), py::arg("entries"),
+           "entries: a function that gives a list of (parameter, average, master weight or None).")
+      .def("__enter__", &AveragesInPlace::enter)
+      .def("__exit__", [](AveragesInPlace& averages, const py::args&) { averages.leave(); })
+      .def_property_readonly("is_inside", &AveragesInPlace::is_inside, "True within the block.");
   // It refers to parameters and to a user's scale_fn, which may refer to the optimizer.
   py::class_<Step>(m, "Step", "A cached plan of the updates of one optimizer.", collected<Step>())
       .def(py::init<>())
-      .def("bind", &Step::bind, py::arg("index"), py::arg("group"), py::arg("schedule"), py::arg("scale_fns"),
-           "Take group number `index` over and check its settings.")
-      .def("write_schedule", &Step::write_schedule, py::arg("group"),
-           "Write the schedule's lr and momentum into a bound group.")
+      .def("bind", &Step::bind, py::arg("index"), py::arg("group"), py::arg("schedule"),
+           "Take group number `index` over, with its schedule, and check its settings.")
+      .def("schedule_of", &schedule_of, py::arg("group"),
+           "The schedule that a group was bound to and True if its dict stands there still; None for an unknown group.")
+      .def("standing", &standing, py::arg("group"),
+           "(True, lr, momentum) as they stand in a bound group if they are not the schedule's, else (False, and those "
+           "of the schedule). momentum is None where the schedule has none.")
+      .def(
+          "write_schedule", [](const Step& step, const py::dict& group) { bound_group(step, group).write_schedule(); },
+          py::arg("group"), "Write the schedule's lr and momentum into a bound group.")
+      .def(
+          "check_values", [](const Step& step, const py::dict& group) { bound_group(step, group).check_values(); },
+          py::arg("group"), "Raise what a step would about the lr and momentum that stand in a bound group.")
+      .def(
+          "set_warns", [](Step& step, bool warns) { step.warns = warns; }, py::arg("warns"),
+          "False: a step warns of no driver and of no missing gradient, and counts none.")
       .def("is_bound", &Step::is_bound, py::arg("index"), py::arg("group"),
            "Is this the dict, with the schedule, that was bound as number `index`?")
       .def("set_rules", &set_rules, py::kw_only(), py::arg("max_norm"), py::arg("max_value"),

@@ -76,6 +76,14 @@ void BoundParameters::refresh_state(const py::dict& state) {
   state_is_known_ = true;
 }
 
+void BoundParameters::make_entries(const py::dict& state, const std::vector<std::size_t>& positions) {
+  for (const std::size_t position : positions) {
+    if (!all_[position].has_state()) state[all_[position].parameter()] = py::dict();
+  }
+  forget_state();
+  refresh_state(state);
+}
+
 std::size_t BoundParameters::find(const py::object& parameter, std::size_t guess) const {
   const auto is_it = [&](const auto& known) { return known.second == parameter.ptr(); };
   if (guess < known_.size() && is_it(known_[guess])) return guess;

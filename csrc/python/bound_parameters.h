@@ -26,6 +26,9 @@ class BoundParameters {
 
   // Looks every parameter up in optimizer.state if its entries are not those of the last step.
   void refresh_state(const py::dict& state);
+  // Puts an empty dict into optimizer.state for each of these parameters that has none. Hashing a parameter runs
+  // Python.
+  void make_entries(const py::dict& state, const std::vector<std::size_t>& positions);
   // The next refresh_state() looks.
   void forget_state() { state_is_known_ = false; }
 

@@ -21,6 +21,7 @@ struct ScheduleView {
   std::uint64_t end;       // the first step that it was not made for, of which users are warned; UINT64_MAX for none
   bool calls_back;         // does value() call a user's function?
   bool may_have_momentum;  // can any momentum be other than zero?
+  bool is_constant;        // every step has the same value
 
   // The value of `step`; NaN for a momentum that the schedule leaves alone. `scale_fns`: a tuple with a function for
   // each piece that calls one. Needs the GIL.

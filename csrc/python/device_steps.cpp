@@ -66,7 +66,7 @@ void DeviceSteps::set_groups(const Groups& groups) {
       settings.lr_by_hand = before[g].lr_by_hand;
       settings.momentum_by_hand = before[g].momentum_by_hand;
     }
-    if (groups[g]->is_by_hand()) {
+    if (groups[g]->is_by_hand() || settings.constant) {
       const Value values = groups[g]->values_by_hand();
       settings.lr_by_hand = values.lr;
       settings.momentum_by_hand = values.momentum;

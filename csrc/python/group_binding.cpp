@@ -24,15 +24,17 @@ bool same_bits(double a, double b) { return double_to_bits(a) == double_to_bits(
 
 }  // namespace
 
-GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object schedule, py::object scale_fns)
+GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object schedule)
     : group_(std::move(group)),
-      bound_(schedule.cast<const BoundSchedule&>().view()),
+      bound_{},
       id_(fresh_number()),
       origin_(fresh_number()),
       index_(index),
-      bound_object_(std::move(schedule)),
-      scale_fns_(std::move(scale_fns)) {
-  schedule_ = reader().item(keys().schedule);
+      schedule_(std::move(schedule)),
+      bound_object_(schedule_.attr("_native")),
+      scale_fns_(schedule_.attr("_scale_fns")) {
+  bound_ = bound_object_.cast<const BoundSchedule&>().view();
+  schedule_item_ = reader().item(keys().schedule);
   read_position();
   read_settings();
   require_legal_parameters();
@@ -45,8 +47,18 @@ Scheduled GroupBinding::scheduled() const {
 }
 
 void GroupBinding::write_schedule() {
+  if (bound_.is_constant) current_ = bound_.value(step_, scale_fns_);
   written_ = scheduled();
   write_items();
+}
+
+void GroupBinding::restore() {
+  write_items();
+  forget();
+}
+
+bool GroupBinding::holds_bound_schedule() const {
+  return PyDict_GetItemWithError(group_.ptr(), keys().schedule) == schedule_item_.ptr();
 }
 
 bool GroupBinding::is_bound_to(PyObject* group) {
@@ -54,7 +66,7 @@ bool GroupBinding::is_bound_to(PyObject* group) {
   const std::uint64_t version = version_of(group);
   unchanged_ = (version_ != 0 && version_ == version) || (!entries_.empty() && is_as_remembered());
   version_ = unchanged_ ? version : 0;
-  return unchanged_ || PyDict_GetItemWithError(group, keys().schedule) == schedule_.ptr();
+  return unchanged_ || holds_bound_schedule();
 }
 
 bool GroupBinding::is_as_remembered() const {
@@ -133,16 +145,53 @@ void GroupBinding::refuse_position(PyObject* object) const {
   throw py::value_error(reader().name_value(keys().applied_steps, object) + " must be an int from 0 to 2**63 - 2");
 }
 
-// lr and momentum: obeys what stands in the group. Returns whether that was set by hand. A zero that we did not write
-// is by hand even where the schedule says zero too: it is how torch.distributed asks for a step that moves no weight.
+// Obeys what stands in the group. Returns true if that is another value than the schedule's.
 bool GroupBinding::read_scheduled(PyObject* key, const py::object& written, double scheduled, double& value) const {
   const py::object object = reader().item(key);
   value = scheduled;
   if (written && object.is(written)) return false;
-  const double found = reader().number(key, object.ptr());
-  if (same_bits(found, scheduled) && found != 0.0) return false;
-  value = found;
-  return true;
+  value = reader().number(key, object.ptr());
+  return !same_bits(value, scheduled);
+}
+
+// What stands in the group is the value of a constant schedule. `known`: the object that has been read already.
+void GroupBinding::read_constant(PyObject* key, py::object& known, double& value) const {
+  const py::object object = reader().item(key);
+  if (known && object.is(known)) return;
+  value = reader().number(key, object.ptr());
+  known = PyFloat_CheckExact(object.ptr()) ? object : py::object();  // a tensor can change in place
+}
+
+// lr and momentum of this update, as far as a schedule has them.
+void GroupBinding::read_values() {
+  const bool is_ours = written_.lr && reader().item(keys().lr).is(written_.lr);
+  by_hand_ = lr_by_hand_ = false;
+  if (bound_.is_constant) {
+    read_constant(keys().lr, written_.lr, current_.lr);
+    if (has_momentum(current_)) read_constant(keys().momentum, written_.momentum, current_.momentum);
+    values_.lr = current_.lr;
+    if (has_momentum(current_)) values_.momentum = current_.momentum;
+  } else {
+    lr_by_hand_ = by_hand_ = read_scheduled(keys().lr, written_.lr, current_.lr, values_.lr);
+    if (has_momentum(current_)) {
+      by_hand_ |= read_scheduled(keys().momentum, written_.momentum, current_.momentum, values_.momentum);
+    }
+  }
+  foreign_zero_ = !is_ours && values_.lr == 0.0;
+}
+
+GroupBinding::Standing GroupBinding::standing() {
+  read_position();
+  const Value scheduled = bound_.is_constant ? bound_.value(step_, scale_fns_) : current_;
+  double lr = 0.0, momentum = 0.0;
+  bool is_overridden = read_scheduled(keys().lr, bound_.is_constant ? py::object() : written_.lr, scheduled.lr, lr);
+  const bool has = has_momentum(scheduled);
+  if (has) {
+    const py::object written = bound_.is_constant ? py::object() : written_.momentum;
+    is_overridden |= read_scheduled(keys().momentum, written, scheduled.momentum, momentum);
+  }
+  if (is_overridden) return {true, reader().item(keys().lr), has ? reader().item(keys().momentum) : py::object()};
+  return {false, py::float_(scheduled.lr), has ? py::object(py::float_(scheduled.momentum)) : py::object()};
 }
 
 // Everything that the schedule does not give.
@@ -195,7 +244,7 @@ void GroupBinding::read() {
   if (unchanged_) {
     values_.lr = current_.lr;
     if (has_momentum(current_)) values_.momentum = current_.momentum;
-    by_hand_ = false;
+    by_hand_ = lr_by_hand_ = foreign_zero_ = false;
   } else {
     forget();
     parameters_ = reader().item(keys().params);
@@ -203,16 +252,22 @@ void GroupBinding::read() {
       throw py::type_error(reader().name_value(keys().params, parameters_.ptr()) + " must be a list");
     }
     read_position();
-    by_hand_ = read_scheduled(keys().lr, written_.lr, current_.lr, values_.lr);
-    if (has_momentum(current_)) {
-      by_hand_ |= read_scheduled(keys().momentum, written_.momentum, current_.momentum, values_.momentum);
-    }
+    read_values();
     read_settings();
   }
   if (step_ > kLastStep) refuse_position(step_object_.ptr());
+  require_valid_values();
+  if (!unchanged_) remember();
+}
+
+void GroupBinding::require_valid_values() const {
   require(is_valid_lr(values_.lr), "lr", values_.lr, "finite and not negative");
   require(is_valid_momentum(values_.momentum), "momentum", values_.momentum, "between 0 and 1");
-  if (!unchanged_) remember();
+}
+
+void GroupBinding::check_values() {
+  read_values();
+  require_valid_values();
 }
 
 // The object of this value among two that may have it, or a new one.
@@ -226,21 +281,34 @@ py::object GroupBinding::shared(double value, double a, const py::object& object
 void GroupBinding::warn_of_end() const {
   const std::string message = group_name(index_) + "applied_steps=" + std::to_string(step_) +
                               " is past the end of its schedule, which holds its last value: extend it, or stop";
-  if (PyErr_WarnEx(PyExc_UserWarning, message.c_str(), 1) != 0) throw py::error_already_set();
+  if (PyErr_WarnEx(PyExc_UserWarning, message.c_str(), kCallerOfStep) != 0) throw py::error_already_set();
+}
+
+void GroupBinding::warn_of_driver() const {
+  const std::string message =
+      group_name(index_) + "something else has written lr before " + std::to_string(driven_ + 1) +
+      " updates in a row, and each time its schedule stood still, at applied_steps=" + std::to_string(step_) +
+      ": leave the other scheduler out, or give the optimizer lr= in place of its own schedule to be driven by it";
+  if (PyErr_WarnEx(PyExc_UserWarning, message.c_str(), kCallerOfStep) != 0) throw py::error_already_set();
 }
 
 void GroupBinding::prepare_next(const Scheduled& before) {
   const std::uint64_t step = by_hand_ ? step_ : step_ + 1;
   const bool same_step = !by_hand_ && before.schedule != nullptr && before.step == step;
-  if (same_step && before.schedule == bound_.pieces && !calls_back()) {
+  if (same_step && before.schedule == bound_.pieces && !calls_back() && !bound_.is_constant) {
     next_ = before;
     return;
   }
-  const Value value = by_hand_ ? current_ : bound_.value(step, scale_fns_);
+  const Value value = by_hand_ || bound_.is_constant ? current_ : bound_.value(step, scale_fns_);
   next_.schedule = bound_.pieces;
   next_.step = step;
   next_.value = value;
   next_.step_object = by_hand_ ? step_object_ : same_step ? before.step_object : py::int_(step);
+  if (bound_.is_constant) {
+    next_.lr = written_.lr;
+    next_.momentum = written_.momentum;
+    return;
+  }
   // Who puts back the object that was written before must find it recognised where its value still holds.
   next_.lr = shared(value.lr, written_.value.lr, written_.lr, before.value.lr, before.lr);
   next_.momentum = py::object();
@@ -251,27 +319,34 @@ void GroupBinding::prepare_next(const Scheduled& before) {
 }
 
 void GroupBinding::write_items() {
-  set_group_item(group_.ptr(), keys().lr, written_.lr);
+  if (written_.lr) set_group_item(group_.ptr(), keys().lr, written_.lr);
   if (written_.momentum) set_group_item(group_.ptr(), keys().momentum, written_.momentum);
 }
 
-void GroupBinding::write_next() {
+// The objects that stand in a group that nobody has touched live on in next_.
+void GroupBinding::write_next(std::vector<py::object>& replaced) {
   std::swap(written_, next_);
+  if (!unchanged_) replaced.push_back(std::move(step_object_));
   followed_ = !by_hand_;
   step_ = written_.step;
   step_object_ = written_.step_object;
   current_ = written_.value;
-  set_group_item(group_.ptr(), keys().applied_steps, written_.step_object);
-  write_items();
+  const auto write = [&](PyObject* key, const py::object& value) {
+    unchanged_ ? set_group_item(group_.ptr(), key, value) : replace_group_item(group_.ptr(), key, value, replaced);
+  };
+  write(keys().applied_steps, written_.step_object);
+  if (bound_.is_constant) return;
+  write(keys().lr, written_.lr);
+  if (written_.momentum) write(keys().momentum, written_.momentum);
 }
 
-void GroupBinding::write() {
+void GroupBinding::write(std::vector<py::object>& replaced) {
   // Without versions, what counts is looked at anew at every step.
   if (tail_.counts()) entries_.clear();
   const bool untouched = version_ != 0 && version_ == version_of(group_.ptr());
   const bool same_keys = has_momentum(current_) == has_momentum(next_.value);
-  tail_.write(group_.ptr());
-  write_next();
+  tail_.write(group_.ptr(), replaced);
+  write_next(replaced);
   if (!same_keys) return forget();
   if (untouched) {
     entries_.clear();  // the version says all
@@ -285,16 +360,26 @@ void GroupBinding::write() {
   if (written_.momentum) entries_[place_.momentum].second = written_.momentum.ptr();
 }
 
-void GroupBinding::write_skipped(bool advance) {
-  if (advance && !by_hand_) write_next();  // what was set by hand waits for the update it was set for
+void GroupBinding::prepare_skipped() {
+  if (skipped_ == INT64_MAX) {
+    throw py::value_error(reader().name_value(keys().skipped_steps, reader().item(keys().skipped_steps).ptr()) +
+                          " must be below 2**63 - 1: a skipped step is to be counted on it");
+  }
+  next_skipped_ = py::int_(skipped_ + 1);
+}
+
+void GroupBinding::write_skipped(bool advance, std::vector<py::object>& replaced) {
+  if (advance && !by_hand_) write_next(replaced);  // what was set by hand waits for the update it was set for
   followed_ = false;
-  set_group_item(group_.ptr(), keys().skipped_steps, py::int_(++skipped_));
+  ++skipped_;
+  replace_group_item(group_.ptr(), keys().skipped_steps, next_skipped_, replaced);
   forget();
 }
 
 int GroupBinding::traverse(visitproc visit, void* arg) const {
   Py_VISIT(group_.ptr());
   Py_VISIT(schedule_.ptr());
+  Py_VISIT(schedule_item_.ptr());
   Py_VISIT(parameters_.ptr());
   Py_VISIT(scale_fns_.ptr());
   return 0;

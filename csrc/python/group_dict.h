@@ -4,12 +4,16 @@
 #include <pybind11/pybind11.h>
 
 #include <string>
+#include <vector>
 
 namespace clr {
 
 namespace py = pybind11;
 
 inline std::string group_name(std::size_t index) { return "parameter group " + std::to_string(index) + ": "; }
+
+// Of a warning: the line that calls step(), two frames of ours above the native call.
+constexpr Py_ssize_t kCallerOfStep = 3;
 
 // Borrowed from the dict. Keys are interned once: a dict finds them by identity.
 inline PyObject* group_item(PyObject* group, PyObject* key, std::size_t index) {
@@ -21,6 +25,13 @@ inline PyObject* group_item(PyObject* group, PyObject* key, std::size_t index) {
 
 inline void set_group_item(PyObject* group, PyObject* key, const py::object& value) {
   if (PyDict_SetItem(group, key, value.ptr()) != 0) throw py::error_already_set();
+}
+
+// The same, with no end of an object that stood there: `replaced` takes it. So this runs no Python.
+inline void replace_group_item(PyObject* group, PyObject* key, const py::object& value,
+                               std::vector<py::object>& replaced) {
+  replaced.push_back(py::reinterpret_borrow<py::object>(PyDict_GetItemWithError(group, key)));
+  set_group_item(group, key, value);
 }
 
 // Reads the entries of group number `index`. Throws TypeError or ValueError with name=value.

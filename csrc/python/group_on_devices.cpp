@@ -13,6 +13,7 @@ GroupSettings GroupBinding::device_settings() const {
   settings.weight_decay = values_.weight_decay;
   settings.nesterov = values_.nesterov;
   settings.maximize = values_.maximize;
+  settings.constant = bound_.is_constant;
   tail_.describe(settings);
   return settings;
 }
@@ -33,12 +34,13 @@ void GroupBinding::take(const GroupProgress& counted, const Value* by_hand) {
   if (counted.step != step_) {
     step_ = counted.step;
     step_object_ = py::int_(counted.step);
-    current_ = bound_.value(step_, scale_fns_);
     set_group_item(group_.ptr(), keys().applied_steps, step_object_);
-    written_ = scheduled();
+    if (!bound_.is_constant) current_ = bound_.value(step_, scale_fns_);
+    if (!bound_.is_constant) written_ = scheduled();
   }
   const auto write = [&](PyObject* key, bool own, const py::object& scheduled, double set) {
-    if (own && scheduled) set_group_item(group_.ptr(), key, by_hand != nullptr ? py::float_(set) : scheduled);
+    if (own && scheduled && !bound_.is_constant)
+      set_group_item(group_.ptr(), key, by_hand != nullptr ? py::float_(set) : scheduled);
   };
   write(keys().lr, own_lr, written_.lr, by_hand != nullptr ? by_hand->lr : 0.0);
   write(keys().momentum, own_momentum, written_.momentum, by_hand != nullptr ? by_hand->momentum : 0.0);

@@ -42,6 +42,11 @@ bool is_text(const py::object& object, const char* text) {
 constexpr std::uint64_t kAnyCount = UINT64_MAX;
 constexpr const char* kCount = "an int from 0 on";
 
+// A counter that an update would count on.
+void require_room(const GroupReader& group, PyObject* key, std::uint64_t count) {
+  if (count == kAnyCount) refuse(group, key, "below 2**64 - 1: it is to be counted on");
+}
+
 }  // namespace
 
 // A tensor could change in place, which nobody would see.
@@ -69,6 +74,7 @@ void GroupTail::read_averaging(const GroupReader& group) {
   }
   if (group.item(keys().ema_decay).is_none()) {
     if (warm_up_) refuse(group, keys().ema_warmup, "False without ema_decay");
+    if (averaging_ != Averaging::none) require_room(group, keys().n_averaged, n_averaged_);
     return;
   }
   decay_ = number(group, keys().ema_decay);
@@ -79,6 +85,7 @@ void GroupTail::read_averaging(const GroupReader& group) {
                           " and average='swa' are two averages: choose one");
   }
   averaging_ = Averaging::exponential;
+  require_room(group, keys().n_averaged, n_averaged_);
 }
 
 void GroupTail::read_trust(const GroupReader& group) {
@@ -115,6 +122,7 @@ void GroupTail::read_storage(const GroupReader& group) {
                           (kahan ? "kahan=True, " : "") + (master ? "master_weights=True, " : "") +
                           "all keep what 16 bits lose: choose one");
   }
+  if (stochastic) require_room(group, keys().n_updates, n_updates_);
   storage_ = stochastic ? Storage::stochastic : kahan ? Storage::split : master ? Storage::master : Storage::nearest;
 }
 
@@ -148,12 +156,17 @@ std::uint64_t GroupTail::random_key(std::uint64_t parameter) const {
   return clr::random_key(seed_, n_updates_, parameter);
 }
 
-void GroupTail::prepare(bool at_cycle_end, bool probe, GroupValues& values) {
-  const bool makes_state = probe && averaging_ != Averaging::none && n_averaged_ == 0;
-  counts_average_ = !makes_state &&
-                    (averaging_ == Averaging::exponential || (averaging_ == Averaging::at_cycle_ends && at_cycle_end));
-  counts_update_ = !probe && storage_ == Storage::stochastic;
-  values.averages = counts_average_ || makes_state;
+void GroupTail::prepare_state(GroupValues& values) {
+  counts_average_ = counts_update_ = false;
+  values.averages = averaging_ != Averaging::none;
+}
+
+void GroupTail::prepare(bool at_cycle_end, GroupValues& values) {
+  counts_average_ = averaging_ == Averaging::exponential || (averaging_ == Averaging::at_cycle_ends && at_cycle_end);
+  counts_update_ = storage_ == Storage::stochastic;
+  if (counts_average_) next_n_averaged_ = py::int_(n_averaged_ + 1);
+  if (counts_update_) next_n_updates_ = py::int_(n_updates_ + 1);
+  values.averages = counts_average_;
   values.trust_coefficient = trust_coefficient_;
   values.trust_eps = trust_eps_;
   if (!values.averages) return;
@@ -188,9 +201,15 @@ void GroupTail::take(const GroupProgress& counted, PyObject* group) {
   }
 }
 
-void GroupTail::write(PyObject* group) {
-  if (counts_average_) set_group_item(group, keys().n_averaged, py::int_(++n_averaged_));
-  if (counts_update_) set_group_item(group, keys().n_updates, py::int_(++n_updates_));
+void GroupTail::write(PyObject* group, std::vector<py::object>& replaced) {
+  if (counts_average_) {
+    ++n_averaged_;
+    replace_group_item(group, keys().n_averaged, next_n_averaged_, replaced);
+  }
+  if (counts_update_) {
+    ++n_updates_;
+    replace_group_item(group, keys().n_updates, next_n_updates_, replaced);
+  }
 }
 
 }  // namespace clr

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "core/slot.h"
 #include "cuda/tables.h"
@@ -38,9 +39,10 @@ class GroupTail {
   // Has no update counted in the average yet? Then the next one is its first.
   bool average_is_empty() const { return n_averaged_ == 0; }
 
-  // Fills in what this update does besides moving weights. `at_cycle_end`: it is the last of a cycle. `probe`: its lr
-  // is a zero set by hand, which is how torch.distributed asks for the state to be made: that counts for nothing.
-  void prepare(bool at_cycle_end, bool probe, GroupValues& values);
+  // Fills in what this update does besides moving weights. `at_cycle_end`: it is the last of a cycle.
+  void prepare(bool at_cycle_end, GroupValues& values);
+  // The same for a step that only makes state.
+  void prepare_state(GroupValues& values);
 
   std::uint64_t n_averaged() const { return n_averaged_; }
   std::uint64_t n_updates() const { return n_updates_; }
@@ -52,8 +54,8 @@ class GroupTail {
 
   // Does write() write anything?
   bool counts() const { return counts_average_ || counts_update_; }
-  // Counts the update.
-  void write(PyObject* group);
+  // Counts the update that prepare() prepared. Runs no Python: `replaced` takes what stood there.
+  void write(PyObject* group, std::vector<py::object>& replaced);
 
  private:
   double number(const GroupReader& group, PyObject* key) const;
@@ -64,6 +66,7 @@ class GroupTail {
   Averaging averaging_ = Averaging::none;
   bool warm_up_ = false;
   bool counts_average_ = false, counts_update_ = false;  // this update
+  py::object next_n_averaged_, next_n_updates_;          // what write() writes
   Storage storage_ = Storage::nearest;
   std::optional<DType> momentum_dtype_;
   double decay_ = 0.0;

@@ -4,50 +4,78 @@ namespace clr {
 
 PyObject* StateTensor::found_in(PyObject* state) const {
   PyObject* const found = state != nullptr ? PyDict_GetItemWithError(state, key_) : nullptr;
+  if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
   return found == Py_None ? nullptr : found;
 }
 
-bool StateTensor::find(PyObject* state, DType dtype, const StateOwner& owner) {
-  PyObject* const found = found_in(state);
-  if (found != nullptr && found == tensor_.ptr()) return true;
-  tensor_ = py::object();
-  data_ = nullptr;
-  if (found == nullptr) return false;
-  adopt(py::reinterpret_borrow<py::object>(found), dtype, owner);
+bool StateTensor::read(PyObject* state, std::uint64_t version, DType dtype, const StateOwner& owner) {
+  PyObject* const found = version != 0 && version == version_ && tensor_ ? tensor_.ptr() : found_in(state);
+  version_ = version;
+  has_moved_ = found != tensor_.ptr() || fresh_;
+  if (found != tensor_.ptr()) tensor_ = py::object();
+  if (found == nullptr) {
+    if (!fresh_) data_ = nullptr;
+    if (fresh_) take_fresh(owner);
+    return false;
+  }
+  DLTensor view;
+  if (!has_moved_ && TorchReader::get().read(found, view)) {
+    if (data_of(view) == data_ && is_exactly(layout_ ? *layout_ : owner.dense, dtype, view)) return true;
+  }
+  has_moved_ = true;
+  if (fresh_ && found == converted_.ptr()) {
+    take_fresh(owner);
+    return true;
+  }
+  auto tensor = py::reinterpret_borrow<py::object>(found);
+  view = must_read(tensor, owner.name() + ", " + py::str(key_).cast<std::string>());
+  adopt(std::move(tensor), view, dtype, owner);
   return true;
 }
 
-void StateTensor::adopt(py::object tensor, DType dtype, const StateOwner& owner) {
-  const TorchReader& torch = TorchReader::get();
+void StateTensor::adopt(py::object tensor, const DLTensor& view, DType dtype, const StateOwner& owner) {
+  forget();
   const std::string what = owner.name() + ", " + py::str(key_).cast<std::string>();
-  const DLTensor view = must_read(tensor, what);
-  require_alike(owner.layout, dtype, view, tensor, owner.parameter, what);
-  Layout wanted = owner.layout;
-  if (owner.density != Density::dense) wanted = Layout(must_read(torch.empty_like(owner.parameter), what));
-  if (same_strides(wanted, view)) {
+  require_alike(owner.dense, dtype, view, tensor, owner.parameter, what);
+  if (same_strides(owner.dense, view)) {
+    if (!is_exactly(owner.dense, dtype, view)) layout_ = std::make_unique<Layout>(view);
     data_ = data_of(view);
+    shape_ = view.shape;
     tensor_ = std::move(tensor);
     return;
   }
-  fresh_ = torch.empty_like(owner.parameter, dtype);
-  torch.copy(fresh_, tensor);
-  data_ = data_of(must_read(fresh_, what));
+  fresh_ = TorchReader::get().empty_like(owner.parameter, dtype);
+  TorchReader::get().copy(fresh_, tensor);
+  converted_ = std::move(tensor);
+  take_fresh(owner);
 }
+
+void StateTensor::take_fresh(const StateOwner& owner) { data_ = data_of(must_read(fresh_, owner.name())); }
 
 void StateTensor::make(DType dtype, const StateOwner& owner, Content content) {
+  has_moved_ = true;
+  if (fresh_) return;
+  forget();
   const TorchReader& torch = TorchReader::get();
-  tensor_ = py::object();
   fresh_ = torch.empty_like(owner.parameter, dtype);
   // Whether a device has written it, the host cannot know: nobody must find garbage there.
-  if (content == Content::zeros || (content == Content::none && !is_cpu(owner.layout.device))) fresh_.attr("zero_")();
+  const bool on_device = !is_cpu(owner.dense.device);
+  if (content == Content::zeros || (content == Content::anything && on_device)) fresh_.attr("zero_")();
   if (content == Content::parameter) torch.copy(fresh_, owner.parameter);
-  data_ = data_of(must_read(fresh_, owner.name()));
+  take_fresh(owner);
 }
 
-void StateTensor::write(const py::dict& state) {
+void StateTensor::write(PyObject* state, std::vector<py::object>& replaced) {
   if (!fresh_) return;
-  state[py::handle(key_)] = fresh_;
+  replaced.push_back(std::move(converted_));
+  if (PyDict_SetItem(state, key_, fresh_.ptr()) != 0) throw py::error_already_set();
   tensor_ = std::move(fresh_);
+}
+
+void StateTensor::forget() {
+  tensor_ = fresh_ = converted_ = py::object();
+  layout_.reset();
+  data_ = nullptr;
 }
 
 }  // namespace clr

@@ -3,7 +3,10 @@
 
 #include <pybind11/pybind11.h>
 
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "python/tensor_checks.h"
 
@@ -12,40 +15,49 @@ namespace clr {
 // The parameter that it belongs to.
 struct StateOwner {
   const py::object& parameter;
-  const Layout& layout;
-  Density density;
+  const Layout& dense;  // the parameter's layout, without gaps if it has some
   std::size_t group, index;
 
   std::string name() const { return parameter_name(group, index); }
 };
 
+// The keys of what steps keep in optimizer.state[parameter].
+constexpr const char* kStateTensors[] = {"momentum_buffer", "average", "compensation", "master_weight"};
+
 class StateTensor {
  public:
   explicit StateTensor(const char* key) : key_(PyUnicode_InternFromString(key)) {}
 
-  // Is memory known, and, is_in(), of the very object that stands in the state? Then data() holds. Giving that tensor
-  // other memory is not seen.
-  bool is_known() const { return bool(tensor_); }
-  bool is_in(PyObject* state) const { return tensor_ && found_in(state) == tensor_.ptr(); }
-
   // Points data() into the tensor in `state`, a dict or null, or into a copy of it where its layout is not the
-  // parameter's. Returns false, with data() null, if there is none. Throws TypeError or ValueError for a tensor that
-  // does not fit.
-  bool find(PyObject* state, DType dtype, const StateOwner& owner);
+  // parameter's. The tensor's memory is read anew each time: it can move while the object stays in its place.
+  // `version`: of the dict, see version_of(). Returns false if the state holds no such tensor; then data() is what
+  // make() made in this step, or null. Throws TypeError or ValueError for a tensor that does not fit.
+  bool read(PyObject* state, std::uint64_t version, DType dtype, const StateOwner& owner);
 
-  enum class Content { none, zeros, parameter };
-  // Makes a new one, which write() will put into the state. `none`: it holds anything.
+  enum class Content { anything, zeros, parameter };
+  // Makes a new one, unless this step has made one already; write() puts it into the state.
   void make(DType dtype, const StateOwner& owner, Content content);
 
   void* data() const { return data_; }
+  // True if the last read() or make() gave another tensor, or other memory, than the one before.
+  bool has_moved() const { return has_moved_; }
+  bool is_known() const { return bool(tensor_); }
   bool is_new() const { return bool(fresh_); }
 
-  // Puts a tensor that find() or make() made into the state.
-  void write(const py::dict& state);
+  // Puts a tensor that read() or make() made into the state. Runs no Python: `replaced` takes what stood there.
+  void write(PyObject* state, std::vector<py::object>& replaced);
 
   // Lets go of a tensor that was made and not written, or of everything known.
-  void drop_new() { fresh_ = py::object(); }
-  void forget() { tensor_ = py::object(); }
+  void drop_new() { fresh_ = converted_ = py::object(); }
+  void forget();
+
+  // Asks for the memory that the next read() looks at.
+  void prefetch() const {
+#if defined(__GNUC__)
+    __builtin_prefetch(tensor_.ptr());
+    __builtin_prefetch(shape_);
+#endif
+  }
 
   int traverse(visitproc visit, void* arg) const {
     Py_VISIT(tensor_.ptr());
@@ -54,12 +66,18 @@ class StateTensor {
 
  private:
   PyObject* found_in(PyObject* state) const;
-  void adopt(py::object tensor, DType dtype, const StateOwner& owner);
+  void adopt(py::object tensor, const DLTensor& view, DType dtype, const StateOwner& owner);
+  void take_fresh(const StateOwner& owner);
 
   py::object tensor_;  // the object in the state, if data_ points into it
   void* data_ = nullptr;
-  py::object fresh_;  // not yet in the state
-  PyObject* key_;     // interned, kept for ever
+  std::uint64_t version_ = 0;       // of the dict, when tensor_ was found in it
+  const void* shape_ = nullptr;     // where the last read() found it: a hint for the cache
+  std::unique_ptr<Layout> layout_;  // of tensor_, where it is not the parameter's to the letter
+  bool has_moved_ = false;
+  py::object fresh_;      // not yet in the state
+  py::object converted_;  // the object in the state that fresh_ is a copy of
+  PyObject* key_;         // interned, kept for ever
 };
 
 }  // namespace clr

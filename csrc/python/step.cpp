@@ -10,11 +10,12 @@ namespace clr {
 
 namespace {
 
-// The place of the binding of this dict, or the end.
-std::size_t find(const Groups& groups, PyObject* group) {
-  std::size_t i = 0;
-  while (i < groups.size() && (!groups[i] || groups[i]->group() != group)) ++i;
-  return i;
+constexpr std::uint32_t kDrivenUpdates = 10;  // in a row, before a user hears of it
+constexpr unsigned kStepsWithoutGradient = 3;
+
+void forget(const py::list& list) {
+  const Py_ssize_t size = PyList_GET_SIZE(list.ptr());
+  if (size != 0 && PyList_SetSlice(list.ptr(), 0, size, nullptr) != 0) PyErr_Clear();
 }
 
 void require_complete(bool complete, const char* meaning) {
@@ -31,22 +32,25 @@ Step::Busy::Busy(Step& step) : step_(step) {
 
 Step::Busy::~Busy() {
   step_.held_.clear();
-  PyObject* const unscaled = step_.unscaled_.ptr();
-  if (PyList_SetSlice(unscaled, 0, PyList_GET_SIZE(unscaled), nullptr) != 0) PyErr_Clear();
+  forget(step_.unscaled_);
   step_.busy_ = false;
 }
 
-void Step::bind(std::size_t index, py::dict group, py::object schedule, py::object scale_fns) {
+void Step::bind(std::size_t index, py::dict group, py::object schedule) {
   const Busy busy(*this);
-  auto bound = std::make_unique<GroupBinding>(std::move(group), index, std::move(schedule), std::move(scale_fns));
+  auto bound = std::make_unique<GroupBinding>(std::move(group), index, std::move(schedule));
   if (index >= groups_.size()) groups_.resize(index + 1);
-  if (groups_[index] && groups_[index]->group() != bound->group()) groups_.push_back(std::move(groups_[index]));
+  if (groups_[index] && groups_[index]->group() != bound->group()) {
+    places_[groups_[index]->group()] = groups_.size();
+    groups_.push_back(std::move(groups_[index]));
+  }
+  places_[bound->group()] = index;
   groups_[index] = std::move(bound);
 }
 
-void Step::write_schedule(const py::dict& group) {
-  const std::size_t i = find(groups_, group.ptr());
-  if (i < groups_.size()) groups_[i]->write_schedule();
+GroupBinding* Step::binding(const py::dict& group) const {
+  const auto place = places_.find(group.ptr());
+  return place == places_.end() ? nullptr : groups_[place->second].get();
 }
 
 bool Step::is_bound(std::size_t index, const py::dict& group) const {
@@ -62,14 +66,16 @@ Step::Outcome Step::begin(const py::list& groups, const py::dict& state, std::op
   if (device_steps_.are_used() && !catch_up(groups, state)) return Outcome::not_bound;
   if (!at_cycle_end && asks_for_cycle_end()) return Outcome::asks_for_cycle_end;
   if (parameters_.refresh(groups_)) device_steps_.forget_parameters();
-  parameters_.refresh_state(state);
   if (calls_user_code_) call_user_code();
+  warn_of_driver();
+  ends_cycle_ = at_cycle_end.value_or(false) && !groups_.front()->is_by_hand();
   plan_.groups.clear();
-  const bool ends_cycle = at_cycle_end.value_or(false) && !groups_.front()->is_by_hand();
-  for (auto& group : groups_) plan_.groups.push_back(group->values(ends_cycle));
+  for (auto& group : groups_) plan_.groups.push_back(group->values(ends_cycle_));
   return Outcome::done;
 }
 
+// What can run Python comes first: user code, gradients of subclasses, hashes of parameters. Then all memory is looked
+// at, and then it is written, with nothing in between that could be interrupted.
 Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const StepRequest& request) {
   const Busy busy(*this);
   if (open_) {
@@ -78,29 +84,40 @@ Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const S
           "a GradScaler cannot be used with release_gradients(): gradients are used before it sees them");
     }
     refuse_release();
-    parameters_.refresh_state(state);
   } else {
     const Outcome outcome = begin(groups, state, request.at_cycle_end);
     if (outcome != Outcome::done) return outcome;
   }
-  read(request);
-  if (device_steps_.are_used() || !devices_.empty()) return apply_on_devices(state, request);
+  find_gradients();
+  const bool only_makes_state = !open_ && is_probe(state);
+  if (only_makes_state) {
+    plan_.groups.clear();
+    for (auto& group : groups_) plan_.groups.push_back(group->state_values());
+  } else {
+    warn_of_no_gradient();
+  }
+  make_entries(state);
+  plan_.gradients = {request.scale, 1.0, rules.max_value};
+  read({!only_makes_state && writes_unscaled(request), only_makes_state});
+  if (only_makes_state) return make_state();
+  if (device_steps_.are_used() || !devices_.empty()) return apply_on_devices(request);
   skipped_ = !measure(request);
   if (skipped_) {
-    for (auto& group : groups_) group->write_skipped(rules.advance_on_skip);
+    write_skipped();
     return Outcome::done;
   }
   // From here on nothing is refused. The version counters go first: they alone can still fail.
   TorchReader::get().increment_version(active_);
   if (writes_unscaled(request)) TorchReader::get().increment_version(unscaled_);
   run();
-  write(state);
+  write_state();
+  write();
   return Outcome::done;
 }
 
 bool Step::followed_schedule(const py::dict& group) const {
-  const std::size_t i = find(groups_, group.ptr());
-  return !captured_ && (i == groups_.size() || groups_[i]->followed_schedule());
+  const GroupBinding* const bound = binding(group);
+  return !captured_ && (bound == nullptr || bound->followed_schedule());
 }
 
 int Step::traverse(visitproc visit, void* arg) const {
@@ -116,6 +133,7 @@ int Step::traverse(visitproc visit, void* arg) const {
 
 void Step::clear() {
   groups_.clear();
+  places_.clear();
   parameters_.clear();
   active_ = py::list();
   unscaled_ = py::list();
@@ -146,14 +164,17 @@ bool Step::read_groups(const py::list& groups) {
 // Brings the bound groups into the order of the list: a group keeps what is known of it wherever it stands.
 void Step::reorder(const py::list& groups) {
   Groups ordered(groups.size());
+  std::unordered_map<PyObject*, std::size_t> places;
   for (std::size_t i = 0; i < ordered.size(); ++i) {
     PyObject* const group = PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i));
-    const std::size_t found = find(groups_, group);
-    if (found == groups_.size()) continue;
-    ordered[i] = std::move(groups_[found]);
+    const auto place = places_.find(group);
+    if (place == places_.end() || !groups_[place->second]) continue;  // new, or listed twice
+    ordered[i] = std::move(groups_[place->second]);
     ordered[i]->set_index(i);
+    places[group] = i;
   }
   groups_ = std::move(ordered);
+  places_ = std::move(places);
 }
 
 bool Step::asks_for_cycle_end() const {
@@ -169,32 +190,103 @@ void Step::call_user_code() {
   }
 }
 
-// Reads and checks groups and tensors into the plan.
-void Step::read(const StepRequest& request) {
+void Step::warn_of_driver() {
+  if (warned_of_driver_ || !warns) return;
+  for (auto& group : groups_) {
+    if (!group->is_driven(kDrivenUpdates)) continue;
+    warned_of_driver_ = true;  // once, even if the warning is an error
+    return group->warn_of_driver();
+  }
+}
+
+// Takes the gradients that stand.
+void Step::find_gradients() {
+  const TorchReader& torch = TorchReader::get();
+  held_.gradients.clear();
+  without_entry_.clear();
+  found_gradient_ = false;
+  std::size_t position = 0;
+  for (ParameterBinding& parameter : parameters_) {
+    parameter.drop_new_state();
+    held_.gradients.push_back(torch.grad(parameter.parameter().ptr()));
+    const bool has_gradient = bool(held_.gradients.back());
+    const bool is_done = is_released(position);
+    if (is_done && has_gradient) parameter.refuse_second_gradient();
+    found_gradient_ = found_gradient_ || has_gradient || is_done;
+    const GroupBinding& group = *groups_[parameter.group()];
+    if (!is_done && needs_entry(group, has_gradient)) without_entry_.push_back(position);
+    ++position;
+  }
+}
+
+bool Step::needs_entry(const GroupBinding& group, bool has_gradient) {
+  return (has_gradient && (group.keeps_buffers() || !group.tail().is_plain())) ||
+         group.tail().averaging() != Averaging::none;
+}
+
+void Step::warn_of_no_gradient() {
+  if (!warns || parameters_.size() == 0) return;
+  steps_without_gradient_ = found_gradient_ ? 0 : steps_without_gradient_ + 1;
+  if (steps_without_gradient_ < kStepsWithoutGradient || warned_of_no_gradient_) return;
+  warned_of_no_gradient_ = true;
+  const std::string message =
+      std::to_string(kStepsWithoutGradient) +
+      " steps in a row found no gradient and trained nothing. The parameters, "
+      "the first of which is on " +
+      described(parameters_[0].parameter(), "device") +
+      ", may not be those that the model trains, if it was made or loaded anew since (by to_empty(), for example): "
+      "construct the optimizer after that, with model.parameters()";
+  if (PyErr_WarnEx(PyExc_UserWarning, message.c_str(), kCallerOfStep) != 0) throw py::error_already_set();
+}
+
+// True if this is how torch.distributed asks for state to be made: no state, every lr a zero that somebody has written,
+// and every gradient zero. Such a step makes state and counts for nothing.
+bool Step::is_probe(const py::dict& state) const {
+  if (PyDict_GET_SIZE(state.ptr()) != 0) return false;
+  const auto asks = [](const auto& group) { return group->has_foreign_zero(); };
+  const auto is_zero = [](const py::object& gradient) { return !gradient || !gradient.attr("any")().cast<bool>(); };
+  return !groups_.empty() && std::all_of(groups_.begin(), groups_.end(), asks) &&
+         std::all_of(held_.gradients.begin(), held_.gradients.end(), is_zero);
+}
+
+void Step::make_entries(const py::dict& state) {
+  parameters_.refresh_state(state);
+  const auto has_state = [this](std::size_t position) { return parameters_[position].has_state(); };
+  without_entry_.erase(std::remove_if(without_entry_.begin(), without_entry_.end(), has_state), without_entry_.end());
+  if (!without_entry_.empty()) parameters_.make_entries(state, without_entry_);
+}
+
+// Reads and checks all tensors into the plan. Making a tensor may run any code, which may move others: they are read
+// again after that.
+void Step::read(Reading reading) {
+  read_once(reading);
+  if (new_state_) read_once(reading);
+}
+
+void Step::read_once(Reading reading) {
   plan_.slots.clear();
   plan_.copied.clear();
+  held_.copies.clear();
   devices_.clear();
-  plan_.gradients = {request.scale, 1.0, rules.max_value};
+  forget(unscaled_);
   new_state_ = false;
   trusts_ = false;
   bool moved = moved_;
   moved_ = true;  // until all have been read
   Py_ssize_t active = 0;
-  std::size_t position = 0;
-  for (ParameterBinding& parameter : parameters_) {
-    const std::size_t place = position++;
-    if (is_released(place)) {
-      if (TorchReader::get().grad(parameter.parameter().ptr())) parameter.refuse_second_gradient();
-      continue;
-    }
-    if (!parameter.read(*groups_[parameter.group()], writes_unscaled(request), plan_, held_)) continue;
-    if (parameter.device() >= 0) note_device(parameter, place);
+  for (std::size_t position = 0; position < parameters_.size(); ++position) {
+    if (position + 2 < parameters_.size()) parameters_[position + 2].prefetch();
+    if (is_released(position)) continue;
+    ParameterBinding& parameter = parameters_[position];
+    const py::object& gradient = held_.gradients[position];
+    if (!parameter.read(*groups_[parameter.group()], gradient, reading, plan_, held_)) continue;
+    if (parameter.device() >= 0) note_device(parameter, position, reading);
     moved = moved || parameter.moved();
     new_state_ = new_state_ || parameter.has_new_state();
     trusts_ = trusts_ || plan_.slots.back().trusted;
-    if (!parameter.has_gradient()) continue;
+    if (!gradient) continue;
     moved = list_active(active++, parameter.parameter()) || moved;
-    if (writes_unscaled(request)) unscaled_.append(TorchReader::get().grad(parameter.parameter().ptr()));
+    if (reading.writes_unscaled) unscaled_.append(gradient);
   }
   if (active < PyList_GET_SIZE(active_.ptr())) {
     PyList_SetSlice(active_.ptr(), active, PyList_GET_SIZE(active_.ptr()), nullptr);
@@ -202,6 +294,13 @@ void Step::read(const StepRequest& request) {
   }
   if (moved) plan_.in_order = plan_.has_overlap();
   moved_ = false;
+}
+
+// Ends a step that only makes state.
+Step::Outcome Step::make_state() {
+  write_state();
+  for (auto& group : groups_) group->restore();
+  return Outcome::done;
 }
 
 // The list of updated parameters is kept from step to step; it changes only where another one stands. Returns whether
@@ -268,18 +367,21 @@ void Step::apply_trust_ratios() {
 
 void Step::run() {
   const CpuKernels& kernels = *selected_isa().kernels;
-  if (plan_.in_order && !held_.copies.empty()) return run_one_by_one(kernels);
-  bool complete = false;
+  bool complete = true;
   {
     const py::gil_scoped_release release;
-    complete = run_step(plan_, kernels, cuts_);
+    if (plan_.in_order && !held_.copies.empty()) {
+      run_one_by_one(kernels);
+    } else {
+      complete = run_step(plan_, kernels, cuts_);
+      put_back();
+    }
   }
   require_complete(complete, "weights are undefined");
-  copy_back();
 }
 
-void Step::copy_back() const {
-  for (const DenseCopy& copy : held_.copies) TorchReader::get().copy(copy.original, copy.dense);
+void Step::put_back() const {
+  for (const DenseCopy& copy : held_.copies) copy.put_back();
 }
 
 // A parameter that is not dense shares memory with another one: each copy is made when its turn has come.
@@ -287,20 +389,29 @@ void Step::run_one_by_one(const CpuKernels& kernels) {
   auto copy = held_.copies.begin();
   for (std::size_t i = 0; i < plan_.slots.size(); ++i) {
     auto last = copy;
-    while (last != held_.copies.end() && last->slot == i) ++last;
-    for (auto each = copy; each != last; ++each) TorchReader::get().copy(each->dense, each->original);
+    while (last != held_.copies.end() && last->slot() == i) ++last;
+    for (auto each = copy; each != last; ++each) each->fill();
     run_between(plan_, kernels, {i, 0}, {i + 1, 0});
-    for (; copy != last; ++copy) TorchReader::get().copy(copy->original, copy->dense);
+    for (; copy != last; ++copy) copy->put_back();
   }
 }
 
-void Step::write(const py::dict& state) {
-  if (new_state_) {
-    for (ParameterBinding& parameter : parameters_) parameter.write(state);
-    parameters_.forget_state();
+void Step::write_state() {
+  if (!new_state_) return;
+  for (ParameterBinding& parameter : parameters_) parameter.write(held_);
+}
+
+void Step::write() {
+  for (auto& group : groups_) {
+    if (warns) group->count_driver();
+    group->write(held_.replaced);
   }
-  for (auto& group : groups_) group->write();
   open_ = false;
+}
+
+void Step::write_skipped() {
+  for (auto& group : groups_) group->prepare_skipped();
+  for (auto& group : groups_) group->write_skipped(rules.advance_on_skip, held_.replaced);
 }
 
 }  // namespace clr

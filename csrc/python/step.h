@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <optional>
+#include <unordered_map>
 #include <vector>
 
 #include "core/plan.h"
@@ -48,12 +49,15 @@ class Step {
  public:
   GradientRules rules;
 
-  // Binds group number `index`. What is known of another group that has had this number is kept until the groups are
-  // put in order.
-  void bind(std::size_t index, py::dict group, py::object schedule, py::object scale_fns);
+  // False: nothing is counted that would be warned of, as under a range test, which drives the optimizer.
+  bool warns = true;
 
-  // Puts the schedule's lr and momentum into a bound group. Without this what stands there is obeyed.
-  void write_schedule(const py::dict& group);
+  // Binds group number `index` to a schedule of Python's. What is known of another group that has had this number is
+  // kept until the groups are put in order.
+  void bind(std::size_t index, py::dict group, py::object schedule);
+
+  // The binding of this dict; null if there is none.
+  GroupBinding* binding(const py::dict& group) const;
 
   bool is_bound(std::size_t index, const py::dict& group) const;
 
@@ -63,10 +67,10 @@ class Step {
   // if `at_cycle_end` has to be known and is not.
   Outcome apply(const py::list& groups, const py::dict& state, const StepRequest& request);
 
-  // Applies this step's update to one parameter, as soon as it has a gradient (gradient release): the first call of a
-  // step reads the groups, whose numbers hold until apply() ends the step with what has a gradient left. `position`: of
-  // the parameter among all, if nothing has changed. Throws RuntimeError for a second gradient and for what needs all
-  // gradients at once.
+  // Applies this step's update to one parameter, as soon as it has a gradient, and frees that (gradient release): the
+  // first call of a step reads the groups, whose numbers hold until apply() ends the step with what has a gradient
+  // left. `position`: of the parameter among all, if nothing has changed. Throws RuntimeError for a second gradient and
+  // for what needs all gradients at once.
   Outcome release(const py::list& groups, const py::dict& state, const py::object& parameter, std::size_t position,
                   std::optional<bool> at_cycle_end);
   // Has release() begun a step that apply() has not ended?
@@ -83,7 +87,7 @@ class Step {
   // Goes on with the tables that another step has on devices, so that graphs captured with it follow this one.
   void adopt(Step& other);
 
-  // Did the last step of this group follow its schedule? Not if it was skipped, or captured in a graph.
+  // True if the last step of this group followed its schedule: not if it was skipped, or captured in a graph.
   bool followed_schedule(const py::dict& group) const;
 
   int traverse(visitproc visit, void* arg) const;
@@ -107,17 +111,26 @@ class Step {
   void reorder(const py::list& groups);
   bool asks_for_cycle_end() const;
   void call_user_code();
+  void warn_of_driver();
+  void find_gradients();
+  // True if a step must find a dict for a parameter of this group in optimizer.state.
+  static bool needs_entry(const GroupBinding& group, bool has_gradient);
+  void warn_of_no_gradient();
+  bool is_probe(const py::dict& state) const;
+  void make_entries(const py::dict& state);
   // At scale 1 gradients are unscaled already.
   bool writes_unscaled(const StepRequest& request) const {
     return rules.write_unscaled && (request.scale != 1.0 || request.grad_scale.at != nullptr);
   }
-  void read(const StepRequest& request);
+  void read(Reading reading);
+  void read_once(Reading reading);
+  Outcome make_state();
   bool catch_up(const py::list& groups, const py::dict& state);
-  void note_device(const ParameterBinding& parameter, std::size_t position);
-  Outcome apply_on_devices(const py::dict& state, const StepRequest& request);
+  void note_device(const ParameterBinding& parameter, std::size_t position, Reading reading);
+  Outcome apply_on_devices(const StepRequest& request);
   void refuse_on_devices(const StepRequest& request) const;
   DeviceStep device_step(const StepRequest& request) const;
-  void copy_back() const;
+  void put_back() const;
   bool is_released(std::size_t position) const;
   void refuse_release() const;
   bool list_active(Py_ssize_t place, const py::object& parameter);
@@ -126,9 +139,12 @@ class Step {
   void apply_trust_ratios();
   void run();
   void run_one_by_one(const CpuKernels& kernels);
-  void write(const py::dict& state);
+  void write_state();
+  void write();
+  void write_skipped();
 
   Groups groups_;
+  std::unordered_map<PyObject*, std::size_t> places_;  // of the dicts of groups_
   BoundParameters parameters_;
   py::list active_;    // the parameters of the last update
   py::list unscaled_;  // gradients that the running step writes
@@ -139,9 +155,14 @@ class Step {
   DeviceSteps device_steps_;
   std::vector<int> devices_;  // CUDA devices of the slots of the running step: of all of them, or the step is refused
   std::optional<double> gradient_norm_;
-  bool moved_ = true;       // has memory moved since overlaps were looked for?
-  bool new_state_ = false;  // did read() make any?
-  bool trusts_ = false;     // does any slot?
+  bool moved_ = true;                       // has memory moved since overlaps were looked for?
+  bool new_state_ = false;                  // did read() make any?
+  bool ends_cycle_ = false;                 // is this update the last of a cycle of the first group?
+  bool found_gradient_ = false;             // does any parameter have one?
+  std::vector<std::size_t> without_entry_;  // positions of parameters that need an entry in optimizer.state
+  unsigned steps_without_gradient_ = 0;     // in a row
+  bool warned_of_driver_ = false, warned_of_no_gradient_ = false;
+  bool trusts_ = false;  // does any slot?
   bool calls_user_code_ = false;
   bool open_ = false;
   std::vector<bool> released_;  // of a step that is open: the parameters that are done

@@ -28,13 +28,13 @@ bool Step::catch_up(const py::list& groups, const py::dict& state) {
 }
 
 // The slot that `parameter` has just added, as a device wants it.
-void Step::note_device(const ParameterBinding& parameter, std::size_t position) {
+void Step::note_device(const ParameterBinding& parameter, std::size_t position, Reading reading) {
   devices_.push_back(parameter.device());
   Slot& slot = plan_.slots.back();
   slot.random_key = position;
   const bool empty = slot.size == 0;  // then its arrays may be null
   if (parameter.has_other_buffer() && (slot.buffer != nullptr || empty)) {
-    device_steps_.note_state(parameter.device(), {position, false, !slot.first});
+    device_steps_.note_state(parameter.device(), {position, false, !slot.first || reading.only_makes_state});
   }
   if (parameter.has_other_average() && (slot.average != nullptr || empty)) {
     device_steps_.note_state(parameter.device(), {position, true, parameter.average_holds()});
@@ -88,7 +88,7 @@ DeviceStep Step::device_step(const StepRequest& request) const {
   return step;
 }
 
-Step::Outcome Step::apply_on_devices(const py::dict& state, const StepRequest& request) {
+Step::Outcome Step::apply_on_devices(const StepRequest& request) {
   refuse_on_devices(request);
   const DeviceStep step = device_step(request);
   device_steps_.prepare(groups_, parameters_.size(), plan_.slots, devices_, new_state_, captured_);
@@ -102,8 +102,10 @@ Step::Outcome Step::apply_on_devices(const py::dict& state, const StepRequest& r
   TorchReader::get().increment_version(active_);
   if (writes_unscaled(request)) TorchReader::get().increment_version(unscaled_);
   device_steps_.step(step, captured_);
-  copy_back();
-  if (!captured_) write(state);
+  put_back();
+  if (captured_) return Outcome::done;
+  write_state();
+  write();
   return Outcome::done;
 }
 
@@ -116,7 +118,6 @@ void Step::synchronise(const py::dict& state) {
       if (!state.contains(parameter)) continue;
       py::dict entry = state[parameter];
       if (entry.contains(key)) PyDict_DelItemString(entry.ptr(), key);
-      if (entry.empty()) PyDict_DelItem(state.ptr(), parameter.ptr());
       parameters_.forget_state();
     }
   };
@@ -130,6 +131,9 @@ void Step::adopt(Step& other) {
   device_steps_ = std::move(other.device_steps_);
   device_steps_.forget_parameters();
   other.device_steps_ = DeviceSteps();
+  warns = other.warns;
+  warned_of_driver_ = other.warned_of_driver_;
+  warned_of_no_gradient_ = other.warned_of_no_gradient_;
 }
 
 bool Step::was_skipped() const {

@@ -18,10 +18,21 @@ Step::Outcome Step::release(const py::list& groups, const py::dict& state, const
   refuse_release();
   ParameterBinding& bound = parameters_[position];
   if (is_released(position)) bound.refuse_second_gradient();
-  plan_.slots.clear();
-  plan_.copied.clear();
+  bound.drop_new_state();
+  const GroupBinding& group = *groups_[bound.group()];
+  without_entry_.clear();
+  if (needs_entry(group, true)) without_entry_.push_back(position);
+  make_entries(state);
+  const py::object gradient = TorchReader::get().grad(parameter.ptr());
   plan_.gradients = {};
-  if (!bound.read(*groups_[bound.group()], false, plan_, held_)) return Outcome::done;
+  const auto read = [&] {
+    plan_.slots.clear();
+    plan_.copied.clear();
+    held_.copies.clear();
+    return bound.read(group, gradient, {false, false}, plan_, held_);
+  };
+  if (!read()) return Outcome::done;
+  if (bound.has_new_state()) read();  // making it may have run any code
   if (bound.device() >= 0) {
     throw std::runtime_error("release_gradients() works with cpu parameters only: leave it out on " +
                              described(parameter, "device"));
@@ -32,13 +43,10 @@ Step::Outcome Step::release(const py::list& groups, const py::dict& state, const
   active.append(parameter);
   TorchReader::get().increment_version(active);
   run();
-  if (bound.has_new_state()) {
-    bound.write(state);
-    parameters_.forget_state();
-    parameters_.refresh_state(state);
-  }
+  bound.write(held_);
   released_[position] = true;
   open_ = true;
+  TorchReader::get().forget_grad(parameter.ptr());
   return Outcome::done;
 }
 

@@ -104,13 +104,14 @@ TorchReader::TorchReader() {
   }
   const PyGetSetDef* const getset = reinterpret_cast<PyGetSetDescrObject*>(grad.ptr())->d_getset;
   grad_getter_ = getset->get;
+  grad_setter_ = getset->set;
   grad_closure_ = getset->closure;
   is_neg_ = method_of(tensor, "is_neg");
   empty_like_ = py::module_::import("torch").attr("empty_like");
   for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
     dtypes_[static_cast<int>(dtype)] = py::module_::import("torch").attr(name_of(dtype));
   }
-  increment_version_ = py::module_::import("torch.autograd.graph").attr("increment_version");
+  increment_version_ = py::module_::import("torch._C").attr("_increment_version");
 }
 
 bool TorchReader::read(PyObject* tensor, DLTensor& view) const {
@@ -160,7 +161,15 @@ void* TorchReader::current_stream(int device) const {
   return stream;
 }
 
-void TorchReader::increment_version(const py::list& tensors) const { increment_version_(tensors); }
+void TorchReader::increment_version(const py::list& tensors) const {
+  PyObject* const none = PyObject_CallOneArg(increment_version_.ptr(), tensors.ptr());
+  if (none == nullptr) throw py::error_already_set();
+  Py_DECREF(none);
+}
+
+void TorchReader::forget_grad(PyObject* tensor) const {
+  if (grad_setter_(tensor, Py_None, grad_closure_) != 0) throw py::error_already_set();
+}
 
 std::string described(py::handle tensor, const char* attribute) {
   return std::string(attribute) + "=" + py::str(tensor.attr(attribute)).cast<std::string>();
@@ -193,11 +202,6 @@ const char* name_of(DType dtype) {
       return "float16";
   }
   return "";
-}
-
-DLDataType dlpack_type(DType dtype) {
-  const auto code = static_cast<std::uint8_t>(dtype == DType::bfloat16 ? kDLBfloat : kDLFloat);
-  return {code, static_cast<std::uint8_t>(8 * size_of(dtype)), 1};
 }
 
 DType dtype_of(const Layout& layout, py::handle tensor, const std::string& what) {

@@ -41,19 +41,36 @@ class Layout {
   std::vector<std::int64_t> far_;
 };
 
-inline bool same_type(const Layout& layout, const DLTensor& tensor) {
-  return layout.dtype.code == tensor.dtype.code && layout.dtype.bits == tensor.dtype.bits &&
-         layout.device.device_type == tensor.device.device_type && layout.device.device_id == tensor.device.device_id;
+inline bool same_dtype(DLDataType a, DLDataType b) { return a.code == b.code && a.bits == b.bits; }
+
+inline bool same_device(const Layout& layout, const DLTensor& tensor) {
+  return layout.device.device_type == tensor.device.device_type && layout.device.device_id == tensor.device.device_id;
 }
 
-// Same shape, strides, dtype and device, to the letter: what the check of a steady-state step asks.
-inline bool is_exactly(const Layout& layout, const DLTensor& tensor) {
+inline bool same_type(const Layout& layout, const DLTensor& tensor) {
+  return same_dtype(layout.dtype, tensor.dtype) && same_device(layout, tensor);
+}
+
+// Same shape, strides and device, to the letter, and this dtype: what the check of a steady-state step asks.
+inline bool is_exactly(const Layout& layout, DLDataType dtype, const DLTensor& tensor) {
   const std::size_t n = layout.ndim();
-  bool same = same_type(layout, tensor) && n == static_cast<std::size_t>(tensor.ndim);
+  bool same =
+      same_dtype(dtype, tensor.dtype) && same_device(layout, tensor) && n == static_cast<std::size_t>(tensor.ndim);
   for (std::size_t i = 0; same && i < n; ++i) {
     same = layout.shape(i) == tensor.shape[i] && layout.stride(i) == tensor.strides[i];
   }
   return same;
+}
+inline bool is_exactly(const Layout& layout, const DLTensor& tensor) {
+  return is_exactly(layout, layout.dtype, tensor);
+}
+
+inline DLDataType dlpack_type(DType dtype) {
+  const auto code = static_cast<std::uint8_t>(dtype == DType::bfloat16 ? kDLBfloat : kDLFloat);
+  return {code, static_cast<std::uint8_t>(8 * size_of(dtype)), 1};
+}
+inline bool is_exactly(const Layout& layout, DType dtype, const DLTensor& tensor) {
+  return is_exactly(layout, dlpack_type(dtype), tensor);
 }
 
 bool same_shape(const Layout& layout, const DLTensor& tensor);
@@ -81,8 +98,7 @@ class TorchReader {
   // has no readable memory of its own.
   bool read(PyObject* tensor, DLTensor& view) const;
 
-  // Is the tensor a lazy negative? DLPack does not say, and asking costs more than reading: ask when a tensor object
-  // is first seen.
+  // True if the tensor is a lazy negative. DLPack does not say, and asking costs three times as much as reading.
   bool is_negative(PyObject* tensor) const;
 
   // tensor.grad; null for None.
@@ -101,14 +117,18 @@ class TorchReader {
   // The stream that torch works on now, on a CUDA device.
   void* current_stream(int device) const;
 
-  // Bumps the version counters of a list of tensors.
+  // Bumps the version counters of a list of tensors. Runs no Python.
   void increment_version(const py::list& tensors) const;
+
+  // tensor.grad = None.
+  void forget_grad(PyObject* tensor) const;
 
  private:
   TorchReader();
   const DLPackExchangeAPI* api_;
   PyTypeObject* tensor_type_;
   getter grad_getter_;
+  setter grad_setter_;
   void* grad_closure_;
   PyCFunction is_neg_;
   py::object empty_like_, increment_version_;
@@ -123,7 +143,6 @@ DType dtype_of(const Layout& layout, py::handle tensor, const std::string& what)
 
 // "float32" and the like.
 const char* name_of(DType dtype);
-DLDataType dlpack_type(DType dtype);
 
 // "dtype=torch.float32" and the like.
 std::string described(py::handle tensor, const char* attribute);

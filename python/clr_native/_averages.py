@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.optimizer import ParamsT
 
 from clr_native import _core
-from clr_native._scheduled_groups import ScheduledGroups
+from clr_native._gradient_rules import GradientRules
+from clr_native._groups import ScheduleArguments
+from clr_native._scheduled_groups import Group, ScheduledGroups
 
 State = Mapping[torch.Tensor, Mapping[str, Any]]
 
@@ -25,43 +28,6 @@ def averaged(groups: Iterable[Mapping[str, Any]], state: State) -> list[torch.Te
     if not found:
         raise RuntimeError("no average yet: set ema_decay or average='swa', and take a step (a cycle for 'swa')")
     return found
-
-
-def swap_in(parameter: torch.Tensor, entry: Mapping[str, Any]) -> None:
-    """The parameter gets its average. Beside a float32 master weight nothing else is lost; else they change places."""
-    average = entry["average"]
-    with torch.no_grad():
-        if average.dtype != parameter.dtype:
-            _obey(parameter, entry["master_weight"])
-            parameter.copy_(average)
-        else:
-            _swap(parameter, average)
-
-
-def _obey(parameter: torch.Tensor, master: torch.Tensor) -> None:
-    """A parameter that is not its master's copy has been changed since: it is the weight, as for a step."""
-    changed = master.to(parameter.dtype) != parameter
-    if changed.any():
-        master[changed] = parameter[changed].to(master.dtype)
-
-
-def swap_out(parameter: torch.Tensor, entry: Mapping[str, Any]) -> None:
-    """Undoes ``swap_in``."""
-    average = entry["average"]
-    with torch.no_grad():
-        if average.dtype != parameter.dtype:
-            parameter.copy_(entry["master_weight"])
-        else:
-            _swap(parameter, average)
-
-
-def _swap(parameter: torch.Tensor, average: torch.Tensor) -> None:
-    if _core.swap_memory(parameter, average):
-        torch.autograd.graph.increment_version(parameter)
-    else:  # gaps, or a layout of its own
-        kept = parameter.detach().clone()
-        parameter.copy_(average)
-        average.copy_(kept)
 
 
 def copy_to(model: nn.Module, groups: list[dict[str, Any]], state: State) -> None:
@@ -105,15 +71,16 @@ def _matched(named: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> li
 class AveragedWeights(ScheduledGroups):
     """What an optimizer does with the averages that its steps keep."""
 
-    _weights_are_averages = False
+    def __init__(self, params: ParamsT, arguments: ScheduleArguments, rules: GradientRules, defaults: Group) -> None:
+        self._averages = _core.AveragesInPlace(self._averaged_entries)
+        super().__init__(params, arguments, rules, defaults)
 
-    @contextmanager
-    def averaged_weights(self) -> Iterator[None]:
+    def averaged_weights(self) -> AbstractContextManager[None]:
         """Within the block the parameters hold their averages, in place and without a copy of the model.
 
         Batch-norm statistics are not averaged: recompute them inside with ``torch.optim.swa_utils.update_bn``. Steps,
-        copies of the optimizer, ``state_dict()`` and ``load_state_dict()`` raise RuntimeError inside. Raises
-        RuntimeError if there is no average yet.
+        copies of the optimizer, ``state_dict()`` and ``load_state_dict()`` raise RuntimeError inside. Entering raises
+        RuntimeError if there is no average yet. Neither way can be interrupted in the middle.
 
         >>> import clr_native
         >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
@@ -128,22 +95,19 @@ class AveragedWeights(ScheduledGroups):
         tensor([-1.])
         """
         self._refuse_inside_averages("averaged_weights()")
+        return self._averages
+
+    def _averaged_entries(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+        """Each parameter that has an average, with that, and with the master weight that keeps the weight meanwhile."""
         self._synchronise()
-        swapped: list[torch.Tensor] = []
-        parameters = averaged(self.param_groups, self.state)
-        self._weights_are_averages = True
-        try:
-            for parameter in parameters:
-                swap_in(parameter, self.state[parameter])
-                swapped.append(parameter)
-            yield
-        finally:
-            for parameter in reversed(swapped):
-                swap_out(parameter, self.state[parameter])
-            self._weights_are_averages = False
+        entries = [(parameter, self.state[parameter]) for parameter in averaged(self.param_groups, self.state)]
+        return [
+            (p, entry["average"], entry["master_weight"] if entry["average"].dtype != p.dtype else None)
+            for p, entry in entries
+        ]
 
     def _refuse_inside_averages(self, what: str) -> None:
-        if self._weights_are_averages:
+        if self._averages.is_inside:
             raise RuntimeError(f"{what} inside averaged_weights(): leave it first")
 
     def copy_average_to(self, model: nn.Module) -> None:
@@ -166,6 +130,11 @@ class AveragedWeights(ScheduledGroups):
         """As in ``ScheduledGroups``, outside of ``averaged_weights()``."""
         self._refuse_inside_averages("load_state_dict()")
         super().load_state_dict(state_dict)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_schedules" in state:  # unpickled or copied, not load_state_dict
+            self._averages = _core.AveragesInPlace(self._averaged_entries)
+        super().__setstate__(state)
 
     def __getstate__(self) -> dict[str, Any]:
         self._refuse_inside_averages("copying or pickling")  # a copy would not know which of the two are its weights

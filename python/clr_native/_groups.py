@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.nn.parameter import is_lazy
 
+from clr_native import _core
 from clr_native.schedules import CyclicSchedule, Schedule
 from clr_native.schedules._base import Functions, made_from
 
@@ -31,6 +33,7 @@ SETTINGS = {
     "master_weights": False,
 }
 BOUNDS = ("base_lr", "max_lr")
+_BESIDE_LR = frozenset({"cycle_momentum"})  # may be said where lr alone says the schedule
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -39,16 +42,21 @@ class ScheduleArguments:
     """The constructor's arguments, which a group's own replace for that group."""
 
     flat: dict[str, Any]  # those that were given
-    schedule: Schedule | None  # the schedule argument, or the one that the flat ones say
+    schedule: Schedule | None  # the schedule argument, or the one that the flat ones or lr say
     momentum: float | None
+    rate: float | None = None  # lr, where that alone says the schedule
 
     @classmethod
-    def of(cls, arguments: dict[str, Any], schedule: Schedule | None, momentum: float | None) -> ScheduleArguments:
+    def of(
+        cls, arguments: dict[str, Any], schedule: Schedule | None, momentum: float | None, lr: float | None
+    ) -> ScheduleArguments:
         flat = {name: value for name, value in arguments.items() if not is_default(name, value)}
         if schedule is not None:
             check_schedule(schedule, flat, "")
         elif all(name in flat for name in BOUNDS):
             schedule = CyclicSchedule(**flat)
+        elif lr is not None and flat.keys() <= _BESIDE_LR:
+            return cls({}, constant_schedule(lr, ""), momentum, lr)
         if momentum is not None and (schedule._begins_with_momentum if schedule else arguments["cycle_momentum"]):
             raise ValueError(_idle_momentum("", momentum))
         return cls(flat, schedule, momentum)
@@ -56,20 +64,40 @@ class ScheduleArguments:
     def take_from(self, group: dict[str, Any], where: str) -> tuple[Schedule, float]:
         """Takes these arguments out of a new group: its schedule, and its momentum where that has none."""
         flat = {name: group.pop(name) for name in SCHEDULE_FIELDS if name in group}
-        own = group.pop("schedule", None)
-        momentum = group.pop("momentum", None)
-        if own is not None:
-            check_schedule(own, flat, where)
-            schedule = own
-        elif self.schedule is not None and not flat:
-            schedule = self.schedule
-        else:
-            schedule = flat_schedule({**self.flat, **flat}, where)
-        if schedule._begins_with_momentum and momentum is not None:
+        own, momentum, lr = (group.pop(name, None) for name in ("schedule", "momentum", "lr"))
+        schedule = self._of_group(own, flat, lr, where)
+        if schedule._begins_with_momentum and momentum is not None and not isinstance(own, Mapping):
             raise ValueError(_idle_momentum(where, momentum))
         if momentum is None and not schedule._begins_with_momentum:
             momentum = self.momentum
         return schedule, 0.9 if momentum is None else momentum
+
+    def _of_group(self, own: object, flat: dict[str, Any], lr: float | None, where: str) -> Schedule:
+        if isinstance(own, Mapping):  # of another optimizer's group, whose lr and momentum stand beside it
+            own = _made(own, self.schedule._functions() if self.schedule else _functions_in(self.flat))
+        if own is not None:
+            return check_schedule(own, flat, where)
+        if self.schedule is not None and not flat and (lr is None or self.rate is None):
+            return self.schedule
+        all_flat = {**self.flat, **flat}
+        if all_flat.keys() <= _BESIDE_LR and (self.schedule is None or self.rate is not None):
+            if lr is not None:
+                return constant_schedule(lr, where)
+            if self.schedule is not None:
+                return self.schedule
+        return flat_schedule(all_flat, where)
+
+
+def _functions_in(flat: dict[str, Any]) -> list[Any]:
+    return [flat["scale_fn"]] if "scale_fn" in flat else []
+
+
+def constant_schedule(lr: float, where: str) -> CyclicSchedule:
+    """The schedule of an optimizer that is given ``lr`` alone, as torch's SGD is."""
+    try:
+        return CyclicSchedule(lr, lr, cycle_momentum=False)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{where}lr={lr!r} must be a finite number, not negative") from None
 
 
 def is_default(name: str, value: object) -> bool:
@@ -84,19 +112,21 @@ def _idle_momentum(where: str, momentum: object) -> str:
     )
 
 
-def check_schedule(schedule: object, flat: dict[str, Any], where: str) -> None:
+def check_schedule(schedule: object, flat: dict[str, Any], where: str) -> Schedule:
     if not isinstance(schedule, Schedule):
         raise TypeError(f"{where}schedule={schedule!r} must be a schedule such as CyclicSchedule(...)")
     if flat:
         name = min(flat)
         raise ValueError(f"{where}{name}={flat[name]!r} cannot be combined with schedule=: set it in the schedule")
+    return schedule
 
 
 def flat_schedule(flat: dict[str, Any], where: str) -> CyclicSchedule:
     missing = " and ".join(f"{name}=None" for name in BOUNDS if flat.get(name) is None)
     if missing:
         raise ValueError(
-            f"{where}{missing}: give both bounds to the constructor, both to every group, or say schedule="
+            f"{where}{missing}: give both bounds to the constructor, both to every group, or say schedule=, "
+            "or lr= for a constant rate"
         )
     return CyclicSchedule(**flat)
 
@@ -108,9 +138,17 @@ def read_schedule(group: dict[str, Any], known: Schedule | None) -> Schedule:
         return written
     if not isinstance(written, Mapping):
         raise TypeError(f"schedule={written!r} in a parameter group must be a schedule or its to_dict()")
-    functions = known._functions() if known else []
+    return _made(written, known._functions() if known else [])
+
+
+def _made(written: Mapping[str, Any], functions: list[Any]) -> Schedule:
     # One serves wherever it is needed, as in the schedule that is known.
     return made_from(written, Functions(functions[0] if len(functions) == 1 else functions))
+
+
+def as_number(value: object) -> object:
+    """A tensor of one element as its number: it may change in place afterwards."""
+    return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
 
 
 def dtype_name(dtype: object) -> object:
@@ -119,8 +157,17 @@ def dtype_name(dtype: object) -> object:
 
 
 def check_parameter(parameter: torch.Tensor, name: str) -> None:
-    """What would be refused at every step is refused at once."""
+    """Refuses what every step would refuse. Parameters without memory yet are for the steps to look at."""
     if any(cls.__name__ == "DTensor" for cls in type(parameter).__mro__):
         raise TypeError(f"{name}: type=DTensor is not supported yet: use torch.optim.SGD for sharded parameters")
     if parameter.dtype not in _DTYPES:
         raise TypeError(f"{name}: dtype={parameter.dtype} must be float32, float64, bfloat16 or float16")
+    if parameter.is_meta or is_lazy(parameter):
+        return
+    if parameter.layout is not torch.strided:
+        raise TypeError(f"{name}: layout={parameter.layout} is not supported: make it dense with .to_dense()")
+    if type(parameter) not in (torch.Tensor, torch.nn.Parameter) and not _core.is_readable(parameter):
+        raise TypeError(
+            f"{name}: type={type(parameter).__name__} is a wrapper without memory of its own, which is not supported: "
+            "use torch.optim.SGD for it"
+        )

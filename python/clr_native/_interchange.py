@@ -20,7 +20,7 @@ Pair = tuple[torch.optim.SGD, CyclicLR]
 # What SGD and the schedulers keep in a group for themselves.
 _TORCH_ONLY = ("lr", "initial_lr", "foreach", "fused", "capturable", "differentiable")
 _SHARED = ("dampening", "weight_decay", "nesterov", "maximize")
-_OURS_ONLY = ("schedule", *COUNTERS, *(name for name in SETTINGS if name not in _SHARED))
+_OURS_ONLY = ("schedule", "overridden", *COUNTERS, *(name for name in SETTINGS if name not in _SHARED))
 # What torch's SGD does not do: in a group, and for all gradients. The rest of ours matters only with these.
 _FEATURES = ("ema_decay", "average", "trust_coefficient", "rounding", "kahan", "master_weights")
 _RULES = ("max_grad_norm", "max_grad_value", "skip_nonfinite")

@@ -63,7 +63,6 @@ def _hook(reference: weakref.ref[FusedCyclicSGD], position: int) -> Callable[[to
         if optimizer is not None:
             optimizer._refuse_inside_averages("backward() with release_gradients()")
             _use(optimizer, parameter, position)
-            parameter.grad = None
 
     return use
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from clr_native import _core
-from clr_native._checkpoint import COUNTERS, complete_groups, own_tensors
+from clr_native._checkpoint import COUNTERS, checked, complete_groups, own_tensors
 from clr_native._gradient_rules import GradientRules
 from clr_native._groups import SETTINGS, ScheduleArguments, check_parameter, dtype_name, read_schedule
 from clr_native.evaluation import checked_step
 from clr_native.schedules import Schedule
 
 Group = dict[str, Any]
+
+# Of the constructor's arguments, those that stand in a group.
+_IN_GROUPS = frozenset({"lr", "momentum", "schedule", *SETTINGS})
 
 
 class ScheduledGroups(Optimizer):
@@ -23,7 +26,6 @@ class ScheduledGroups(Optimizer):
     def __init__(self, params: ParamsT, arguments: ScheduleArguments, rules: GradientRules, defaults: Group) -> None:
         self._arguments = arguments
         self._rules = rules
-        self._schedules: list[tuple[Group, object, Schedule]] = []  # a bound group, its "schedule", the schedule
         self._plan = self._new_plan()
         super().__init__(params, defaults)
 
@@ -37,45 +39,42 @@ class ScheduledGroups(Optimizer):
     def add_param_group(self, param_group: Group) -> None:
         """Add a group; arguments it does not set are the constructor's. It starts at the first group's position.
 
-        Its averages begin anew.
+        Its averages begin anew. An ``lr`` in it is the rate of a group that has no schedule; a schedule wins over it.
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group={param_group!r} must be a dict")
         group = dict(param_group)
         index = len(self.param_groups)
-        where = f"parameter group {index}: "
-        if "lr" in group:
-            raise ValueError(f"{where}lr={group['lr']!r} has no meaning here: say base_lr= and max_lr=")
-        schedule, momentum = self._arguments.take_from(group, where)
+        schedule, momentum = self._arguments.take_from(group, f"parameter group {index}: ")
         first = self.param_groups[0] if self.param_groups else {}
         group["schedule"] = schedule._to_dict()
         group["momentum"] = momentum
-        group.setdefault("n_averaged", 0)
+        group["overridden"] = False
         for counter in COUNTERS:
             group.setdefault(counter, first.get(counter, 0))
+        group["n_averaged"] = 0
         group["lr"] = 0.0  # the schedule's, once bound
         group["momentum_dtype"] = dtype_name(group.get("momentum_dtype", self.defaults["momentum_dtype"]))
+        own = group.keys() | _IN_GROUPS
         super().add_param_group(group)
+        for name in self.defaults.keys() - own:  # put there by torch
+            del group[name]
         try:
             for i, parameter in enumerate(group["params"]):
                 check_parameter(parameter, f"parameter {i} of group {index}")
-            self._plan.bind(index, group, schedule._native, schedule._scale_fns)
+            self._plan.bind(index, group, schedule)
         except BaseException:
             self.param_groups.pop()
             raise
         self._plan.write_schedule(group)
-        self._schedules.append((group, group["schedule"], schedule))
 
     def _schedule_of(self, group: Group) -> Schedule:
         """The schedule that stands in a group, with the scale_fn of the one that was bound."""
-        for known, written, schedule in self._schedules:
-            if known is group:
-                return schedule if group["schedule"] is written else read_schedule(group, schedule)
-        return read_schedule(group, None)
-
-    def _is_replaced(self, group: Group) -> bool:
-        """Does another schedule stand in a group than the one that was bound?"""
-        return any(known is group and group["schedule"] is not written for known, written, _ in self._schedules)
+        bound = self._plan.schedule_of(group)
+        if bound is None:
+            return read_schedule(group, None)
+        schedule, is_there = bound
+        return schedule if is_there else read_schedule(group, schedule)
 
     def _bind(self) -> None:
         """Binds the groups whose dict or schedule is not the one that was bound.
@@ -84,26 +83,23 @@ class ScheduledGroups(Optimizer):
         """
         if len({id(group) for group in self.param_groups}) != len(self.param_groups):
             raise ValueError("param_groups holds the same dict twice: every group must be a dict of its own")
-        seen = [id(group) for group, *_ in self._schedules]
         written = [group["schedule"] for group in self.param_groups]
-        bound: list[tuple[Group, object, Schedule]] = []
-        fresh: list[Group] = []
+        replaced: list[Group] = []
         try:
             for index, group in enumerate(self.param_groups):
+                if self._plan.is_bound(index, group):
+                    continue
                 schedule = self._schedule_of(group)
-                if not self._plan.is_bound(index, group):
-                    group["schedule"] = schedule._to_dict()
-                    self._plan.bind(index, group, schedule._native, schedule._scale_fns)
-                    fresh.append(group)
-                bound.append((group, group["schedule"], schedule))
+                if self._plan.schedule_of(group) is not None:
+                    replaced.append(group)
+                group["schedule"] = schedule._to_dict()
+                self._plan.bind(index, group, schedule)
         except BaseException:
             for group, each in zip(self.param_groups, written, strict=True):
                 group["schedule"] = each
             raise
-        for group in fresh:
-            if id(group) in seen:
-                self._plan.write_schedule(group)
-        self._schedules = bound
+        for group in replaced:
+            self._plan.write_schedule(group)
 
     _asks_for_cycle_end = False  # does any group average the weights at the ends of cycles, as far as is known?
 
@@ -178,7 +174,8 @@ class ScheduledGroups(Optimizer):
         try:
             for group in self.param_groups:
                 group["applied_steps"] = step
-            self._rebind([self._schedule_of(group) for group in self.param_groups])
+            schedules = [self._schedule_of(group) for group in self.param_groups]
+            self._rebind(schedules, [schedule._native.is_constant for schedule in schedules])
         except BaseException:
             for group, values in zip(self.param_groups, before, strict=True):
                 group.update(values)
@@ -188,49 +185,86 @@ class ScheduledGroups(Optimizer):
         if "_plan" in self.__dict__ and self._plan.is_open:  # a copy has none yet
             raise RuntimeError("gradients of this step are released already: call step() first")
 
-    def _rebind(self, schedules: list[Schedule]) -> None:
-        """Binds all groups to these schedules, in order."""
+    def _rebind(self, schedules: Sequence[Schedule], obeyed: Sequence[bool]) -> None:
+        """Binds all groups to these schedules, in order. What stands in them for lr and momentum is obeyed, or the
+        schedule's values are written.
+        """
         self._refuse_in_mid_step()
         plan = self._new_plan()
         for index, (group, schedule) in enumerate(zip(self.param_groups, schedules, strict=True)):
-            plan.bind(index, group, schedule._native, schedule._scale_fns)
-        for group in self.param_groups:
-            plan.write_schedule(group)
+            plan.bind(index, group, schedule)
+        for group, is_obeyed in zip(self.param_groups, obeyed, strict=True):
+            if is_obeyed:
+                plan.check_values(group)
+        for group, is_obeyed in zip(self.param_groups, obeyed, strict=True):
+            if not is_obeyed:
+                plan.write_schedule(group)
         if "_plan" in self.__dict__:  # a copy has none yet
             plan.adopt(self._plan)
         self._plan = plan
-        self._schedules = [
-            (g, g["schedule"], schedule) for g, schedule in zip(self.param_groups, schedules, strict=True)
-        ]
+
+    def _standing(self, group: Group) -> tuple[Schedule, bool, Any, Any]:
+        """A group's schedule, and what a step would take for its lr and momentum.
+
+        True with the values as they stand, where they are not the schedule's; else False with the schedule's.
+        """
+        bound = self._plan.schedule_of(group)
+        if bound is not None and bound[1]:
+            return (bound[0], *self._plan.standing(group))
+        schedule = self._schedule_of(group)
+        copy, plan = dict(group), _core.Step()
+        plan.bind(0, copy, schedule)
+        if bound is not None:  # a new schedule puts its own values in their place
+            plan.write_schedule(copy)
+        return (schedule, *plan.standing(copy))
 
     # --- saving and loading ---------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """``{"state": ..., "param_groups": ...}`` as in torch; the schedule and its position stand in the groups."""
+        """``{"state": ..., "param_groups": ...}`` as in torch; the schedule and its position stand in the groups.
+
+        The key ``overridden`` of a group is True where its lr or momentum is not the schedule's: such values are saved.
+        """
         self._refuse_in_mid_step()
         self._synchronise()
         state_dict = super().state_dict()
+        plain: dict[int, dict[str, Any]] = {}  # by schedule, which many groups share
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
-            saved["schedule"] = self._schedule_of(group)._to_dict()
+            schedule, saved["overridden"], saved["lr"], momentum = self._standing(group)
+            if momentum is not None:
+                saved["momentum"] = momentum
+            if id(schedule) not in plain:
+                plain[id(schedule)] = schedule._to_dict()
+            saved["schedule"] = dict(plain[id(schedule)])
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from ``state_dict``, of this class or of ``torch.optim.SGD``.
 
-        The checkpoint's schedule, position and settings win over the constructor's. One without a
-        schedule keeps the present one and its position. A ``scale_fn`` is not saved: the constructor's is kept. Tensors
-        are copied. Raises ValueError, with nothing changed, if the checkpoint does not fit: other groups, other shapes,
-        or a schedule that needs a ``scale_fn`` where there is none.
+        The checkpoint's schedule, position and settings win over the constructor's. One without a schedule keeps the
+        present one and its position; where that is constant, the checkpoint's lr and momentum hold. A ``scale_fn`` is
+        not saved: the constructor's is kept. Tensors are copied. Raises TypeError or ValueError that names the key,
+        with nothing changed, if the checkpoint does not fit: other groups, other shapes, or a schedule that needs a
+        ``scale_fn`` where there is none.
         """
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict of type={type(state_dict).__name__} must be a dict")
         before = (self.state, self.param_groups)
         present = [self._schedule_of(group) for group in self.param_groups]
         loaded: dict[str, Any] = {}  # the last hook sees what the others made of the checkpoint
-        hook = self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final))
+        hook = self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(checked(final)))
         try:
             super().load_state_dict(state_dict)
-            complete_groups(self.param_groups, before[1], self.defaults)
+            complete_groups(self.param_groups, before[1], self.defaults.keys() & SETTINGS.keys())
             own_tensors(self.state, self.param_groups, loaded)
-            self._rebind([read_schedule(group, own) for group, own in zip(self.param_groups, present, strict=True)])
+            schedules = [read_schedule(group, own) for group, own in zip(self.param_groups, present, strict=True)]
+            obeyed = [
+                saved.get("overridden", False) or ("schedule" not in saved and schedule._native.is_constant)
+                for saved, schedule in zip(loaded["param_groups"], schedules, strict=True)
+            ]
+            for group in self.param_groups:
+                group["overridden"] = False
+            self._rebind(schedules, obeyed)
         except BaseException:
             self.state, self.param_groups = before
             raise
@@ -240,12 +274,13 @@ class ScheduledGroups(Optimizer):
     def __getstate__(self) -> dict[str, Any]:
         self._refuse_in_mid_step()
         self._synchronise()
+        standing = [self._standing(group) for group in self.param_groups]
         return {
             **super().__getstate__(),
             "_arguments": self._arguments,
             "_rules": self._rules,
-            "_schedules": [self._schedule_of(group) for group in self.param_groups],
-            "_replaced": [self._is_replaced(group) for group in self.param_groups],
+            "_schedules": [schedule for schedule, *_ in standing],
+            "_obeyed": [is_overridden for _, is_overridden, *_ in standing],
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -257,12 +292,8 @@ class ScheduledGroups(Optimizer):
                 for name, default in SETTINGS.items():
                     settings.setdefault(name, default)
             for group in self.param_groups:
+                group.setdefault("overridden", False)
                 for counter in COUNTERS:
                     group.setdefault(counter, 0)
-            written = [(group["lr"], group["momentum"]) for group in self.param_groups]
-            self._rebind(state["_schedules"])
-            replaced = self.__dict__.pop("_replaced", [False] * len(written))  # 0.1.0 did not say
-            for group, (lr, momentum), new in zip(self.param_groups, written, replaced, strict=True):
-                # By hand, and not yet used. A new schedule puts its own in their place.
-                if not new and (lr, momentum) != (group["lr"], group["momentum"]):
-                    group["lr"], group["momentum"] = lr, momentum
+            schedules = self.__dict__.pop("_schedules")
+            self._rebind(schedules, self.__dict__.pop("_obeyed", [False] * len(schedules)))

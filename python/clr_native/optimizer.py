@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from clr_native import _core
 from clr_native._averages import AveragedWeights
 from clr_native._gradient_rules import GradientRules, inverse_scale, is_found, rule
-from clr_native._groups import SCHEDULE_FIELDS, SETTINGS, ScheduleArguments
+from clr_native._groups import SCHEDULE_FIELDS, SETTINGS, ScheduleArguments, as_number
 from clr_native._interchange import groups_of, pair_of
 from clr_native._release import ReleaseHandle, release
 from clr_native.schedules import Schedule
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 Scaling = tuple[float | torch.Tensor, bool | torch.Tensor | None, torch.Tensor | None]
 RULES = tuple(field.name for field in dataclasses.fields(GradientRules))
+ARGUMENTS = frozenset({"lr", "schedule", "momentum", *SCHEDULE_FIELDS, *SETTINGS, *RULES})
 
 
 class FusedCyclicSGD(AveragedWeights):
@@ -150,14 +151,17 @@ class FusedCyclicSGD(AveragedWeights):
         seed: int = 0,
         kahan: bool = False,
         master_weights: bool = False,
+        lr: float | None = None,
     ) -> None:
-        given = locals()
-        super().__init__(
-            params,
-            ScheduleArguments.of({name: given[name] for name in SCHEDULE_FIELDS}, schedule, momentum),
-            GradientRules(**{name: given[name] for name in RULES}),
-            {name: given[name] for name in SETTINGS},
-        )
+        given = {name: value for name, value in locals().items() if name in ARGUMENTS}
+        for name in (*SCHEDULE_FIELDS, "lr"):
+            given[name] = as_number(given[name])
+        flat = {name: given[name] for name in SCHEDULE_FIELDS}
+        arguments = ScheduleArguments.of(flat, schedule, momentum, given["lr"])
+        super().__init__(params, arguments, GradientRules(**{name: given[name] for name in RULES}), given)
+        if lr is None and arguments.schedule is not None:  # a scale_fn has been asked for the first value already
+            has_function = bool(arguments.schedule._functions())
+            self.defaults["lr"] = self.param_groups[0]["lr"] if has_function else arguments.schedule(0).lr
         self._cycle_end_hooks: OrderedDict[int, Callable[[FusedCyclicSGD], None]] = OrderedDict()
 
     # --- beside torch's own pair ----------------------------------------------------------------------------------
@@ -229,7 +233,7 @@ class FusedCyclicSGD(AveragedWeights):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._weights_are_averages:
+        if self._averages.is_inside:
             self._refuse_inside_averages("step()")
         scaling: Scaling | tuple[()] = ()
         if "grad_scale" in self.__dict__ or "found_inf" in self.__dict__:

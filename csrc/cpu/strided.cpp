@@ -1,0 +1,33 @@
+#include "cpu/strided.h"
+
+#include <algorithm>
+
+namespace clr {
+
+namespace {
+
+template <class Element>
+void copy(const std::vector<StridedDimension>& dimensions, std::size_t depth, Element* to, const Element* from) {
+  const StridedDimension& dimension = dimensions[depth];
+  if (depth + 1 == dimensions.size()) {
+    for (std::int64_t i = 0; i < dimension.size; ++i) to[i * dimension.to] = from[i * dimension.from];
+    return;
+  }
+  for (std::int64_t i = 0; i < dimension.size; ++i) {
+    copy(dimensions, depth + 1, to + i * dimension.to, from + i * dimension.from);
+  }
+}
+
+}  // namespace
+
+void copy_strided(std::vector<StridedDimension> dimensions, std::size_t element_bytes, void* to, const void* from) {
+  if (dimensions.empty()) dimensions.push_back({1, 1, 1});
+  // Neighbours in the written memory are written one after the other.
+  std::stable_sort(dimensions.begin(), dimensions.end(),
+                   [](const StridedDimension& a, const StridedDimension& b) { return a.to > b.to; });
+  if (element_bytes == 2) copy(dimensions, 0, static_cast<std::uint16_t*>(to), static_cast<const std::uint16_t*>(from));
+  if (element_bytes == 4) copy(dimensions, 0, static_cast<std::uint32_t*>(to), static_cast<const std::uint32_t*>(from));
+  if (element_bytes == 8) copy(dimensions, 0, static_cast<std::uint64_t*>(to), static_cast<const std::uint64_t*>(from));
+}
+
+}  // namespace clr
