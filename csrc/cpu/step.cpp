@@ -9,6 +9,21 @@ namespace {
 // Below this many bytes of parameters waking a second thread costs more than it saves (bench/README.md).
 constexpr std::int64_t kSerialBytes = 64 * 1024;
 
+constexpr std::size_t kAhead = 2;  // slots ahead whose first numbers are asked for
+
+void prefetch(const Slot& slot) {
+#if defined(__GNUC__)
+  for (const void* array :
+       {static_cast<const void*>(slot.parameter), slot.gradient, static_cast<const void*>(slot.buffer)}) {
+    const char* const first = static_cast<const char*>(array);
+    __builtin_prefetch(first);
+    __builtin_prefetch(first + 64);
+    __builtin_prefetch(first + 128);
+    __builtin_prefetch(first + 192);
+  }
+#endif
+}
+
 struct StepContext {
   const StepPlan& plan;
   const CpuKernels& kernels;
@@ -27,6 +42,7 @@ void run_between(const StepPlan& plan, const CpuKernels& kernels, Cut from, Cut 
   std::int64_t begin = from.element;
   for (std::size_t i = from.slot; i < plan.slots.size() && i <= to.slot; ++i, begin = 0) {
     const Slot& slot = plan.slots[i];
+    if (i + kAhead < plan.slots.size()) prefetch(plan.slots[i + kAhead]);
     const std::int64_t end = i == to.slot ? to.element : slot.size;
     kernels.update(plan.gradients, plan.groups[slot.group], slot, begin, end);
   }

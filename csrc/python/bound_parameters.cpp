@@ -78,7 +78,9 @@ void BoundParameters::refresh_state(const py::dict& state) {
 
 void BoundParameters::make_entries(const py::dict& state, const std::vector<std::size_t>& positions) {
   for (const std::size_t position : positions) {
-    if (!all_[position].has_state()) state[all_[position].parameter()] = py::dict();
+    if (PyDict_SetDefault(state.ptr(), all_[position].parameter().ptr(), py::dict().ptr()) == nullptr) {
+      throw py::error_already_set();
+    }
   }
   forget_state();
   refresh_state(state);

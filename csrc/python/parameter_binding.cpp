@@ -14,10 +14,8 @@ ParameterBinding::ParameterBinding(py::object parameter, std::uint32_t group, st
     : group_(group), parameter_(std::move(parameter)), index_(index), position_(position) {}
 
 void ParameterBinding::prefetch() const {
-#if defined(__GNUC__)
-  __builtin_prefetch(parameter_.ptr());
-  __builtin_prefetch(shape_);
-#endif
+  prefetch_tensor(parameter_.ptr(), shape_);
+  prefetch_tensor(state_.ptr(), gradient_shape_);
   buffer_.prefetch();
 }
 
@@ -44,13 +42,14 @@ void ParameterBinding::require_plain(PyObject* tensor, const char* role) const {
 }
 
 // Points the slot to the gradient, or to a copy of it in the parameter's layout.
-void ParameterBinding::read_gradient(const py::object& gradient, bool writes_unscaled, StepPlan& plan, Held& held) {
-  DLTensor view;
-  if (!TorchReader::get().read(gradient.ptr(), view)) {
-    throw py::type_error(name() + ", gradient: " + why_unreadable(gradient));
-  }
+void ParameterBinding::read_gradient(const py::object& gradient, const Look& look, bool writes_unscaled, StepPlan& plan,
+                                     Held& held) {
+  if (!look.has_gradient) throw py::type_error(name() + ", gradient: " + why_unreadable(gradient));
+  const DLTensor& view = look.gradient;
   // Autograd itself hands out lazy negatives, and nobody may hold on to a gradient that has been asked.
   require_plain(gradient.ptr(), ", gradient");
+  gradient_hint_ = gradient.ptr();
+  gradient_shape_ = view.shape;
   Slot& slot = plan.slots.back();
   const bool dense = density_ == Density::dense && is_exactly(layout_, view);
   if (!dense) require_alike(layout_, dtype_, view, gradient, parameter_, name() + ", gradient");
@@ -71,8 +70,8 @@ void ParameterBinding::read_gradient(const py::object& gradient, bool writes_uns
 }
 
 // Points the slot to the buffer to use, if there is one or one is to be kept.
-void ParameterBinding::read_buffer(bool kept, StateTensor::Content content, Slot& slot) {
-  slot.first = !buffer_.read(state_.ptr(), state_ ? version_of(state_.ptr()) : 0, slot.buffer_dtype, owner());
+void ParameterBinding::read_buffer(const DLTensor* view, bool kept, StateTensor::Content content, Slot& slot) {
+  slot.first = !buffer_.read(state_.ptr(), view, slot.buffer_dtype, owner());
   if (slot.first && kept) buffer_.make(slot.buffer_dtype, owner(), content);
   has_other_buffer_ = buffer_.has_moved();
   has_new_state_ = has_new_state_ || buffer_.is_new();
@@ -82,7 +81,7 @@ void ParameterBinding::read_buffer(bool kept, StateTensor::Content content, Slot
 
 // Finds the tensor in the state, or makes it. Returns whether it holds anything.
 bool ParameterBinding::read_state(StateTensor& tensor, DType dtype, StateTensor::Content content) {
-  const bool found = tensor.read(state_.ptr(), state_ ? version_of(state_.ptr()) : 0, dtype, owner());
+  const bool found = tensor.read(state_.ptr(), nullptr, dtype, owner());
   if (!found) tensor.make(dtype, owner(), content);
   has_new_state_ = has_new_state_ || tensor.is_new();
   moved_ = moved_ || tensor.has_moved();
@@ -122,14 +121,23 @@ void ParameterBinding::copy_gapped(const DLTensor& view, StepPlan& plan, Held& h
   plan.slots.back().parameter = held.copies.back().data();
 }
 
-bool ParameterBinding::read(const GroupBinding& group, const py::object& gradient, Reading reading, StepPlan& plan,
-                            Held& held) {
+void ParameterBinding::look(const py::object& gradient, bool averages, Look& look) {
   const TorchReader& torch = TorchReader::get();
+  look.has_gradient = look.has_buffer = false;
+  if (!gradient && !averages) return;
+  look.has_parameter = torch.read(parameter_.ptr(), look.parameter);
+  if (!gradient) return;
+  look.has_gradient = torch.read(gradient.ptr(), look.gradient);
+  look.has_buffer = buffer_.look(state_.ptr(), look.buffer);
+}
+
+bool ParameterBinding::read(const GroupBinding& group, const py::object& gradient, const Look& look, Reading reading,
+                            StepPlan& plan, Held& held) {
   const bool averages = plan.groups[group_].averages;
   has_other_buffer_ = has_other_average_ = false;
   if (!gradient && !averages) return false;
-  DLTensor view;
-  if (!torch.read(parameter_.ptr(), view)) throw py::type_error(name() + ": " + why_unreadable(parameter_));
+  if (!look.has_parameter) throw py::type_error(name() + ": " + why_unreadable(parameter_));
+  const DLTensor& view = look.parameter;
   const bool other_layout = !seen_ || !is_exactly(layout_, view);
   if (other_layout) relayout(view);
   moved_ = other_layout || data_ != data_of(view);
@@ -152,8 +160,8 @@ bool ParameterBinding::read(const GroupBinding& group, const py::object& gradien
   }
   const auto content = reading.only_makes_state ? StateTensor::Content::zeros : StateTensor::Content::anything;
   if (gradient) {
-    read_buffer(group.keeps_buffers(), content, slot);
-    read_gradient(gradient, reading.writes_unscaled, plan, held);
+    read_buffer(look.has_buffer ? &look.buffer : nullptr, group.keeps_buffers(), content, slot);
+    read_gradient(gradient, look, reading.writes_unscaled, plan, held);
   }
   if (!tail.is_plain()) read_tail(tail, averages, content, slot);
   if (density_ == Density::gapped) copy_gapped(view, plan, held);

@@ -46,10 +46,19 @@ class ParameterBinding {
   // Lets go of the state that a step made and did not write: it was skipped or refused.
   void drop_new_state();
 
+  // What a parameter's tensors are at the moment. Reading those of several parameters one after the other lets the
+  // processor wait for their memory at once. Holds until any Python runs.
+  struct Look {
+    DLTensor parameter, gradient, buffer;
+    bool has_parameter = false, has_gradient = false, has_buffer = false;
+  };
+  void look(const py::object& gradient, bool averages, Look& look);
+
   // Reads and checks everything and adds a slot to the plan, if the parameter has a gradient, which may be null, or an
   // average to move: returns whether it did. Throws TypeError or ValueError, with nothing changed, for what cannot be
   // updated. Memory that the slot points to is kept alive by `held` and this object.
-  bool read(const GroupBinding& group, const py::object& gradient, Reading reading, StepPlan& plan, Held& held);
+  bool read(const GroupBinding& group, const py::object& gradient, const Look& look, Reading reading, StepPlan& plan,
+            Held& held);
 
   // Asks for the memory that read() looks at.
   void prefetch() const;
@@ -89,8 +98,8 @@ class ParameterBinding {
   StateOwner owner() const { return {parameter_, dense(), group_, index_}; }
   void relayout(const DLTensor& view);
   void require_plain(PyObject* tensor, const char* role) const;
-  void read_gradient(const py::object& gradient, bool writes_unscaled, StepPlan& plan, Held& held);
-  void read_buffer(bool kept, StateTensor::Content content, Slot& slot);
+  void read_gradient(const py::object& gradient, const Look& look, bool writes_unscaled, StepPlan& plan, Held& held);
+  void read_buffer(const DLTensor* view, bool kept, StateTensor::Content content, Slot& slot);
   bool read_state(StateTensor& tensor, DType dtype, StateTensor::Content content);
   void read_tail(const GroupTail& tail, bool averages, StateTensor::Content content, Slot& slot);
   void copy_gapped(const DLTensor& view, StepPlan& plan, Held& held) const;
@@ -106,7 +115,8 @@ class ParameterBinding {
   py::object parameter_;
   Layout layout_;  // of the parameter, as last seen
   void* data_ = nullptr;
-  const void* shape_ = nullptr;  // where the last read() found it: a hint for the cache
+  const void* shape_ = nullptr;  // where the last read() found it: a hint for the cache, as the next two
+  const void *gradient_hint_ = nullptr, *gradient_shape_ = nullptr;
   std::int64_t size_ = 0;
   std::unique_ptr<Layout> dense_;  // of a parameter with gaps
   py::object state_;

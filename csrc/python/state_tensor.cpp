@@ -1,35 +1,54 @@
 #include "python/state_tensor.h"
 
+#include "python/dict_version.h"
+
 namespace clr {
 
-PyObject* StateTensor::found_in(PyObject* state) const {
-  PyObject* const found = state != nullptr ? PyDict_GetItemWithError(state, key_) : nullptr;
+// Borrowed; null for none and for None.
+PyObject* StateTensor::found_in(PyObject* state) {
+  if (state == nullptr) return nullptr;
+  const std::uint64_t version = version_of(state);
+  if (version != 0 && version == version_ && tensor_) return tensor_.ptr();
+  PyObject* const found = PyDict_GetItemWithError(state, key_);
   if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
+  version_ = found == tensor_.ptr() ? version : 0;
   return found == Py_None ? nullptr : found;
 }
 
-bool StateTensor::read(PyObject* state, std::uint64_t version, DType dtype, const StateOwner& owner) {
-  PyObject* const found = version != 0 && version == version_ && tensor_ ? tensor_.ptr() : found_in(state);
-  version_ = version;
-  has_moved_ = found != tensor_.ptr() || fresh_;
-  if (found != tensor_.ptr()) tensor_ = py::object();
+bool StateTensor::look(PyObject* state, DLTensor& view) {
+  PyObject* const found = found_in(state);
+  return found != nullptr && found == tensor_.ptr() && TorchReader::get().read(found, view);
+}
+
+// True if the tensor lies where it was, in the layout that was accepted.
+bool StateTensor::accept(const DLTensor& view, DType dtype, const StateOwner& owner) const {
+  return data_of(view) == data_ && is_exactly(layout_ ? *layout_ : owner.dense, dtype, view);
+}
+
+bool StateTensor::read(PyObject* state, const DLTensor* view, DType dtype, const StateOwner& owner) {
+  has_moved_ = false;
+  if (view != nullptr && !fresh_ && accept(*view, dtype, owner)) return true;
+  PyObject* const found = found_in(state);
+  if (found != nullptr && found == tensor_.ptr() && !fresh_ && view == nullptr) {
+    DLTensor own;
+    if (TorchReader::get().read(found, own) && accept(own, dtype, owner)) return true;
+  }
+  has_moved_ = true;
   if (found == nullptr) {
+    has_moved_ = tensor_ || fresh_;
+    tensor_ = py::object();
     if (!fresh_) data_ = nullptr;
     if (fresh_) take_fresh(owner);
     return false;
   }
-  DLTensor view;
-  if (!has_moved_ && TorchReader::get().read(found, view)) {
-    if (data_of(view) == data_ && is_exactly(layout_ ? *layout_ : owner.dense, dtype, view)) return true;
-  }
-  has_moved_ = true;
   if (fresh_ && found == converted_.ptr()) {
     take_fresh(owner);
     return true;
   }
   auto tensor = py::reinterpret_borrow<py::object>(found);
-  view = must_read(tensor, owner.name() + ", " + py::str(key_).cast<std::string>());
-  adopt(std::move(tensor), view, dtype, owner);
+  tensor_ = py::object();  // until this one is accepted
+  const DLTensor own = must_read(tensor, owner.name() + ", " + py::str(key_).cast<std::string>());
+  adopt(std::move(tensor), own, dtype, owner);
   return true;
 }
 

@@ -28,11 +28,15 @@ class StateTensor {
  public:
   explicit StateTensor(const char* key) : key_(PyUnicode_InternFromString(key)) {}
 
-  // Points data() into the tensor in `state`, a dict or null, or into a copy of it where its layout is not the
-  // parameter's. The tensor's memory is read anew each time: it can move while the object stays in its place.
-  // `version`: of the dict, see version_of(). Returns false if the state holds no such tensor; then data() is what
-  // make() made in this step, or null. Throws TypeError or ValueError for a tensor that does not fit.
-  bool read(PyObject* state, std::uint64_t version, DType dtype, const StateOwner& owner);
+  // Reads the memory of the tensor in `state`, a dict or null, into `view`, if that is the tensor known from the last
+  // read(). Returns false, with nothing looked at, if it is not.
+  bool look(PyObject* state, DLTensor& view);
+
+  // Points data() into the tensor in `state`, or into a copy of it where its layout is not the parameter's. The
+  // tensor's memory is read anew each time, here or by look(), whose `view` is null if that returned false: it can move
+  // while the object stays in its place. Returns false if the state holds no such tensor; then data() is what make()
+  // made in this step, or null. Throws TypeError or ValueError for a tensor that does not fit.
+  bool read(PyObject* state, const DLTensor* view, DType dtype, const StateOwner& owner);
 
   enum class Content { anything, zeros, parameter };
   // Makes a new one, unless this step has made one already; write() puts it into the state.
@@ -52,12 +56,7 @@ class StateTensor {
   void forget();
 
   // Asks for the memory that the next read() looks at.
-  void prefetch() const {
-#if defined(__GNUC__)
-    __builtin_prefetch(tensor_.ptr());
-    __builtin_prefetch(shape_);
-#endif
-  }
+  void prefetch() const { prefetch_tensor(tensor_.ptr(), shape_); }
 
   int traverse(visitproc visit, void* arg) const {
     Py_VISIT(tensor_.ptr());
@@ -65,7 +64,8 @@ class StateTensor {
   }
 
  private:
-  PyObject* found_in(PyObject* state) const;
+  PyObject* found_in(PyObject* state);
+  bool accept(const DLTensor& view, DType dtype, const StateOwner& owner) const;
   void adopt(py::object tensor, const DLTensor& view, DType dtype, const StateOwner& owner);
   void take_fresh(const StateOwner& owner);
 

@@ -74,8 +74,8 @@ Step::Outcome Step::begin(const py::list& groups, const py::dict& state, std::op
   return Outcome::done;
 }
 
-// What can run Python comes first: user code, gradients of subclasses, hashes of parameters. Then all memory is looked
-// at, and then it is written, with nothing in between that could be interrupted.
+// What can run Python comes first: user code, warnings, gradients of subclasses, hashes of parameters, new tensors.
+// Then all memory is looked at, and then it is written, with nothing in between that could be interrupted.
 Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const StepRequest& request) {
   const Busy busy(*this);
   if (open_) {
@@ -88,17 +88,13 @@ Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const S
     const Outcome outcome = begin(groups, state, request.at_cycle_end);
     if (outcome != Outcome::done) return outcome;
   }
-  find_gradients();
-  const bool only_makes_state = !open_ && is_probe(state);
-  if (only_makes_state) {
-    plan_.groups.clear();
-    for (auto& group : groups_) plan_.groups.push_back(group->state_values());
-  } else {
-    warn_of_no_gradient();
-  }
-  make_entries(state);
+  parameters_.refresh_state(state);
   plan_.gradients = {request.scale, 1.0, rules.max_value};
-  read({!only_makes_state && writes_unscaled(request), only_makes_state});
+  held_.gradients.clear();
+  bool is_settled = read({writes_unscaled(request), false});
+  const bool only_makes_state = !open_ && is_probe(state);
+  if (!only_makes_state) is_settled = !warn_of_no_gradient() && is_settled;
+  if (only_makes_state || !is_settled) settle(state, {!only_makes_state && writes_unscaled(request), only_makes_state});
   if (only_makes_state) return make_state();
   if (device_steps_.are_used() || !devices_.empty()) return apply_on_devices(request);
   skipped_ = !measure(request);
@@ -199,35 +195,16 @@ void Step::warn_of_driver() {
   }
 }
 
-// Takes the gradients that stand.
-void Step::find_gradients() {
-  const TorchReader& torch = TorchReader::get();
-  held_.gradients.clear();
-  without_entry_.clear();
-  found_gradient_ = false;
-  std::size_t position = 0;
-  for (ParameterBinding& parameter : parameters_) {
-    parameter.drop_new_state();
-    held_.gradients.push_back(torch.grad(parameter.parameter().ptr()));
-    const bool has_gradient = bool(held_.gradients.back());
-    const bool is_done = is_released(position);
-    if (is_done && has_gradient) parameter.refuse_second_gradient();
-    found_gradient_ = found_gradient_ || has_gradient || is_done;
-    const GroupBinding& group = *groups_[parameter.group()];
-    if (!is_done && needs_entry(group, has_gradient)) without_entry_.push_back(position);
-    ++position;
-  }
-}
-
 bool Step::needs_entry(const GroupBinding& group, bool has_gradient) {
   return (has_gradient && (group.keeps_buffers() || !group.tail().is_plain())) ||
          group.tail().averaging() != Averaging::none;
 }
 
-void Step::warn_of_no_gradient() {
-  if (!warns || parameters_.size() == 0) return;
+// Returns true if it did.
+bool Step::warn_of_no_gradient() {
+  if (!warns || parameters_.size() == 0) return false;
   steps_without_gradient_ = found_gradient_ ? 0 : steps_without_gradient_ + 1;
-  if (steps_without_gradient_ < kStepsWithoutGradient || warned_of_no_gradient_) return;
+  if (steps_without_gradient_ < kStepsWithoutGradient || warned_of_no_gradient_) return false;
   warned_of_no_gradient_ = true;
   const std::string message =
       std::to_string(kStepsWithoutGradient) +
@@ -237,6 +214,7 @@ void Step::warn_of_no_gradient() {
       ", may not be those that the model trains, if it was made or loaded anew since (by to_empty(), for example): "
       "construct the optimizer after that, with model.parameters()";
   if (PyErr_WarnEx(PyExc_UserWarning, message.c_str(), kCallerOfStep) != 0) throw py::error_already_set();
+  return true;
 }
 
 // True if this is how torch.distributed asks for state to be made: no state, every lr a zero that somebody has written,
@@ -249,44 +227,48 @@ bool Step::is_probe(const py::dict& state) const {
          std::all_of(held_.gradients.begin(), held_.gradients.end(), is_zero);
 }
 
-void Step::make_entries(const py::dict& state) {
-  parameters_.refresh_state(state);
-  const auto has_state = [this](std::size_t position) { return parameters_[position].has_state(); };
-  without_entry_.erase(std::remove_if(without_entry_.begin(), without_entry_.end(), has_state), without_entry_.end());
-  if (!without_entry_.empty()) parameters_.make_entries(state, without_entry_);
-}
-
-// Reads and checks all tensors into the plan. Making a tensor may run any code, which may move others: they are read
-// again after that.
-void Step::read(Reading reading) {
-  read_once(reading);
-  if (new_state_) read_once(reading);
-}
-
-void Step::read_once(Reading reading) {
+// Reads and checks all tensors into the plan. Returns false if that ran, or may have run, any code, for which tensors
+// may have moved since, or if entries in optimizer.state are missing.
+bool Step::read(Reading reading) {
+  const bool again = !held_.gradients.empty();
   plan_.slots.clear();
   plan_.copied.clear();
   held_.copies.clear();
+  without_entry_.clear();
   devices_.clear();
   forget(unscaled_);
-  new_state_ = false;
-  trusts_ = false;
-  bool moved = moved_;
+  new_state_ = trusts_ = found_gradient_ = false;
+  bool moved = moved_, is_settled = true;
   moved_ = true;  // until all have been read
   Py_ssize_t active = 0;
-  for (std::size_t position = 0; position < parameters_.size(); ++position) {
-    if (position + 2 < parameters_.size()) parameters_[position + 2].prefetch();
-    if (is_released(position)) continue;
-    ParameterBinding& parameter = parameters_[position];
-    const py::object& gradient = held_.gradients[position];
-    if (!parameter.read(*groups_[parameter.group()], gradient, reading, plan_, held_)) continue;
-    if (parameter.device() >= 0) note_device(parameter, position, reading);
-    moved = moved || parameter.moved();
-    new_state_ = new_state_ || parameter.has_new_state();
-    trusts_ = trusts_ || plan_.slots.back().trusted;
-    if (!gradient) continue;
-    moved = list_active(active++, parameter.parameter()) || moved;
-    if (reading.writes_unscaled) unscaled_.append(gradient);
+  const std::size_t count = parameters_.size();
+  for (std::size_t begin = 0; begin < count; begin += kBlock) {
+    const std::size_t end = std::min(begin + kBlock, count);
+    if (!again) is_settled = take_gradients(begin, end) && is_settled;
+    look(begin, end, begin);
+    for (std::size_t position = begin; position < end; ++position) {
+      ParameterBinding& parameter = parameters_[position];
+      const py::object& gradient = held_.gradients[position];
+      found_gradient_ = found_gradient_ || gradient;
+      if (open_ && is_released(position)) {
+        if (gradient) parameter.refuse_second_gradient();
+        found_gradient_ = true;
+        continue;
+      }
+      const GroupBinding& group = *groups_[parameter.group()];
+      if (!parameter.has_state() && needs_entry(group, bool(gradient))) without_entry_.push_back(position);
+      if (!parameter.read(group, gradient, looks_[position - begin], reading, plan_, held_)) continue;
+      if (parameter.device() >= 0) note_device(parameter, position, reading);
+      moved = moved || parameter.moved();
+      trusts_ = trusts_ || plan_.slots.back().trusted;
+      if (parameter.has_new_state()) {
+        new_state_ = true;
+        look(position + 1, end, begin);  // making it may have run any code
+      }
+      if (!gradient) continue;
+      moved = list_active(active++, parameter.parameter()) || moved;
+      if (reading.writes_unscaled) unscaled_.append(gradient);
+    }
   }
   if (active < PyList_GET_SIZE(active_.ptr())) {
     PyList_SetSlice(active_.ptr(), active, PyList_GET_SIZE(active_.ptr()), nullptr);
@@ -294,6 +276,41 @@ void Step::read_once(Reading reading) {
   }
   if (moved) plan_.in_order = plan_.has_overlap();
   moved_ = false;
+  return is_settled && without_entry_.empty() && !new_state_;
+}
+
+// Takes the gradients of a block of parameters. Returns false if that may have run any code.
+bool Step::take_gradients(std::size_t begin, std::size_t end) {
+  const TorchReader& torch = TorchReader::get();
+  bool is_plain = true;
+  for (std::size_t position = begin; position < end; ++position) {
+    if (position + kBlock < parameters_.size()) parameters_[position + kBlock].prefetch();
+    ParameterBinding& parameter = parameters_[position];
+    parameter.drop_new_state();
+    is_plain = is_plain && torch.is_plain(parameter.parameter().ptr());
+    held_.gradients.push_back(torch.grad(parameter.parameter().ptr()));
+  }
+  return is_plain;
+}
+
+// Looks at the tensors of parameters of the block that starts at `block`.
+void Step::look(std::size_t begin, std::size_t end, std::size_t block) {
+  for (std::size_t position = begin; position < end; ++position) {
+    ParameterBinding& parameter = parameters_[position];
+    parameter.look(held_.gradients[position], plan_.groups[parameter.group()].averages, looks_[position - block]);
+  }
+}
+
+// Makes missing entries in optimizer.state and missing state, then reads all tensors again.
+void Step::settle(const py::dict& state, Reading reading) {
+  if (reading.only_makes_state) {
+    for (ParameterBinding& parameter : parameters_) parameter.drop_new_state();
+    plan_.groups.clear();
+    for (auto& group : groups_) plan_.groups.push_back(group->state_values());
+  }
+  parameters_.make_entries(state, without_entry_);
+  read(reading);
+  read(reading);
 }
 
 // Ends a step that only makes state.

@@ -112,18 +112,18 @@ class Step {
   bool asks_for_cycle_end() const;
   void call_user_code();
   void warn_of_driver();
-  void find_gradients();
   // True if a step must find a dict for a parameter of this group in optimizer.state.
   static bool needs_entry(const GroupBinding& group, bool has_gradient);
-  void warn_of_no_gradient();
+  bool warn_of_no_gradient();
   bool is_probe(const py::dict& state) const;
-  void make_entries(const py::dict& state);
   // At scale 1 gradients are unscaled already.
   bool writes_unscaled(const StepRequest& request) const {
     return rules.write_unscaled && (request.scale != 1.0 || request.grad_scale.at != nullptr);
   }
-  void read(Reading reading);
-  void read_once(Reading reading);
+  bool read(Reading reading);
+  bool take_gradients(std::size_t begin, std::size_t end);
+  void look(std::size_t begin, std::size_t end, std::size_t block);
+  void settle(const py::dict& state, Reading reading);
   Outcome make_state();
   bool catch_up(const py::list& groups, const py::dict& state);
   void note_device(const ParameterBinding& parameter, std::size_t position, Reading reading);
@@ -152,6 +152,8 @@ class Step {
   std::vector<Cut> cuts_;
   Norms norms_;
   Held held_;
+  static constexpr std::size_t kBlock = 16;  // parameters that are looked at together
+  ParameterBinding::Look looks_[kBlock];
   DeviceSteps device_steps_;
   std::vector<int> devices_;  // CUDA devices of the slots of the running step: of all of them, or the step is refused
   std::optional<double> gradient_norm_;

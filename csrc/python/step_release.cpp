@@ -20,16 +20,16 @@ Step::Outcome Step::release(const py::list& groups, const py::dict& state, const
   if (is_released(position)) bound.refuse_second_gradient();
   bound.drop_new_state();
   const GroupBinding& group = *groups_[bound.group()];
-  without_entry_.clear();
-  if (needs_entry(group, true)) without_entry_.push_back(position);
-  make_entries(state);
+  parameters_.refresh_state(state);
+  if (!bound.has_state() && needs_entry(group, true)) parameters_.make_entries(state, {position});
   const py::object gradient = TorchReader::get().grad(parameter.ptr());
   plan_.gradients = {};
   const auto read = [&] {
     plan_.slots.clear();
     plan_.copied.clear();
     held_.copies.clear();
-    return bound.read(group, gradient, {false, false}, plan_, held_);
+    bound.look(gradient, plan_.groups[bound.group()].averages, looks_[0]);
+    return bound.read(group, gradient, looks_[0], {false, false}, plan_, held_);
   };
   if (!read()) return Outcome::done;
   if (bound.has_new_state()) read();  // making it may have run any code

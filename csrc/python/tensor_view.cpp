@@ -91,6 +91,8 @@ TorchReader::TorchReader() {
     throw py::import_error("torch.Tensor has no __dlpack_c_exchange_api__: clr-native needs torch >= 2.10");
   }
   tensor_type_ = reinterpret_cast<PyTypeObject*>(tensor.inc_ref().ptr());
+  const py::object parameter = py::module_::import("torch.nn").attr("Parameter");
+  parameter_type_ = reinterpret_cast<PyTypeObject*>(parameter.inc_ref().ptr());
   const py::object capsule = tensor.attr("__dlpack_c_exchange_api__");
   api_ = static_cast<const DLPackExchangeAPI*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
   if (api_ == nullptr) throw py::error_already_set();

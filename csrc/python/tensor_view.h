@@ -84,6 +84,19 @@ enum class Density {
 };
 Density density_of(const Layout& layout);
 
+// Asks for what reading a tensor looks at. Both addresses are hints from the last read, and may be anybody's by now.
+// `shape`: as DLTensor has it, which lies inside of torch's own object.
+inline void prefetch_tensor(const void* object, const void* shape) {
+#if defined(__GNUC__)
+  constexpr std::ptrdiff_t line = 64;
+  const char* const inside = static_cast<const char*>(shape);
+  __builtin_prefetch(object);
+  __builtin_prefetch(inside - line);
+  __builtin_prefetch(inside);
+  __builtin_prefetch(inside + line);
+#endif
+}
+
 inline void* data_of(const DLTensor& tensor) { return static_cast<char*>(tensor.data) + tensor.byte_offset; }
 
 // The parts of torch's Python interface that a step uses, looked up once. All functions need the GIL.
@@ -93,6 +106,11 @@ class TorchReader {
 
   // The other functions may be called with tensors only.
   bool is_tensor(PyObject* object) const { return PyObject_TypeCheck(object, tensor_type_) != 0; }
+
+  // True for torch's own types, whose attributes run no Python.
+  bool is_plain(PyObject* object) const {
+    return Py_IS_TYPE(object, parameter_type_) || Py_IS_TYPE(object, tensor_type_);
+  }
 
   // Fills `view`, which is valid until the tensor changes. Returns false, with no Python exception set, if the tensor
   // has no readable memory of its own.
@@ -126,7 +144,7 @@ class TorchReader {
  private:
   TorchReader();
   const DLPackExchangeAPI* api_;
-  PyTypeObject* tensor_type_;
+  PyTypeObject *tensor_type_, *parameter_type_;
   getter grad_getter_;
   setter grad_setter_;
   void* grad_closure_;

@@ -136,7 +136,8 @@ def test_copies_and_checkpoints(machine: Machine, copied: Any) -> None:
 def test_a_checkpoint_of_skipped_updates_holds_no_buffer(machine: Machine) -> None:
     twins = Twins(machine, dampening=0.25)
     twins.step(2, grad_scale=1.0, found_inf=1.0)
-    assert twins.there.state_dict()["state"] == twins.here.state_dict()["state"] == {}
+    assert not any(twins.there.state_dict()["state"].values())
+    assert not any(twins.here.state_dict()["state"].values())
     twins.step()
     twins.assert_same()
 
