@@ -202,6 +202,11 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda s: s["param_groups"][1].update(nesterov=True, dampening=0.5),
         "dampening=0.5",
     ),
+    "one number for two parameters": (lambda s: s["param_groups"][1].update(params=[2, 3, 2]), r"\['params'\]\[2\]=2"),
+    "a buffer whose storage was freed": (
+        lambda s: s["state"][1]["momentum_buffer"].untyped_storage().resize_(0),
+        "no memory",
+    ),
     "a scale_fn that is not here": (lambda s: renamed(s["param_groups"][1]["schedule"], "scale_fn", True), "scale_fn"),
 }
 
@@ -220,6 +225,14 @@ def test_a_failed_load_leaves_everything_as_it_was(case: str) -> None:
     assert picture(optimizer) == before
     assert frozen(state) == before_state
     go_on_alike(optimizer, untouched)
+
+
+def test_a_value_that_cannot_be_copied_is_named() -> None:
+    state, optimizer = trained().state_dict(), trained(2)
+    state["param_groups"][1]["mine"] = (number for number in range(3))
+    with pytest.raises(TypeError, match=r"\['param_groups'\]\[1\]\['mine'\]"):
+        optimizer.load_state_dict(state)
+    go_on_alike(optimizer, trained(2))
 
 
 def halving(cycle: int) -> float:
@@ -243,6 +256,36 @@ def test_a_checkpoint_without_scale_fn_needs_none() -> None:
     one = trained()
     other = fresh(one, scale_fn=halving)
     other.load_state_dict(one.state_dict())
+    go_on_alike(one, other)
+
+
+def test_what_others_keep_in_the_state_stays_as_it_is() -> None:
+    """torch would make "<generator object ...>" of text, and round float64 to the parameter's dtype."""
+    one, kept = (
+        trained(),
+        {"text": "a", "numbers": [1, {"two": 3}], "step": torch.tensor(2**24 + 1.0, dtype=torch.float64)},
+    )
+    one.state[every_parameter(one)[0]].update(kept)
+    other = fresh(one)
+    other.load_state_dict(one.state_dict())
+    entry = other.state[every_parameter(other)[0]]
+    assert {name: entry[name] for name in kept} == kept
+    assert entry["step"].dtype == torch.float64
+    go_on_alike(one, other)
+
+
+def test_a_hook_after_loading_sees_what_was_loaded_and_may_set_lr() -> None:
+    one, other = trained(), fresh(trained())
+
+    def check(optimizer: Any) -> None:
+        buffers = [each.state[every_parameter(each)[0]]["momentum_buffer"] for each in (optimizer, one)]
+        assert torch.equal(*buffers)
+        assert optimizer.param_groups[0]["lr"] == one.param_groups[0]["lr"]
+        optimizer.param_groups[0]["lr"] = 0.01
+
+    other.register_load_state_dict_post_hook(check)
+    other.load_state_dict(one.state_dict())
+    one.param_groups[0]["lr"] = 0.01
     go_on_alike(one, other)
 
 

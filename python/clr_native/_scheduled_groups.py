@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from clr_native import _core
-from clr_native._checkpoint import COUNTERS, checked, complete_groups, own_tensors
+from clr_native._checkpoint import COUNTERS, checked, complete_groups, own_state
 from clr_native._gradient_rules import GradientRules
 from clr_native._groups import SETTINGS, ScheduleArguments, check_parameter, dtype_name, read_schedule
 from clr_native.evaluation import checked_step
@@ -190,6 +191,9 @@ class ScheduledGroups(Optimizer):
         schedule's values are written.
         """
         self._refuse_in_mid_step()
+        self._take(self._bound_plan(schedules, obeyed))
+
+    def _bound_plan(self, schedules: Sequence[Schedule], obeyed: Sequence[bool]) -> _core.Step:
         plan = self._new_plan()
         for index, (group, schedule) in enumerate(zip(self.param_groups, schedules, strict=True)):
             plan.bind(index, group, schedule)
@@ -199,6 +203,9 @@ class ScheduledGroups(Optimizer):
         for group, is_obeyed in zip(self.param_groups, obeyed, strict=True):
             if not is_obeyed:
                 plan.write_schedule(group)
+        return plan
+
+    def _take(self, plan: _core.Step) -> None:
         if "_plan" in self.__dict__:  # a copy has none yet
             plan.adopt(self._plan)
         self._plan = plan
@@ -212,11 +219,11 @@ class ScheduledGroups(Optimizer):
         if bound is not None and bound[1]:
             return (bound[0], *self._plan.standing(group))
         schedule = self._schedule_of(group)
-        copy, plan = dict(group), _core.Step()
-        plan.bind(0, copy, schedule)
+        twin, plan = dict(group), _core.Step()
+        plan.bind(0, twin, schedule)
         if bound is not None:  # a new schedule puts its own values in their place
-            plan.write_schedule(copy)
-        return (schedule, *plan.standing(copy))
+            plan.write_schedule(twin)
+        return (schedule, *plan.standing(twin))
 
     # --- saving and loading ---------------------------------------------------------------------------------------
 
@@ -235,7 +242,8 @@ class ScheduledGroups(Optimizer):
                 saved["momentum"] = momentum
             if id(schedule) not in plain:
                 plain[id(schedule)] = schedule._to_dict()
-            saved["schedule"] = dict(plain[id(schedule)])
+            written = plain[id(schedule)]
+            saved["schedule"] = copy.deepcopy(written) if "segments" in written else dict(written)
         return state_dict
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -249,27 +257,46 @@ class ScheduledGroups(Optimizer):
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict of type={type(state_dict).__name__} must be a dict")
+        self._refuse_in_mid_step()
         before = (self.state, self.param_groups)
         present = [self._schedule_of(group) for group in self.param_groups]
-        loaded: dict[str, Any] = {}  # the last hook sees what the others made of the checkpoint
-        hook = self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(checked(final)))
+        loaded: dict[str, Any] = {}
+        plans: list[_core.Step] = []
+
+        def take(_: Optimizer, final: dict[str, Any]) -> dict[str, Any]:  # what the other hooks made of the checkpoint
+            loaded.update(checked(final))
+            # torch only has to see which parameter is which: it would round the state, and read what cannot be read.
+            return {"state": {}, "param_groups": [{"params": group["params"]} for group in loaded["param_groups"]]}
+
+        def fill(_: Optimizer) -> None:
+            plans.append(self._filled(before[1], loaded, present))
+
+        hooks = (
+            self.register_load_state_dict_pre_hook(take),
+            self.register_load_state_dict_post_hook(fill, prepend=True),
+        )
         try:
-            super().load_state_dict(state_dict)
-            complete_groups(self.param_groups, before[1], self.defaults.keys() & SETTINGS.keys())
-            own_tensors(self.state, self.param_groups, loaded)
-            schedules = [read_schedule(group, own) for group, own in zip(self.param_groups, present, strict=True)]
-            obeyed = [
-                saved.get("overridden", False) or ("schedule" not in saved and schedule._native.is_constant)
-                for saved, schedule in zip(loaded["param_groups"], schedules, strict=True)
-            ]
-            for group in self.param_groups:
-                group["overridden"] = False
-            self._rebind(schedules, obeyed)
+            super().load_state_dict(dict(state_dict))
+            self._take(plans[0])
         except BaseException:
             self.state, self.param_groups = before
             raise
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
+
+    def _filled(self, before: list[Group], loaded: dict[str, Any], present: list[Schedule]) -> _core.Step:
+        """Puts what was loaded into the new groups and the new state; a plan that is bound to them."""
+        groups, saved_groups = self.param_groups, loaded["param_groups"]
+        complete_groups(groups, before, saved_groups, self.defaults.keys() & SETTINGS.keys())
+        schedules = [read_schedule(group, own) for group, own in zip(groups, present, strict=True)]
+        obeyed = [
+            saved.get("overridden", False) or ("schedule" not in saved and schedule._native.is_constant)
+            for saved, schedule in zip(saved_groups, schedules, strict=True)
+        ]
+        plan = self._bound_plan(schedules, obeyed)
+        self.state = own_state(groups, loaded)
+        return plan
 
     def __getstate__(self) -> dict[str, Any]:
         self._refuse_in_mid_step()

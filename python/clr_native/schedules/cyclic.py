@@ -182,4 +182,5 @@ class CyclicSchedule(Schedule):
     @classmethod
     def _from_arguments(cls, arguments: dict[str, Any], functions: Functions) -> Self:
         needs_function = arguments.pop("scale_fn", False)
+        flag("scale_fn", needs_function)
         return cls(**arguments, scale_fn=functions.take() if needs_function else None)

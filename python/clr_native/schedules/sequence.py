@@ -120,11 +120,17 @@ class ScheduleSequence(Schedule):
     def _from_arguments(cls, arguments: dict[str, Any], functions: Functions) -> Self:
         if not isinstance(arguments.get("segments"), (list, tuple)):
             raise TypeError(f"segments={arguments.get('segments')!r} must be a list of pairs (schedule, n_steps)")
-        pairs = (_pair(i, each) for i, each in enumerate(arguments["segments"]))
-        return cls([(made_from(d, functions), n_steps) for d, n_steps in pairs])
+        return cls([_made_segment(i, each, functions) for i, each in enumerate(arguments["segments"])])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self.segments)!r})"
+
+
+def _made_segment(index: int, pair: object, functions: Functions) -> Segment:
+    written, n_steps = _pair(index, pair)
+    if not isinstance(written, Mapping):
+        raise TypeError(f"segment {index}: {written!r} must be a dict that to_dict() gave")
+    return made_from(written, functions), n_steps
 
 
 def _pair(index: int, pair: object) -> tuple[Any, Any]:
