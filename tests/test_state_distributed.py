@@ -87,6 +87,61 @@ def test_asking_a_fresh_optimizer_changes_no_weight_and_no_counter(settings: dic
     assert optimizer.applied_steps == 1
 
 
+PROBED: list[dict[str, Any]] = [
+    {},
+    {"base_lr": 0.0, "weight_decay": 0.5},
+    {"trust_coefficient": 0.01, "weight_decay": 0.5},
+    {"ema_decay": 0.9, "ema_warmup": True},
+    {"average": "swa"},
+    {"dtype": torch.bfloat16, "rounding": "stochastic", "ema_decay": 0.5},
+    {"dtype": torch.bfloat16, "kahan": True, "weight_decay": 0.5},
+    {"dtype": torch.bfloat16, "master_weights": True},
+    {"lr": 0.1, "weight_decay": 0.5},
+    {"lr": 0.0, "momentum": 0.0},
+]
+
+
+def bare(settings: dict[str, Any]) -> tuple[nn.Module, FusedCyclicSGD]:
+    """Without batch norm, whose statistics other steps would move."""
+    torch.manual_seed(0)
+    settings = dict(settings)
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).to(settings.pop("dtype", torch.float32))
+    if "lr" not in settings:
+        settings = {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2, **settings}
+    return model, FusedCyclicSGD(model.parameters(), **settings)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("settings", PROBED, ids=str)
+def test_a_fresh_optimizer_that_was_asked_goes_on_as_one_that_was_not(settings: dict[str, Any], layout: str) -> None:
+    """Weights, counters and averages; what was loaded into one that was not asked, too."""
+    model, optimizer = bare(settings)
+    weights, before = copy.deepcopy(model.state_dict()), numbers(optimizer)
+    get_optimizer_state_dict(model, optimizer, options=LAYOUTS[layout])
+    assert numbers(optimizer) == before
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+    with pytest.raises(RuntimeError, match="no average yet"):
+        optimizer.averaged_weights().__enter__()
+    _, other = bare(settings)
+    for each in (optimizer, other):
+        steps(each, 5)
+    assert_same_training(optimizer, other)
+    assert numbers(optimizer) == numbers(other)
+    for p, q in zip(every_parameter(optimizer), every_parameter(other), strict=True):
+        entries = [each.state[parameter] for each, parameter in ((optimizer, p), (other, q))]
+        assert entries[0].keys() == entries[1].keys()
+        assert all(value is None or torch.equal(value, entries[1][name]) for name, value in entries[0].items())
+    twin, loaded = bare(settings)
+    twin.load_state_dict(model.state_dict())
+    saved = copy.deepcopy(get_optimizer_state_dict(model, optimizer, options=LAYOUTS[layout]))
+    set_optimizer_state_dict(twin, loaded, saved, options=LAYOUTS[layout])
+    assert numbers(loaded) == numbers(optimizer)
+    for each in (optimizer, loaded):
+        steps(each, 5)
+    assert_same_training(optimizer, loaded)
+    assert numbers(loaded) == numbers(optimizer)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("settings", [{}, {"base_lr": 0.0}, {"cycle_momentum": False}], ids=str)
 @pytest.mark.parametrize("before", [0, 1, 5])

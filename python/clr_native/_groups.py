@@ -147,8 +147,11 @@ def _made(written: Mapping[str, Any], functions: list[Any]) -> Schedule:
 
 
 def as_number(value: object) -> object:
-    """A tensor of one element as its number: it may change in place afterwards."""
-    return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+    """A tensor of one element as its number: it may change in place afterwards. What has no number stays as it is."""
+    try:
+        return value.item() if isinstance(value, torch.Tensor) else value
+    except RuntimeError:
+        return value
 
 
 def dtype_name(dtype: object) -> object:

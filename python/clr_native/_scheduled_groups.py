@@ -11,7 +11,7 @@ from torch.optim.optimizer import Optimizer, ParamsT
 from clr_native import _core
 from clr_native._checkpoint import COUNTERS, checked, complete_groups, own_state
 from clr_native._gradient_rules import GradientRules
-from clr_native._groups import SETTINGS, ScheduleArguments, check_parameter, dtype_name, read_schedule
+from clr_native._groups import SETTINGS, ScheduleArguments, as_number, check_parameter, dtype_name, read_schedule
 from clr_native.evaluation import checked_step
 from clr_native.schedules import Schedule
 
@@ -40,13 +40,18 @@ class ScheduledGroups(Optimizer):
     def add_param_group(self, param_group: Group) -> None:
         """Add a group; arguments it does not set are the constructor's. It starts at the first group's position.
 
-        Its averages begin anew. An ``lr`` in it is the rate of a group that has no schedule; a schedule wins over it.
+        Its averages begin anew. An ``lr`` in it is the rate of a group that has no schedule; a schedule wins over it. A
+        group of another such optimizer goes on where it stands; under a constant schedule with its present rate.
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group={param_group!r} must be a dict")
         group = dict(param_group)
         index = len(self.param_groups)
+        # As it stands in a group of another optimizer.
+        standing = {name: as_number(group.get(name)) for name in ("lr", "momentum")}
+        is_written = isinstance(group.get("schedule"), Mapping) and None not in standing.values()
         schedule, momentum = self._arguments.take_from(group, f"parameter group {index}: ")
+        is_obeyed = is_written and schedule._native.is_constant
         first = self.param_groups[0] if self.param_groups else {}
         group["schedule"] = schedule._to_dict()
         group["momentum"] = momentum
@@ -55,6 +60,8 @@ class ScheduledGroups(Optimizer):
             group.setdefault(counter, first.get(counter, 0))
         group["n_averaged"] = 0
         group["lr"] = 0.0  # the schedule's, once bound
+        if is_obeyed:
+            group.update(standing)
         group["momentum_dtype"] = dtype_name(group.get("momentum_dtype", self.defaults["momentum_dtype"]))
         own = group.keys() | _IN_GROUPS
         super().add_param_group(group)
@@ -64,10 +71,13 @@ class ScheduledGroups(Optimizer):
             for i, parameter in enumerate(group["params"]):
                 check_parameter(parameter, f"parameter {i} of group {index}")
             self._plan.bind(index, group, schedule)
+            if is_obeyed:
+                self._plan.check_values(group)
+            else:
+                self._plan.write_schedule(group)
         except BaseException:
             self.param_groups.pop()
             raise
-        self._plan.write_schedule(group)
 
     def _schedule_of(self, group: Group) -> Schedule:
         """The schedule that stands in a group, with the scale_fn of the one that was bound."""
