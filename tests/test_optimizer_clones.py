@@ -66,7 +66,7 @@ CONSTRUCTORS: dict[str, dict[str, Any]] = {
 
 def ours(name: str) -> FusedCyclicSGD:
     over = parameters([7, (3, 2), ()])
-    own = [{"params": over[:1]}, {"params": over[1:], "weight_decay": 0.25, "mine": 3}]
+    own: list[dict[str, Any]] = [{"params": over[:1]}, {"params": over[1:], "weight_decay": 0.25, "mine": 3}]
     return FusedCyclicSGD(own, **CONSTRUCTORS[name])
 
 

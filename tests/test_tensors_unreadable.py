@@ -1,12 +1,79 @@
-"""Tensors that are there but cannot be read: another device, lazy negatives."""
+"""Tensors that are there but cannot be read: another device, lazy negatives, wrappers, none of floating point."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
+from torch.testing._internal.two_tensor import TwoTensor
 
 from clr_native import FusedCyclicSGD
 from helpers import give, parameters, picture
+
+
+class Plain(Tensor):
+    """A subclass with memory of its own, as torchvision's."""
+
+
+def two_tensors() -> Tensor:
+    made: Tensor = TwoTensor(torch.ones(3), torch.ones(3))  # type: ignore[no-untyped-call]  # untyped in torch
+    return made
+
+
+REFUSED: dict[str, tuple[Callable[[], Tensor], str]] = {
+    "complex": (lambda: torch.ones(3, dtype=torch.complex64), "dtype=torch.complex64"),
+    "integer": (lambda: torch.ones(3, dtype=torch.int64), "dtype=torch.int64"),
+    "8 bits": (lambda: torch.ones(3).to(torch.float8_e4m3fn), "dtype=torch.float8_e4m3fn"),
+    "sparse": (lambda: torch.ones(3, 2).to_sparse(), "layout=torch.sparse_coo"),
+    "sparse rows": (lambda: torch.eye(3).to_sparse_csr(), "layout=torch.sparse_csr"),
+    "two tensors": (two_tensors, "type=TwoTensor is a wrapper"),
+    "two tensors in a parameter": (lambda: torch.nn.Parameter(two_tensors()), "type=TwoTensor is a wrapper"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_by_the_constructor_and_in_a_late_group(case: str) -> None:
+    make, text = REFUSED[case]
+    with pytest.raises(TypeError, match=f"^parameter 1 of group 0: {text}"):
+        FusedCyclicSGD([*parameters([3]), make()], 0.1, 0.5)
+    over = parameters([3])
+    optimizer = FusedCyclicSGD(over, 0.1, 0.5)
+    before = picture(optimizer)
+    with pytest.raises(TypeError, match=f"^parameter 0 of group 1: {text}"):
+        optimizer.add_param_group({"params": [make()]})
+    assert picture(optimizer) == before
+    give(over, [torch.ones(3)])
+    optimizer.step()
+
+
+def test_a_subclass_with_memory_of_its_own_is_taken() -> None:
+    (weight,) = (torch.ones(3).as_subclass(Plain).requires_grad_(),)
+    optimizer = FusedCyclicSGD([weight], 0.1, 0.1)
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    assert weight.tolist() == pytest.approx([0.9] * 3)
+
+
+def test_an_uninitialised_parameter_is_checked_at_the_first_step_with_its_gradient() -> None:
+    """So that it may become anything meanwhile."""
+    weight = torch.nn.UninitializedParameter()
+    (other,) = parameters([3])
+    optimizer = FusedCyclicSGD([weight, other], 0.1, 0.1)
+    give([other], [torch.ones(3)])
+    optimizer.step()
+    weight.materialize((2, 2))
+    torch.nn.init.ones_(weight)
+    weight.grad = torch.ones(2, 2).to_sparse()
+    before = picture(optimizer)
+    with pytest.raises(TypeError, match=r"gradient: layout=torch\.sparse_coo"):
+        optimizer.step()
+    assert picture(optimizer) == before
+    weight.grad = torch.ones(2, 2)
+    optimizer.step()
+    assert torch.equal(weight, torch.full((2, 2), 1.0).sub(weight.grad, alpha=0.1))
 
 
 def test_a_parameter_on_another_device_is_refused() -> None:

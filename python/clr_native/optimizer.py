@@ -54,12 +54,14 @@ class FusedCyclicSGD(AveragedWeights):
     float32 and float64 give the bits that ``torch.optim.SGD`` gives for the same lr and momentum; bfloat16 and float16
     are computed in float32 and rounded once. Afterwards ``group["lr"]`` and ``group["momentum"]`` hold the values of
     the next update. A value written there by hand is obeyed for one update, which does not advance that group's
-    schedule.
+    schedule; a checkpoint keeps it. Under a constant schedule what is written stays, and every update counts: with
+    ``lr=`` alone any scheduler of torch may drive the rate, as with ``torch.optim.SGD``.
 
     Args:
         params: parameters or parameter groups, as for ``torch.optim.SGD``: dense tensors of any shape, float32,
-            float64, bfloat16 or float16, on the CPU or on CUDA devices (docs/cuda.md). Every argument below may also be
-            set per group.
+            float64, bfloat16 or float16, on the CPU or on CUDA devices (docs/cuda.md). Those on the meta device or not
+            yet initialised are checked at the first step that finds their gradient. Every argument below may also be
+            set per group. A group of another such optimizer may be given as it is.
         base_lr, max_lr, step_size_up, step_size_down, mode, gamma, decay_steps, decay_base, scale_fn, scale_mode,
             window, cycle_momentum, base_momentum, max_momentum: the schedule, see ``CyclicSchedule``. Sizes are in
             steps, not epochs.
@@ -88,12 +90,17 @@ class FusedCyclicSGD(AveragedWeights):
             on seed, update, parameter and element alone.
         kahan: keep what 16-bit parameters lose by rounding in ``state[p]["compensation"]``.
         master_weights: keep a float32 weight in ``state[p]["master_weight"]``; the 16-bit parameter is its copy.
+        lr: a constant rate, where neither bounds nor a schedule are given; these win over it, in a group too.
 
     ``max_grad_norm`` to ``write_unscaled_grad`` hold for all groups; they are attributes that may be set between steps,
     and are not part of ``state_dict()``.
 
-    ``state[p]["momentum_buffer"]`` may be replaced by another tensor at any time. Giving the same tensor other memory
-    (``buffer.data = ...``) is not seen: it costs too much to look at every step.
+    The tensors in ``state[p]`` are read anew at every step: each may be replaced, moved or given other memory.
+    ``defaults`` holds the arguments as given, so ``type(opt)(params, **opt.defaults)`` is a clone without state.
+
+    Warns:
+        UserWarning: something else has written lr before ten updates in a row while a schedule that is not constant
+            stood still; or three steps in a row found no gradient. Each is said once, before anything is written.
 
     Raises:
         TypeError: an argument, parameter, gradient or buffer is not of a kind that can be used.
