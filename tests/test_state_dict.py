@@ -271,6 +271,7 @@ def test_what_others_keep_in_the_state_stays_as_it_is() -> None:
     entry = other.state[every_parameter(other)[0]]
     assert {name: entry[name] for name in kept} == kept
     assert entry["step"].dtype == torch.float64
+    assert not any(entry[name] is value for name, value in kept.items() if name != "text")
     go_on_alike(one, other)
 
 

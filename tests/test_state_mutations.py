@@ -7,9 +7,11 @@ import math
 import os
 import re
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD
@@ -107,3 +109,29 @@ def test_a_spoilt_checkpoint_is_refused_or_works(kind: str) -> None:
             else:
                 assert names(error, paths), (number, paths, error)
                 pair.goes_on_as_its_twin()
+
+
+UNFIT: dict[str, tuple[Callable[[Tensor], object], str]] = {
+    "int64": (lambda t: torch.ones_like(t, dtype=torch.int64), "dtype=torch.int64 must be a floating-point dtype"),
+    "bool": (lambda t: torch.ones_like(t, dtype=torch.bool), "dtype=torch.bool must be a floating-point dtype"),
+    "complex": (lambda t: torch.ones_like(t, dtype=torch.complex64), "dtype=torch.complex64 must be a floating-point"),
+    "shape": (lambda t: torch.ones(7), r"shape=\(7,\) must be the parameter's"),
+    "sparse": (lambda t: t.to_sparse(), "layout=torch.sparse_coo"),
+    "meta": (lambda t: t.to("meta"), "device=meta"),
+    "number": (lambda t: 3.0, "=3.0 must be a tensor"),
+    "list": (lambda t: [t], " of type=list must be a tensor"),
+}
+HOLDERS = {"momentum_buffer": "plain", "average": "ema", "compensation": "kahan", "master_weight": "master weights"}
+
+
+@pytest.mark.parametrize("unfit", UNFIT)
+@pytest.mark.parametrize("name", HOLDERS)
+def test_a_state_tensor_that_does_not_fit_is_named(name: str, unfit: str) -> None:
+    spoil, text = UNFIT[unfit]
+    pair = Pair(KINDS[HOLDERS[name]]())
+    state = pair.twin.state_dict()
+    entry = dict(state["state"][2])
+    state["state"][2] = {**entry, name: spoil(entry[name].detach())}
+    error = pair.load(state)
+    assert re.fullmatch(f"parameter 1 of group 1, {name}.*{text}.*", str(error)), error
+    pair.goes_on_as_its_twin()
