@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import os
 import subprocess
@@ -165,6 +166,8 @@ def interrupted(call: Callable[[], object], event: int) -> bool:
             sys.setprofile(None)
             raise Interruption
 
+    collects = gc.isenabled()
+    gc.disable()  # hypothesis listens to it with Python functions, from which nothing can be raised
     try:
         sys.setprofile(profile)
         call()
@@ -172,6 +175,8 @@ def interrupted(call: Callable[[], object], event: int) -> bool:
         return True
     finally:
         sys.setprofile(None)
+        if collects:
+            gc.enable()
     return False
 
 
