@@ -259,6 +259,14 @@ def test_a_checkpoint_without_scale_fn_needs_none() -> None:
     go_on_alike(one, other)
 
 
+def test_a_skipped_first_step_leaves_nothing_in_a_checkpoint() -> None:
+    over = parameters([3])
+    optimizer = FusedCyclicSGD(over, 0.1, 0.5, skip_nonfinite=True)
+    over[0].grad = torch.full((3,), torch.inf)
+    optimizer.step()
+    assert (optimizer.skipped_steps, optimizer.state_dict()["state"]) == (1, {})
+
+
 def test_what_others_keep_in_the_state_stays_as_it_is() -> None:
     """torch would make "<generator object ...>" of text, and round float64 to the parameter's dtype."""
     one, kept = (

@@ -245,6 +245,9 @@ class ScheduledGroups(Optimizer):
         self._refuse_in_mid_step()
         self._synchronise()
         state_dict = super().state_dict()
+        # A step that was refused, skipped or interrupted may have left empty entries.
+        entries = state_dict["state"].items()
+        state_dict["state"] = {key: entry for key, entry in entries if not isinstance(entry, dict) or entry}
         plain: dict[int, dict[str, Any]] = {}  # by schedule, which many groups share
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
             schedule, saved["overridden"], saved["lr"], momentum = self._standing(group)
