@@ -226,3 +226,22 @@ def test_the_argument_is_called_state_dict() -> None:
     _, other = made()
     other.load_state_dict(state_dict=optimizer.state_dict())
     assert other.applied_steps == 2
+
+
+def test_a_flat_checkpoint_reaches_an_optimizer_whose_first_step_was_skipped() -> None:
+    """torch asks for state only where there is none at all: a skipped step leaves no empty entries behind."""
+    options = StateDictOptions(flatten_optimizer_state_dict=True)
+    models = [torch.nn.Linear(3, 2) for _ in range(2)]
+    trained, fresh = (FusedCyclicSGD(model.parameters(), 0.1, 0.5, skip_nonfinite=True) for model in models)
+    models[0](torch.ones(4, 3)).sum().backward()
+    trained.step()
+    models[1](torch.full((4, 3), torch.inf)).sum().backward()
+    fresh.step()
+    assert fresh.last_step_skipped
+    assert not fresh.state
+    fresh.zero_grad()
+    saved = get_optimizer_state_dict(models[0], trained, options=options)
+    set_optimizer_state_dict(models[1], fresh, saved, options=options)
+    buffers = [o.state[m.weight]["momentum_buffer"] for o, m in zip((trained, fresh), models, strict=True)]
+    assert torch.equal(*buffers)
+    assert fresh.applied_steps == 1

@@ -86,6 +86,18 @@ void BoundParameters::make_entries(const py::dict& state, const std::vector<std:
   refresh_state(state);
 }
 
+void BoundParameters::drop_empty_entries(const py::dict& state, const std::vector<std::size_t>& positions) {
+  if (positions.empty()) return;
+  forget_state();
+  for (const std::size_t position : positions) {
+    PyObject* const parameter = all_[position].parameter().ptr();
+    PyObject* const entry = PyDict_GetItemWithError(state.ptr(), parameter);
+    if (entry == nullptr && PyErr_Occurred()) throw py::error_already_set();
+    if (entry == nullptr || !PyDict_Check(entry) || PyDict_GET_SIZE(entry) != 0) continue;
+    if (PyDict_DelItem(state.ptr(), parameter) != 0) throw py::error_already_set();
+  }
+}
+
 std::size_t BoundParameters::find(const py::object& parameter, std::size_t guess) const {
   const auto is_it = [&](const auto& known) { return known.second == parameter.ptr(); };
   if (guess < known_.size() && is_it(known_[guess])) return guess;

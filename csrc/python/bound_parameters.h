@@ -29,6 +29,9 @@ class BoundParameters {
   // Puts an empty dict into optimizer.state for each of these parameters that has none. Hashing a parameter runs
   // Python.
   void make_entries(const py::dict& state, const std::vector<std::size_t>& positions);
+  // Takes those of these entries out again that are still empty: torch.distributed asks for state only where there is
+  // none at all. To be called after the last counter, for it runs Python.
+  void drop_empty_entries(const py::dict& state, const std::vector<std::size_t>& positions);
   // The next refresh_state() looks.
   void forget_state() { state_is_known_ = false; }
 

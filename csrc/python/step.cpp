@@ -91,6 +91,7 @@ Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const S
   parameters_.refresh_state(state);
   plan_.gradients = {request.scale, 1.0, rules.max_value};
   held_.gradients.clear();
+  made_entries_.clear();
   bool is_settled = read({writes_unscaled(request), false});
   const bool only_makes_state = !open_ && is_probe(state);
   if (!only_makes_state) is_settled = !warn_of_no_gradient() && is_settled;
@@ -100,6 +101,7 @@ Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const S
   skipped_ = !measure(request);
   if (skipped_) {
     write_skipped();
+    parameters_.drop_empty_entries(state, made_entries_);
     return Outcome::done;
   }
   // From here on nothing is refused. The version counters go first: they alone can still fail.
@@ -140,7 +142,7 @@ bool Step::read_groups(const py::list& groups) {
   if (groups.size() != groups_.size()) return false;
   const Scheduled none;
   const Scheduled* before = &none;
-  calls_user_code_ = false;
+  calls_user_code_ = is_driven_ = false;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const auto place = static_cast<Py_ssize_t>(g);
     // A scale_fn may have been asked for a position set by hand, and have taken groups out.
@@ -149,6 +151,7 @@ bool Step::read_groups(const py::list& groups) {
     GroupBinding& group = *groups_[g];
     group.read();
     calls_user_code_ = calls_user_code_ || group.calls_back() || group.is_at_end();
+    is_driven_ = is_driven_ || group.is_driven(kDrivenUpdates);
     if (!group.calls_back()) {
       group.prepare_next(*before);
       before = &group.next();
@@ -187,7 +190,7 @@ void Step::call_user_code() {
 }
 
 void Step::warn_of_driver() {
-  if (warned_of_driver_ || !warns) return;
+  if (!is_driven_ || warned_of_driver_ || !warns) return;
   for (auto& group : groups_) {
     if (!group->is_driven(kDrivenUpdates)) continue;
     warned_of_driver_ = true;  // once, even if the warning is an error
@@ -308,7 +311,8 @@ void Step::settle(const py::dict& state, Reading reading) {
     plan_.groups.clear();
     for (auto& group : groups_) plan_.groups.push_back(group->state_values());
   }
-  parameters_.make_entries(state, without_entry_);
+  made_entries_ = without_entry_;
+  parameters_.make_entries(state, made_entries_);
   read(reading);
   read(reading);
 }

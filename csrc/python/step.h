@@ -162,10 +162,12 @@ class Step {
   bool ends_cycle_ = false;                 // is this update the last of a cycle of the first group?
   bool found_gradient_ = false;             // does any parameter have one?
   std::vector<std::size_t> without_entry_;  // positions of parameters that need an entry in optimizer.state
+  std::vector<std::size_t> made_entries_;   // of this step
   unsigned steps_without_gradient_ = 0;     // in a row
   bool warned_of_driver_ = false, warned_of_no_gradient_ = false;
   bool trusts_ = false;  // does any slot?
   bool calls_user_code_ = false;
+  bool is_driven_ = false;  // is any group driven by something else, long enough to say so?
   bool open_ = false;
   std::vector<bool> released_;  // of a step that is open: the parameters that are done
   bool skipped_ = false;

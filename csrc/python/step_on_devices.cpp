@@ -118,6 +118,7 @@ void Step::synchronise(const py::dict& state) {
       if (!state.contains(parameter)) continue;
       py::dict entry = state[parameter];
       if (entry.contains(key)) PyDict_DelItemString(entry.ptr(), key);
+      if (entry.empty()) PyDict_DelItem(state.ptr(), parameter.ptr());
       parameters_.forget_state();
     }
   };
