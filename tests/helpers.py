@@ -148,10 +148,14 @@ class Interruption(BaseException):
     """As KeyboardInterrupt: no `except Exception` takes it."""
 
 
-def interrupted(call: Callable[[], object], event: int) -> bool:
-    """Runs `call`, with an exception at call or return event number `event` of Python functions, unless it ends before.
+def interrupt() -> None:
+    raise Interruption
 
-    What plays a GPU is Python too, and does not count.
+
+def interrupted(call: Callable[[], object], event: int, act: Callable[[], object] = interrupt) -> bool:
+    """Runs `call`, and `act` at call or return event number `event` of Python functions, unless `call` ends before.
+
+    Returns True if `act` ended it. What plays a GPU is Python too, and does not count.
     """
     left = itertools.count(event, -1)
     player = str(Path(__file__).parent / "cuda")
@@ -164,7 +168,7 @@ def interrupted(call: Callable[[], object], event: int) -> bool:
     def profile(frame: FrameType, kind: str, argument: object) -> None:
         if kind in ("call", "return") and not plays_a_gpu(frame) and next(left) == 0:
             sys.setprofile(None)
-            raise Interruption
+            act()
 
     collects = gc.isenabled()
     gc.disable()  # hypothesis listens to it with Python functions, from which nothing can be raised

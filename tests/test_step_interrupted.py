@@ -190,3 +190,29 @@ def test_averages_come_and_go_in_one_native_call() -> None:
         if not stopped:
             break
     assert averages
+
+
+@pytest.mark.parametrize("name", ["first", "late", "by hand", "averaged", "masters", "skipped"])
+def test_a_checkpoint_that_a_signal_handler_saves_is_of_before_or_after(name: str) -> None:
+    """At every event in which Python runs; the step goes on as if nobody had looked."""
+    untouched, done = made(name), made(name)
+    done.step()
+    sides = [described(untouched), described(done)]
+    for event in range(10_000):
+        optimizer = made(name)
+        saved: list[dict[str, Any]] = []
+
+        def save(optimizer: FusedCyclicSGD = optimizer, saved: list[dict[str, Any]] = saved) -> None:
+            saved.append(copy.deepcopy(optimizer.state_dict()))
+
+        interrupted(optimizer.step, event, save)
+        assert described(optimizer) == sides[1]
+        if not saved:
+            break
+        resumed = made(name)
+        resumed.load_state_dict(saved[0])
+        for parameter, weight in zip(every_parameter(resumed), every_parameter(untouched), strict=True):
+            parameter.data.copy_(weight.detach())
+        found = described(resumed)[1:]
+        assert found in (sides[0][1:], sides[1][1:]), event
+    assert event > 2
