@@ -139,9 +139,9 @@ bool is_zero(DoubleDouble x) { return x.hi == 0.0 && x.lo == 0.0; }
 
 // True if the policy has one value at all steps. A scale above 1 may overflow, and then a flat one has none.
 bool is_constant(const Policy& policy) {
-  const bool may_grow = policy.mode == Mode::power_of_step || policy.mode == Mode::power_of_cycle;
+  const bool has_power = policy.mode == Mode::power_of_step || policy.mode == Mode::power_of_cycle;
   return is_zero(policy.lr_amplitude) && (!clr::has_momentum(policy) || is_zero(policy.momentum_amplitude)) &&
-         policy.base_decay == 0.0 && policy.mode != Mode::custom && !(may_grow && policy.log_gamma.hi > 0.0);
+         policy.base_decay == 0.0 && policy.mode != Mode::custom && (!has_power || policy.log_gamma.hi <= 0.0);
 }
 
 // What the scale function of `piece` says about its step `own`.
