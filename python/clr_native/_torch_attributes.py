@@ -170,7 +170,9 @@ class TorchAttributes:
                 )
 
     def _is_constructed(self) -> bool:
+        """True once the scheduler's own constructor is through. The scheduler defines it."""
         raise NotImplementedError
 
     def _change_schedules(self, schedules: list[Schedule]) -> None:
+        """Follows other schedules from the present position on. The scheduler defines it."""
         raise NotImplementedError
