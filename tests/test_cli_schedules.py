@@ -54,6 +54,7 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             16_000,
         ),
         ("one-cycle --max-lr 0.1 --total-steps 50", OneCycleSchedule(0.1, 50), 50),
+        ("one-cycle --max-lr 0.1 --epochs 10 --steps-per-epoch 5", OneCycleSchedule(0.1, 50), 50),
         (
             "one-cycle --max-lr 0.1 --total-steps 50 --convention fastai --pct-start 0.4 --anneal-strategy linear"
             " --div-factor 10 --final-div-factor 100 --three-phase",
@@ -98,6 +99,8 @@ def test_every_field_is_an_option_with_help(kind: str, capsys: pytest.CaptureFix
     assert stop.value.code == 0
     printed = " ".join(capsys.readouterr().out.split())
     _, _, options = printed.partition("arguments of ")
+    for name in KINDS[kind]._init_only:
+        assert f" --{name.replace('_', '-')} X " in options
     for field in dataclasses.fields(KINDS[kind]):  # type: ignore[arg-type]  # the kinds are dataclasses
         option = f" --{field.name.replace('_', '-')}"
         assert (f"{option} " in options or f"{option}, " in options) == (field.name not in FUNCTIONS)
@@ -216,6 +219,14 @@ def test_options_may_stand_before_the_kind(capsys: pytest.CaptureFixture[str]) -
         (
             f"summary {CYCLIC} --steps-per-epoch {2**53} --epochs 1",
             f"clr-native summary cyclic: steps_per_epoch={2**53} must be at most {2**53 - 1}",
+        ),
+        (
+            "values one-cycle --max-lr 1",
+            "clr-native values one-cycle: total_steps=None must be given, or epochs and steps_per_epoch",
+        ),
+        (
+            "summary one-cycle --max-lr 1 --epochs 3",
+            "clr-native summary one-cycle: steps_per_epoch=None must be given with epochs=3",
         ),
         (f"summary {CYCLIC} --epochs 0", "clr-native summary cyclic: epochs=0 must be at least 1"),
     ],

@@ -197,6 +197,15 @@ def test_curves_without_colours_have_letters(file: None, capsys: pytest.CaptureF
     assert all(letter in "".join(others) for letter in "*o+x")
 
 
+def test_one_cycle_by_epochs(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a file, and in a summary, whose run it is then; a schedule of another length may be held against a run."""
+    Path("a.toml").write_text("[x]\nkind = 'one_cycle'\nmax_lr = 1\nepochs = 2\nsteps_per_epoch = 3\n")
+    assert len(run("values --toml a.toml", capsys).splitlines()) == 1 + 6
+    for options, total in (("", 20), ("--total-steps 15", 15)):
+        printed = run(f"summary --epochs 5 one-cycle --max-lr 1 {options} --steps-per-epoch 4", capsys)
+        assert printed == f"{OneCycleSchedule(1.0, total).summary(4, 5)}\n"
+
+
 def test_summary(file: None, capsys: pytest.CaptureFixture[str]) -> None:
     options = "--steps-per-epoch 4 --epochs 5"
     schedule = CyclicSchedule(0.1, 0.5, step_size_up=3)

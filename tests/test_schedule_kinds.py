@@ -253,6 +253,26 @@ def test_from_dict_of_one_kind_refuses_another() -> None:
             cls.from_dict(ONE.to_dict())
 
 
+# --- the length of OneCycleSchedule by epochs -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"epochs": 4, "steps_per_epoch": 10},
+        {"epochs": 4.0, "steps_per_epoch": np.int64(10)},
+        {"total_steps": 40, "epochs": 8, "steps_per_epoch": 5},
+    ],
+)
+def test_epochs_times_steps_per_epoch_is_the_same_schedule(arguments: dict[str, Any]) -> None:
+    schedule = OneCycleSchedule(0.3, **arguments)
+    assert (schedule, repr(schedule), schedule.to_dict()) == (ONE, repr(ONE), ONE.to_dict())
+    assert pickle.dumps(schedule) == pickle.dumps(ONE)
+    assert dataclasses.replace(schedule, total_steps=41) == OneCycleSchedule(0.3, 41)
+    assert schedule.extended(41).total_steps == 41
+    assert from_dict({"kind": "one_cycle", "max_lr": 0.3, **arguments}) == ONE
+
+
 # --- what OneCycleSchedule refuses ----------------------------------------------------------------------------
 
 NAN, INF = math.nan, math.inf
@@ -271,6 +291,23 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"total_steps": value}, ValueError, f"total_steps={value!r} must be")
         for value in (0, -5, 2.5, NAN, INF, 2**53, 10**400)
     ),
+    *(
+        ({"total_steps": None, "epochs": 4, "steps_per_epoch": 10, name: value}, error, f"{name}={value!r} must be")
+        for name in ("epochs", "steps_per_epoch")
+        for value, error in ((0, ValueError), (-5, ValueError), (2.5, ValueError), (True, TypeError), ("4", TypeError))
+    ),
+    ({"total_steps": None}, TypeError, "total_steps=None must be given, or epochs and steps_per_epoch"),
+    *(
+        ({"total_steps": total, given: 4}, ValueError, f"{missing}=None must be given with {given}=4")
+        for total in (None, 40)
+        for given, missing in (("epochs", "steps_per_epoch"), ("steps_per_epoch", "epochs"))
+    ),
+    (
+        {"epochs": 4, "steps_per_epoch": 11},
+        ValueError,
+        "total_steps=40 must be epochs * steps_per_epoch, 4 * 11 = 44, where these are given: leave one of them out",
+    ),
+    ({"total_steps": None, "epochs": 2**27, "steps_per_epoch": 2**26}, ValueError, f"total_steps={2**53} must be"),
     *(({"pct_start": value}, ValueError, f"pct_start={value!r} must be") for value in (-0.1, 1.1, NAN, INF, 30.0)),
     *(
         ({"div_factor": value}, ValueError, f"div_factor={value!r} must be finite and at least 1")

@@ -34,6 +34,8 @@ def fields(schedule_class: type[Schedule]) -> Iterator[dataclasses.Field[Any]]:
     for field in dataclasses.fields(schedule_class):  # type: ignore[arg-type]  # the subclasses are dataclasses
         if field.name not in FUNCTIONS:
             yield field
+    for name in schedule_class._init_only:
+        yield schedule_class.__dataclass_fields__[name]  # type: ignore[attr-defined]  # as above
 
 
 def add_options(parser: Parser, schedule_class: type[Schedule]) -> None:
@@ -43,6 +45,8 @@ def add_options(parser: Parser, schedule_class: type[Schedule]) -> None:
     parser.description = formulas
     group = parser.add_argument_group(f"arguments of {schedule_class.__name__}")
     for field in fields(schedule_class):
+        if parser.get_default(field.name) is not None:  # `summary` has an option of this name, of its run
+            continue
         required = field.default is dataclasses.MISSING
         explained = documented.get(field.name, "")
         if not required and field.default is not None:

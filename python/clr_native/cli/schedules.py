@@ -244,8 +244,11 @@ def _write_json(rows: Iterator[dict[str, Any]], stream: TextIO, named: bool) -> 
 
 def _summary(arguments: argparse.Namespace) -> None:
     fail: Fail = arguments.fail
+    per_epoch, epochs = arguments.steps_per_epoch, arguments.epochs
+    if "total_steps" in arguments:  # The schedule has a length of its own, to be held against the run's.
+        del arguments.steps_per_epoch, arguments.epochs
     schedules = _schedules(arguments)
-    if arguments.steps_per_epoch is None or arguments.epochs is None:
+    if per_epoch is None or epochs is None:
         fail("the following arguments are required: --steps-per-epoch, --epochs")
     for name, schedule in schedules.items():
-        print(f"{name}: " if name else "", schedule.summary(arguments.steps_per_epoch, arguments.epochs), sep="")
+        print(f"{name}: " if name else "", schedule.summary(per_epoch, epochs), sep="")

@@ -48,6 +48,7 @@ class Schedule(abc.ABC):
 
     _kind: ClassVar[str]
     _kinds: ClassVar[dict[str, type[Schedule]]] = {}
+    _init_only: ClassVar[tuple[str, ...]] = ()  # arguments that say a field in another way, and are not kept
 
     def __init_subclass__(cls) -> None:
         if "_kind" in cls.__dict__:  # else a user's class, derived from one of ours
@@ -203,7 +204,7 @@ class Schedule(abc.ABC):
         if kind != cls._kind:
             raise ValueError(f"kind={kind!r} must be {cls._kind!r} for a {cls.__name__}")
         fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # all are dataclasses
-        unknown = sorted(arguments.keys() - {field.name for field in fields}, key=str)
+        unknown = sorted(arguments.keys() - {field.name for field in fields} - {*cls._init_only}, key=str)
         if unknown:
             raise ValueError(f"{unknown[0]}={arguments[unknown[0]]!r} is not an argument of {cls.__name__}")
         for field in fields:
@@ -221,7 +222,7 @@ class Schedule(abc.ABC):
         shown = []
         for field in dataclasses.fields(self):  # type: ignore[arg-type]  # all are dataclasses
             value = getattr(self, field.name)
-            if field.default is dataclasses.MISSING:
+            if not field.kw_only:
                 shown.append(f"{value!r}")
             elif type(value) is not type(field.default) or value != field.default:
                 shown.append(f"{field.name}={value!r}")

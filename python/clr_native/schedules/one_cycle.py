@@ -56,6 +56,8 @@ class OneCycleSchedule(Schedule):
     Args:
         max_lr: the peak, 0 or from 1e-270 to 1e270.
         total_steps: N, an int or whole float from 1 to 2**53 - 1.
+        epochs, steps_per_epoch: both or neither: N = epochs * steps_per_epoch, each an int or whole float from 1.
+            ``total_steps`` may then be left out; one that is given must be the same.
         convention: whose phases, see above.
         pct_start: the share of the rising phase, 0 to 1; None: 0.3 (torch) or 0.25 (fastai).
         anneal_strategy: the curve of the phases.
@@ -68,8 +70,10 @@ class OneCycleSchedule(Schedule):
 
     Raises:
         TypeError: an argument is not of its type.
-        ValueError: an argument is out of its range or unknown.
+        ValueError: an argument is out of its range or unknown, or the lengths contradict each other.
 
+    >>> OneCycleSchedule(0.1, epochs=10, steps_per_epoch=500)
+    OneCycleSchedule(0.1, 5000)
     >>> schedule = OneCycleSchedule(1.0, 11, pct_start=6 / 11, anneal_strategy="linear", div_factor=10.0)
     >>> [round(schedule(step).lr, 5) for step in (0, 5, 10, 11)]
     [0.1, 1.0, 1e-05, 1e-05]
@@ -81,9 +85,10 @@ class OneCycleSchedule(Schedule):
     """
 
     _kind: ClassVar[str] = "one_cycle"
+    _init_only: ClassVar[tuple[str, ...]] = ("epochs", "steps_per_epoch")
 
     max_lr: float
-    total_steps: int
+    total_steps: int = None  # type: ignore[assignment]  # never: it is an error, or what the epochs say
     _: dataclasses.KW_ONLY
     convention: str = "torch"
     pct_start: float | None = None
@@ -94,8 +99,10 @@ class OneCycleSchedule(Schedule):
     cycle_momentum: bool = True
     base_momentum: float = 0.85
     max_momentum: float = 0.95
+    epochs: dataclasses.InitVar[int | None] = None
+    steps_per_epoch: dataclasses.InitVar[int | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, epochs: int | None, steps_per_epoch: int | None) -> None:
         choice("convention", self.convention, CONVENTIONS)
         choice("anneal_strategy", self.anneal_strategy, ANNEAL_STRATEGIES)
         flag("three_phase", self.three_phase)
@@ -105,7 +112,7 @@ class OneCycleSchedule(Schedule):
         for name in ("pct_start", "final_div_factor"):
             if getattr(self, name) is not None:
                 self._put(name, number(name, getattr(self, name)))
-        self._put("total_steps", size("total_steps", self.total_steps))
+        self._put("total_steps", _length(self.total_steps, epochs, steps_per_epoch))
         boundary("max_lr", self.max_lr, LARGEST_LR)
         boundaries("momentum", self.base_momentum, self.max_momentum, 1.0)
         if self.pct_start is not None and not 0.0 <= self.pct_start <= 1.0:
@@ -204,6 +211,25 @@ class OneCycleSchedule(Schedule):
             max_momentum=self.max_momentum if self.cycle_momentum else None,
             window="hann" if self.anneal_strategy == "cos" else "triangular",
         )
+
+
+def _length(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:
+    """The steps of a run that is told in one way or in both."""
+    if epochs is None and steps_per_epoch is None:
+        if total_steps is None:
+            raise TypeError("total_steps=None must be given, or epochs and steps_per_epoch")
+        return size("total_steps", total_steps)
+    if epochs is None or steps_per_epoch is None:
+        missing, given = ("epochs", "steps_per_epoch") if epochs is None else ("steps_per_epoch", "epochs")
+        raise ValueError(f"{missing}=None must be given with {given}={steps_per_epoch if epochs is None else epochs!r}")
+    epochs, steps_per_epoch = size("epochs", epochs, "epochs"), size("steps_per_epoch", steps_per_epoch)
+    length = size("total_steps", epochs * steps_per_epoch)
+    if total_steps is not None and size("total_steps", total_steps) != length:
+        raise ValueError(
+            f"total_steps={total_steps!r} must be epochs * steps_per_epoch, {epochs} * {steps_per_epoch} = {length}, "
+            "where these are given: leave one of them out"
+        )
+    return length
 
 
 def _double_double(x: Fraction) -> tuple[float, float]:
