@@ -146,6 +146,28 @@ def test_a_pair_with_whole_floats_for_sizes_is_taken() -> None:
     assert FusedCyclicSGD.from_torch(sgd, scheduler).param_groups[0]["schedule"]["step_size_up"] == 3
 
 
+def test_a_pair_with_a_rate_in_a_tensor_is_taken() -> None:
+    weight = torch.nn.Parameter(torch.ones(2))
+    sgd = torch.optim.SGD([weight], lr=torch.tensor(1.0), momentum=0.9, foreach=False)
+    scheduler = CyclicLR(sgd, 0.1, 0.5, step_size_up=3)
+    sgd.step()
+    scheduler.step()
+    assert FusedCyclicSGD.from_torch(sgd, scheduler).get_last_lr() == [scheduler.base_lrs[0] + 0.4 / 3]
+
+
+class Halved(CyclicLR):
+    def get_lr(self) -> list[float | Tensor]:
+        return [0.5 * lr for lr in super().get_lr()]
+
+
+def altered(name: str, value: float) -> Callable[..., Any]:
+    def make(sgd: torch.optim.SGD, cyclic: CyclicLR) -> Any:
+        sgd.param_groups[1][name] = value
+        return sgd, cyclic
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -158,6 +180,9 @@ def test_a_pair_with_whole_floats_for_sizes_is_taken() -> None:
             "whole numbers of steps",
         ),
         (lambda sgd, cyclic: (sgd, CyclicLR(sgd, 0.2, 0.1)), ValueError, "base_lr=0.2 must not be above max_lr=0.1"),
+        (altered("lr", 0.05), ValueError, r"parameter group 1: lr=0\.05 is not the scheduler's value at last_epoch=0"),
+        (altered("momentum", 0.8), ValueError, r"parameter group 1: momentum=0\.8 is not the scheduler's value"),
+        (lambda sgd, cyclic: (sgd, Halved(sgd, 0.1, 0.5)), TypeError, r"type=Halved has a get_lr\(\) of its own"),
     ],
 )
 def test_what_cannot_be_taken_over(make: Callable[..., Any], error: type[Exception], message: str) -> None:

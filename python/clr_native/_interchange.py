@@ -1,21 +1,27 @@
-"""A live torch.optim.SGD with its CyclicLR, taken over and given back."""
+"""A live torch.optim.SGD with its CyclicLR or OneCycleLR, taken over and given back."""
 
 from __future__ import annotations
 
+import copy
+import types
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch.optim.lr_scheduler import CyclicLR
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 from clr_native._checkpoint import COUNTERS
 from clr_native._gradient_rules import GradientRules
+from clr_native._group_values import stands_as
 from clr_native._groups import SCHEDULE_FIELDS, SETTINGS, dtype_name
+from clr_native._per_group import where
 from clr_native._scheduler_state import saved_schedules, written_for_torch
-from clr_native.schedules import CyclicSchedule, Schedule
+from clr_native._torch_one_cycle import one_cycle_lr
+from clr_native.schedules import CyclicSchedule, OneCycleSchedule, Schedule
 
 Group = dict[str, Any]
-Pair = tuple[torch.optim.SGD, CyclicLR]
+Scheduler: TypeAlias = CyclicLR | OneCycleLR
+Pair: TypeAlias = tuple[torch.optim.SGD, Scheduler]
 
 # What SGD and the schedulers keep in a group for themselves.
 _TORCH_ONLY = ("lr", "initial_lr", "foreach", "fused", "capturable", "differentiable")
@@ -26,23 +32,58 @@ _FEATURES = ("ema_decay", "average", "trust_coefficient", "rounding", "kahan", "
 _RULES = ("max_grad_norm", "max_grad_value", "skip_nonfinite")
 
 
-def groups_of(sgd: torch.optim.SGD, scheduler: CyclicLR) -> list[Group]:
+def groups_of(sgd: torch.optim.SGD, scheduler: Scheduler) -> list[Group]:
     """The parameter groups of a pair, as the constructor of ``FusedCyclicSGD`` takes them, at the pair's position."""
-    if not isinstance(sgd, torch.optim.SGD):
-        raise TypeError(f"sgd of type={type(sgd).__name__} must be a torch.optim.SGD")
-    if not isinstance(scheduler, CyclicLR):
-        raise TypeError(f"cyclic_lr of type={type(scheduler).__name__} must be a torch.optim.lr_scheduler.CyclicLR")
-    if scheduler.optimizer is not sgd:
-        raise ValueError("cyclic_lr must be the scheduler of this sgd, and not of another optimizer")
-    function = scheduler._scale_fn_custom
+    _check_pair(sgd, scheduler)
+    function = getattr(scheduler, "_scale_fn_custom", None)
     known = None if function is None else CyclicSchedule(0.0, 0.0, scale_fn=function)
-    schedules = saved_schedules(scheduler.state_dict(), [known] * len(sgd.param_groups))
+    schedules = saved_schedules(scheduler.state_dict(), [known] * len(sgd.param_groups), sgd.param_groups)
+    _check_values(sgd.param_groups, scheduler)
+    torch_only = (*_TORCH_ONLY, *(("min_lr",) if isinstance(scheduler, OneCycleLR) else ()))
     groups = []
     for group, schedule in zip(sgd.param_groups, schedules, strict=True):
-        dropped = {*_TORCH_ONLY, *SCHEDULE_FIELDS, *(("momentum",) if schedule._begins_with_momentum else ())}
+        dropped = {*torch_only, *SCHEDULE_FIELDS, *(("momentum",) if schedule._begins_with_momentum else ())}
         kept = {name: value for name, value in group.items() if name not in dropped}
         groups.append({**kept, "schedule": schedule, "applied_steps": scheduler.last_epoch})
     return groups
+
+
+def _check_pair(sgd: object, scheduler: object) -> None:
+    if not isinstance(sgd, torch.optim.SGD):
+        raise TypeError(f"sgd of type={type(sgd).__name__} must be a torch.optim.SGD")
+    kind = next((each for each in (CyclicLR, OneCycleLR) if isinstance(scheduler, each)), None)
+    name = type(scheduler).__name__
+    if kind is None:
+        raise TypeError(f"scheduler of type={name} must be a torch.optim.lr_scheduler.CyclicLR or OneCycleLR")
+    assert isinstance(scheduler, kind)
+    if getattr(scheduler.get_lr, "__func__", None) is not kind.get_lr:
+        raise TypeError(
+            f"scheduler of type={name} has a get_lr() of its own, which a schedule cannot say: keep the pair"
+        )
+    if scheduler.optimizer is not sgd:
+        raise ValueError("scheduler must be the scheduler of this sgd, and not of another optimizer")
+
+
+def _check_values(groups: Sequence[Group], scheduler: Scheduler) -> None:
+    """Refuses values that the scheduler has not put there: it goes on to its next step after them, ours would not."""
+    twin, written = copy.copy(scheduler), [dict(group) for group in groups]
+    twin.optimizer = types.SimpleNamespace(param_groups=written)  # type: ignore[assignment]  # all that get_lr() reads
+    twin._get_lr_called_within_step = True  # else it warns
+    epoch = scheduler.last_epoch
+    try:
+        rates = twin.get_lr()
+    except (ArithmeticError, ValueError) as error:  # its step() counts before it fails
+        raise ValueError(
+            f"last_epoch={epoch}: the {type(scheduler).__name__} has no value there ({error}): "
+            f"set last_epoch={epoch - 1}, where it stood"
+        ) from None
+    for index, (group, lr, other) in enumerate(zip(groups, rates, written, strict=True)):
+        for name, value in (("lr", float(lr)), ("momentum", float(other["momentum"]))):
+            if not stands_as(group[name], value):
+                raise ValueError(
+                    f"{where(index)}{name}={group[name]!r} is not the scheduler's value at last_epoch={epoch}: "
+                    f"put {value!r} there, or take the pair over after the next scheduler.step()"
+                )
 
 
 def pair_of(
@@ -53,19 +94,25 @@ def pair_of(
     positions = {group["applied_steps"] for group in groups}
     if len(positions) != 1:
         raise ValueError(f"applied_steps={sorted(positions)} must be the same in all groups: torch counts once for all")
+    sgd = torch.optim.SGD([_torch_group(group) for group in groups], lr=0.0)
+    for parameter, entry in state.items():
+        sgd.state[parameter] = dict(entry)
+    is_one_cycle = all(isinstance(schedule, OneCycleSchedule) for schedule in schedules)
+    return sgd, (one_cycle_lr if is_one_cycle else _cyclic_lr)(sgd, schedules, positions.pop())
+
+
+def _cyclic_lr(sgd: torch.optim.SGD, schedules: Sequence[Schedule], position: int) -> CyclicLR:
+    """torch's scheduler of these schedules, at a position in them."""
     if not written_for_torch(schedules):
         raise ValueError(
             f"schedule={schedules[0]!r}: torch's CyclicLR has triangular windows only, in the modes triangular, "
             "triangular2 and exp_range, with the same sizes and mode in all groups"
         )
     cyclic = [schedule for schedule in schedules if isinstance(schedule, CyclicSchedule)]  # all of them
-    sgd = torch.optim.SGD([_torch_group(group) for group in groups], lr=0.0)
-    for parameter, entry in state.items():
-        sgd.state[parameter] = dict(entry)
     for group, schedule in zip(sgd.param_groups, cyclic, strict=True):
         group["initial_lr"] = schedule.base_lr  # without it torch takes no position
     first = cyclic[0]
-    scheduler = CyclicLR(
+    return CyclicLR(
         sgd,
         [each.base_lr for each in cyclic],
         [each.max_lr for each in cyclic],
@@ -78,9 +125,8 @@ def pair_of(
         cycle_momentum=first.cycle_momentum,
         base_momentum=[each.base_momentum for each in cyclic],  # type: ignore[arg-type]  # torch takes lists
         max_momentum=[each.max_momentum for each in cyclic],  # type: ignore[arg-type]  # as above
-        last_epoch=positions.pop() - 1,
+        last_epoch=position - 1,
     )
-    return sgd, scheduler
 
 
 def _torch_group(group: Group) -> Group:

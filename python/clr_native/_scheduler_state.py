@@ -1,4 +1,4 @@
-"""The state of CyclicLR: its own, and torch's."""
+"""The state of CyclicLR: its own, and those of torch's CyclicLR and OneCycleLR."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from clr_native._groups import read_schedule
 from clr_native._per_group import where
 from clr_native._torch_attributes import LISTS, SINGLE
+from clr_native._torch_one_cycle import TORCH_MARK as _ONE_CYCLE_MARK
+from clr_native._torch_one_cycle import schedule_in
 from clr_native.schedules import CyclicSchedule, Schedule
 from clr_native.schedules.cyclic import MODES
 
@@ -45,20 +47,25 @@ def _torch_has(schedule: CyclicSchedule, first: CyclicSchedule) -> bool:
     )
 
 
-def saved_schedules(state: Mapping[str, Any], present: Sequence[Schedule | None]) -> list[Schedule]:
-    """The schedules in a state of ours or of torch's CyclicLR, with the scale_fn of the present ones."""
+def saved_schedules(
+    state: Mapping[str, Any], present: Sequence[Schedule | None], groups: Sequence[Mapping[str, Any]]
+) -> list[Schedule]:
+    """The schedules in a state of ours, or of torch's CyclicLR or OneCycleLR, which leaves the rates in the groups.
+
+    A scale_fn is that of the present ones.
+    """
     if "schedules" in state:
         count = len(state["schedules"])
-    elif _TORCH_MARK in state:
+    elif _TORCH_MARK in state or _ONE_CYCLE_MARK in state:
         count = len(state.get("base_lrs", ()))
     else:
         raise ValueError("state_dict has neither schedules nor torch's total_size: it is not of a CyclicLR")
     if count != len(present):
         raise ValueError(f"state_dict is of {count} parameter groups, the optimizer has {len(present)}")
     schedules: list[Schedule] = []
-    for index, known in enumerate(present):
+    for index, (known, group) in enumerate(zip(present, groups, strict=True)):
         try:
-            schedule = _saved(state, index, known)
+            schedule = _saved(state, index, known, group)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{where(index)}{error}") from None
         except LookupError as error:
@@ -68,10 +75,10 @@ def saved_schedules(state: Mapping[str, Any], present: Sequence[Schedule | None]
     return schedules
 
 
-def _saved(state: Mapping[str, Any], index: int, known: Schedule | None) -> Schedule:
+def _saved(state: Mapping[str, Any], index: int, known: Schedule | None, group: Mapping[str, Any]) -> Schedule:
     if "schedules" in state:
         return read_schedule({"schedule": state["schedules"][index]}, known)
-    return _of_torch(state, index, known)
+    return schedule_in(state, group) if _ONE_CYCLE_MARK in state else _of_torch(state, index, known)
 
 
 def _of_torch(state: Mapping[str, Any], index: int, known: Schedule | None) -> CyclicSchedule:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from torch.optim.lr_scheduler import CyclicLR
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 from torch.optim.optimizer import (
     Optimizer,
     ParamsT,
@@ -174,31 +174,39 @@ class FusedCyclicSGD(AveragedWeights):
     # --- beside torch's own pair ----------------------------------------------------------------------------------
 
     @classmethod
-    def from_torch(cls, sgd: torch.optim.SGD, cyclic_lr: CyclicLR) -> Self:
-        """Take over a live ``torch.optim.SGD`` and its ``CyclicLR``: parameters, settings, momentum
-        buffers (the same tensors) and position.
+    def from_torch(cls, sgd: torch.optim.SGD, scheduler: CyclicLR | OneCycleLR) -> Self:
+        """Take over a live ``torch.optim.SGD`` and its ``CyclicLR`` or ``OneCycleLR``: parameters, settings, momentum
+        buffers (the same tensors) and position, in steps: the next update is the one whose values stand in the groups.
 
-        The pair must not be stepped any more. Training goes on as it would have: bit for bit in float32, in float64 up
-        to the rounding of torch's own schedule. Raises TypeError for anything but such a pair, and ValueError for a
-        scheduler of another optimizer or step sizes that are not whole.
+        The pair must not be stepped any more. Training goes on as it would have, bit for bit wherever torch's lr and
+        momentum, which are rounded otherwise (docs/schedules.md says how far), are the same in the weights' dtype.
+        After the ``total_steps`` of a ``OneCycleLR`` the last value is held. Raises TypeError for anything but such a
+        pair, and for a scheduler with a ``get_lr()`` of its own; ValueError for a scheduler of another optimizer, a
+        schedule that ours has not (step sizes that are not whole, ``max_lr < base_lr``), and an lr or momentum that
+        something else has written since the scheduler's ``step()``. In each case nothing has changed.
 
         >>> weight = torch.nn.Parameter(torch.ones(2))
         >>> sgd = torch.optim.SGD([weight], lr=0.1, momentum=0.9)
         >>> opt = FusedCyclicSGD.from_torch(sgd, torch.optim.lr_scheduler.CyclicLR(sgd, 0.1, 0.5, step_size_up=4))
         >>> opt.get_last_lr(), opt.get_last_momentum()
         ([0.1], [0.9])
+        >>> opt = FusedCyclicSGD.from_torch(sgd, torch.optim.lr_scheduler.OneCycleLR(sgd, 0.5, total_steps=100))
+        >>> opt.get_last_lr(), opt.get_last_momentum()
+        ([0.02], [0.95])
         """
-        optimizer = cls(groups_of(sgd, cyclic_lr))
+        optimizer = cls(groups_of(sgd, scheduler))
         for parameter, entry in sgd.state.items():
             optimizer.state[parameter] = dict(entry)
         return optimizer
 
-    def to_torch(self) -> tuple[torch.optim.SGD, CyclicLR]:
-        """A ``torch.optim.SGD`` and its CyclicLR that go on from here, with the same parameters and buffers.
+    def to_torch(self) -> tuple[torch.optim.SGD, CyclicLR | OneCycleLR]:
+        """A ``torch.optim.SGD`` and its CyclicLR or OneCycleLR that go on from here, with the same parameters and
+        buffers.
 
-        This optimizer must not be stepped any more. Raises ValueError where torch has no such schedule: other windows
-        or modes, or groups that differ in sizes, mode or position; and where it does not do what is set: averages,
-        layer-wise rates, clipping, skipping, buffers of another dtype, what keeps more than 16 bits.
+        This optimizer must not be stepped any more. Raises ValueError where torch has no such schedule: other windows,
+        modes or conventions, groups that differ in sizes, mode or position, one cycle that is over; and where it does
+        not do what is set: averages, layer-wise rates, clipping, skipping, buffers of another dtype, what keeps more
+        than 16 bits.
 
         >>> weight = torch.nn.Parameter(torch.ones(2))
         >>> sgd, scheduler = FusedCyclicSGD([weight], base_lr=0.1, max_lr=0.5).to_torch()

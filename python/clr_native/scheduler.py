@@ -334,7 +334,8 @@ class CyclicLR(TorchAttributes, LRScheduler):
         """Go on from a state of this class or of torch's CyclicLR, and write the values of its position to the groups.
 
         The state's schedules win over the constructor's, but for a ``scale_fn``, which is not saved: the constructor's
-        is kept. The caller's dict is not changed. Raises TypeError or ValueError, with nothing changed, if the state
+        is kept. One of torch's OneCycleLR is taken too, after the optimizer's own state: torch keeps the rates in its
+        groups. The caller's dict is not changed. Raises TypeError or ValueError, with nothing changed, if the state
         does not fit: other groups, or a schedule that needs a ``scale_fn`` where there is none.
         """
         missing = [name for name in ("last_epoch", "_step_count") if name not in state_dict]
@@ -343,8 +344,9 @@ class CyclicLR(TorchAttributes, LRScheduler):
         epoch = state_dict["last_epoch"]
         if epoch != -1:
             epoch = checked_step(epoch)
-        late = len(self._optimizer.param_groups) - len(self._schedules)
-        schedules = saved_schedules(state_dict, [*self._schedules, *[None] * late])
+        groups = self._optimizer.param_groups
+        late = len(groups) - len(self._schedules)
+        schedules = saved_schedules(state_dict, [*self._schedules, *[None] * late], groups)
         in_charge = state_dict.get("in_charge", True)
         last = None if in_charge else saved_values(state_dict, len(schedules))
         self._follow(schedules, epoch, write=in_charge)

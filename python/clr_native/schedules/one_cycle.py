@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 from clr_native import _core
 from clr_native.schedules._base import Piece, Schedule
 from clr_native.schedules._checks import LARGEST_LR, boundaries, boundary, choice, flag, number, size
+from clr_native.schedules._lengths import rising_steps, run_length, share_rising
 
 CONVENTIONS = ("torch", "fastai")
 ANNEAL_STRATEGIES = ("cos", "linear")
@@ -112,7 +113,7 @@ class OneCycleSchedule(Schedule):
         for name in ("pct_start", "final_div_factor"):
             if getattr(self, name) is not None:
                 self._put(name, number(name, getattr(self, name)))
-        self._put("total_steps", _length(self.total_steps, epochs, steps_per_epoch))
+        self._put("total_steps", run_length(self.total_steps, epochs, steps_per_epoch))
         boundary("max_lr", self.max_lr, LARGEST_LR)
         boundaries("momentum", self.base_momentum, self.max_momentum, 1.0)
         if self.pct_start is not None and not 0.0 <= self.pct_start <= 1.0:
@@ -143,10 +144,11 @@ class OneCycleSchedule(Schedule):
     @property
     def _rising(self) -> float:
         """Steps that the rising phase is to take, a real number."""
-        share = _PCT_START[self.convention] if self.pct_start is None else self.pct_start
-        steps = share * self.total_steps
-        whole = float(round(steps))
-        return whole if whole / self.total_steps == share else steps
+        return rising_steps(self._share, self.total_steps)
+
+    @property
+    def _share(self) -> float:
+        return _PCT_START[self.convention] if self.pct_start is None else self.pct_start
 
     def extended(self, total_steps: int) -> OneCycleSchedule:
         """The same rise, with the peak at the same step, and what comes after it stretched to a later end.
@@ -160,10 +162,8 @@ class OneCycleSchedule(Schedule):
         total_steps = size("total_steps", total_steps)
         if total_steps < self.total_steps:
             raise ValueError(f"total_steps={total_steps!r} must be at least the present {self.total_steps}")
-        share = self._rising / total_steps
-        near = (share, math.nextafter(share, 0.0), math.nextafter(share, 1.0))
-        made = [dataclasses.replace(self, total_steps=total_steps, pct_start=each) for each in near]
-        return next((each for each in made if each._rising == self._rising), made[0])
+        share = share_rising(self._rising, total_steps)
+        return dataclasses.replace(self, total_steps=total_steps, pct_start=share)
 
     def cycle_starts(self, steps: int) -> list[int]:
         """The one cycle begins with update 0."""
@@ -211,25 +211,6 @@ class OneCycleSchedule(Schedule):
             max_momentum=self.max_momentum if self.cycle_momentum else None,
             window="hann" if self.anneal_strategy == "cos" else "triangular",
         )
-
-
-def _length(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:
-    """The steps of a run that is told in one way or in both."""
-    if epochs is None and steps_per_epoch is None:
-        if total_steps is None:
-            raise TypeError("total_steps=None must be given, or epochs and steps_per_epoch")
-        return size("total_steps", total_steps)
-    if epochs is None or steps_per_epoch is None:
-        missing, given = ("epochs", "steps_per_epoch") if epochs is None else ("steps_per_epoch", "epochs")
-        raise ValueError(f"{missing}=None must be given with {given}={steps_per_epoch if epochs is None else epochs!r}")
-    epochs, steps_per_epoch = size("epochs", epochs, "epochs"), size("steps_per_epoch", steps_per_epoch)
-    length = size("total_steps", epochs * steps_per_epoch)
-    if total_steps is not None and size("total_steps", total_steps) != length:
-        raise ValueError(
-            f"total_steps={total_steps!r} must be epochs * steps_per_epoch, {epochs} * {steps_per_epoch} = {length}, "
-            "where these are given: leave one of them out"
-        )
-    return length
 
 
 def _double_double(x: Fraction) -> tuple[float, float]:
