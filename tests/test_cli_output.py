@@ -27,9 +27,10 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(f"plot {CYCLIC} --out a.PNG", capsys) == ""
+    what = "CyclicSchedule(0.1, 0.5, step_size_up=3), steps"
+    assert run(f"plot {CYCLIC} --out a.PNG", capsys) == f"wrote a.PNG: {what} 0 to 23\n"
     assert imread("a.PNG").std() > 0.05
-    assert run(f"plot {CYCLIC} --start 2 --steps 40 --out a.svg", capsys) == ""
+    assert run(f"plot {CYCLIC} --start 2 --steps 40 --out a.svg", capsys) == f"wrote a.svg: {what} 2 to 41\n"
     assert ET.parse("a.svg").getroot().tag.endswith("svg")
     assert {path.name for path in tmp_path.iterdir()} == {"a.PNG", "a.svg"}
 
@@ -50,7 +51,8 @@ def test_values_into_a_file_are_those_printed(form: str, capsys: pytest.CaptureF
     line = f"values {CYCLIC} --steps 20000 --format {form}"
     printed = run(line, capsys)
     Path("link").symlink_to("real")
-    assert run(f"{line} --out link", capsys) == ""
+    about = "CyclicSchedule(0.1, 0.5, step_size_up=3), steps 0 to 19,999"
+    assert run(f"{line} --out link", capsys) == f"wrote link: {about}\n"
     assert Path("real").read_text() == printed
     assert Path("link").is_symlink()
 
@@ -61,7 +63,7 @@ def test_an_old_file_keeps_its_mode_and_a_device_is_written_to(capsys: pytest.Ca
     run(f"values {CYCLIC} --steps 1 --out a.csv", capsys)
     assert Path("a.csv").read_text() == "step,lr,momentum\n0,0.1,0.9\n"
     assert Path("a.csv").stat().st_mode & 0o777 == 0o640
-    run(f"values {CYCLIC} --out {os.devnull}", capsys)
+    assert run(f"values {CYCLIC} --out {os.devnull}", capsys) == ""  # it might be what is printed
     assert not Path(os.devnull).is_file()
 
 
@@ -85,7 +87,7 @@ def test_a_disk_that_fills_up_is_one_line(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", replace)
-    expected = "clr-native values cyclic: out=a cannot be written (No space left on device): name another file"
+    expected = "clr-native values cyclic: --out a cannot be written (No space left on device): name another file"
     assert refused(f"values {CYCLIC} --out a", capsys) == expected
     assert list(tmp_path.iterdir()) == []
 

@@ -108,45 +108,48 @@ def test_the_usual_number_of_steps(only: str, steps: int, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "toml=a.toml must hold at least one schedule: a table such as [name]"),
-        ("x = 1", "toml=a.toml: x=1 must be in a table of its own: [name] before it"),
-        ("x = [1]", "toml=a.toml: x[0]=1 must be a table"),
-        ("x = []", "toml=a.toml: x: segments=[] must hold at least one pair (schedule, n_steps)"),
-        ("[x]\nbase_lr = 1", "toml=a.toml: x: max_lr is missing, which CyclicSchedule needs"),
-        ("[x]\nkind = 'ramp'", "toml=a.toml: x: start_lr is missing, which RampSchedule needs"),
-        ("[x]\nbase_lr = 0.1\nmax_lr = 0.01", "toml=a.toml: x: base_lr=0.1 must not be above max_lr=0.01"),
-        ("[x]\nbase_lr = '1'\nmax_lr = 1", "toml=a.toml: x: base_lr='1' must be a number"),
-        ("[x]\nbase_lr = 1\nmax_lr = 2\nlr = 1", "toml=a.toml: x: lr=1 is not an argument of CyclicSchedule"),
-        ("[x]\nbase_lr = 1\nmax_lr = 2\nn_steps = 1", "toml=a.toml: x: n_steps=1 is not an argument of CyclicSchedule"),
+        ("", "--toml a.toml must hold at least one schedule: a table such as [name]"),
+        ("x = 1", "--toml a.toml: x=1 must be in a table of its own: [name] before it"),
+        ("x = [1]", "--toml a.toml: [[x]] number 1: 1 must be a table"),
+        ("x = []", "--toml a.toml: [[x]] must hold at least one table"),
+        ("[x]\nbase_lr = 1", "--toml a.toml: [x]: max_lr is missing, which CyclicSchedule needs"),
+        ("[x]\nkind = 'ramp'", "--toml a.toml: [x]: start_lr is missing, which RampSchedule needs"),
+        ("[x]\nbase_lr = 0.1\nmax_lr = 0.01", "--toml a.toml: [x]: base_lr=0.1 must not be above max_lr=0.01"),
+        ("[x]\nbase_lr = '1'\nmax_lr = 1", "--toml a.toml: [x]: base_lr='1' must be a number"),
+        ("[x]\nbase_lr = 1\nmax_lr = 2\nlr = 1", "--toml a.toml: [x]: lr=1 is not a key of a cyclic schedule"),
+        (
+            "[x]\nbase_lr = 1\nmax_lr = 2\nn_steps = 1",
+            "--toml a.toml: [x]: n_steps=1 must stand in a table of a sequence, [[name]]",
+        ),
         (
             "[x]\nbase_lr = 1\nmax_lr = 2\nscale_fn = true",
-            "toml=a.toml: x: scale_fn=True cannot be given in a file: functions need Python",
+            "--toml a.toml: [x]: scale_fn=True cannot be given in a file: functions need Python",
         ),
-        ("[x]\nkind = 'a'", "toml=a.toml: x: kind='a' must be one of 'cyclic', 'one_cycle', 'ramp', 'sequence'"),
-        ("[x]\nkind = 1", "toml=a.toml: x: kind=1 must be one of 'cyclic', 'one_cycle', 'ramp', 'sequence'"),
+        ("[x]\nkind = 'a'", "--toml a.toml: [x]: kind='a' must be one of 'cyclic', 'one_cycle', 'ramp', 'sequence'"),
+        ("[x]\nkind = 1", "--toml a.toml: [x]: kind=1 must be one of 'cyclic', 'one_cycle', 'ramp', 'sequence'"),
         (
             "[x]\nkind = 'sequence'",
-            "toml=a.toml: x: a sequence must have `segments`, an array of tables, and nothing else",
+            "--toml a.toml: [x]: a sequence must have `segments`, an array of tables, and nothing else",
         ),
         (
             "[x]\nbase_lr = 1\nsegments = []",
-            "toml=a.toml: x: a sequence must have `segments`, an array of tables, and nothing else",
+            "--toml a.toml: [x]: a sequence must have `segments`, an array of tables, and nothing else",
         ),
         (
             "[x]\nkind = 'ramp'\nsegments = []",
-            "toml=a.toml: x: a sequence must have `segments`, an array of tables, and nothing else",
+            "--toml a.toml: [x]: a sequence must have `segments`, an array of tables, and nothing else",
         ),
         (
             "[[x]]\nbase_lr = 1\nmax_lr = 2\n[[x]]\nbase_lr = 1\nmax_lr = 2",
-            "toml=a.toml: x: segment 0: n_steps=None must be a number of steps: only the last has no end",
+            "--toml a.toml: [[x]] number 1: n_steps must be a number of steps: only the last has no end",
         ),
-        ("[[x]]\nbase_lr = 2\nmax_lr = 1", "toml=a.toml: x[0]: base_lr=2.0 must not be above max_lr=1.0"),
+        ("[[x]]\nbase_lr = 2\nmax_lr = 1", "--toml a.toml: [[x]] number 1: base_lr=2.0 must not be above max_lr=1.0"),
         (
             "[[x.segments]]\nsegments = [{ base_lr = 2, max_lr = 1 }]",
-            "toml=a.toml: x.segments[0].segments[0]: base_lr=2.0 must not be above max_lr=1.0",
+            "--toml a.toml: [[x.segments]] number 1, segments number 1: base_lr=2.0 must not be above max_lr=1.0",
         ),
-        ("[x", "toml=a.toml is not TOML (Expected ']' at the end of a table declaration (at "),
-        ("\udcff", "toml=a.toml is not TOML ('utf-8' codec can't decode byte 0xff in position 0"),
+        ("[x", "--toml a.toml is not TOML (Expected ']' at the end of a table declaration (at "),
+        ("\udcff", "--toml a.toml is not text ('utf-8' codec can't decode byte 0xff in position 0"),
     ],
 )
 @pytest.mark.parametrize("command", ["plot", "values", "summary --epochs 1 --steps-per-epoch 1"])
@@ -167,14 +170,18 @@ def tables(depth: int) -> str:
 )
 def test_a_file_nested_too_deeply(text: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.toml").write_text(text)
-    assert refused(f"{command} --toml a.toml", capsys) == "clr-native: schedules are nested too deeply"
+    assert refused(f"{command} --toml a.toml", capsys) == (
+        f"clr-native {command.split()[0]}: --toml a.toml must not nest sequences so deeply: one may hold many tables"
+    )
     assert [path.name for path in Path().iterdir()] == ["a.toml"]
 
 
 def test_files_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
-    start = "clr-native values: toml="
-    assert refused("values --toml no", capsys) == f"{start}no cannot be read (No such file or directory)"
-    assert refused("values --toml .", capsys) == f"{start}. cannot be read (Is a directory)"
+    start = "clr-native values: --toml "
+    assert (
+        refused("values --toml no", capsys) == f"{start}no cannot be read (No such file or directory): name a TOML file"
+    )
+    assert refused("values --toml .", capsys) == f"{start}. cannot be read (Is a directory): name a TOML file"
 
 
 def test_before_python_311_tomli_reads_files(

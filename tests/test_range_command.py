@@ -75,10 +75,10 @@ def test_no_answer_is_one_line(line: str, monkeypatch: pytest.MonkeyPatch, capsy
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--repeats 0", "repeats=0 must be at least 1"),
-        ("--out a.pdf", "out=a.pdf must end in .png"),
-        ("--out no/a.png", "out=no/a.png cannot be written (No such file or directory): name another file"),
-        ("--out a.png --json ./a.png", "json=a.png must be another file than --out"),
+        ("--repeats 0", "--repeats 0 must be at least 1"),
+        ("--out a.pdf", "--out a.pdf must end in .png"),
+        ("--out no/a.png", "--out no/a.png cannot be written (No such file or directory): make the folder no first"),
+        ("--out a.png --json ./a.png", "--json a.png must be another file than --out"),
     ],
 )
 def test_a_bad_request_is_one_line(options: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

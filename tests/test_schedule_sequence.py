@@ -213,7 +213,7 @@ def test_a_segments_invalid_value_is_named_by_the_sequences_step() -> None:
     schedule = ScheduleSequence([(RAMP, 100), (growing, None)])
     first = next(step for step in range(60) if _raises(growing, step))
     for steps in (range(90, 200), list(range(90, 200))):
-        with pytest.raises(ValueError, match=f"schedule 0 at step={100 + first} gives lr=.* momentum=-"):
+        with pytest.raises(ValueError, match=f"the schedule at step={100 + first} gives lr=.* momentum=-"):
             schedule.values(steps)
     assert schedule.values(100 + first)[0].shape == (100 + first,)
 

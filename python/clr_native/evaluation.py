@@ -113,8 +113,9 @@ def evaluate(
     else:
         invalid = _core.fill_steps(natives, checked, scales, lr, momentum)
     if invalid is not None:
+        which = f"schedule {invalid[0]}" if len(schedules) > 1 else "the schedule"
         raise ValueError(
-            f"schedule {invalid[0]} at step={checked[invalid[1]]} gives lr={lr[invalid]} "
+            f"{which} at step={checked[invalid[1]]} gives lr={lr[invalid]} "
             f"momentum={momentum[invalid]}: lr must be finite and not negative, momentum between 0 and 1"
         )
     return lr, momentum

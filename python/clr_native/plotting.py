@@ -21,7 +21,7 @@ _PARTS = 2048
 # Steps evaluated at a time: 16 MiB of values, unless a single stretch has more.
 _AT_A_TIME = 2**20
 # All of them are evaluated: about a minute, and two gigabytes for the long stretches of a narrow picture.
-_MOST_STEPS = 2**32
+MOST_STEPS = 2**32
 # Marks of cycles beyond this number say nothing more; and so many cycles are looked through for those to mark.
 _MOST_MARKS, _MOST_CYCLES = 100, 10**6
 
@@ -55,13 +55,17 @@ def curves(
         if not isinstance(schedule, Schedule):
             raise TypeError(f"schedules: {schedule!r} must be a schedule such as CyclicSchedule(...)")
     shown = _checked_range(steps)
+    names_them = labels is not None or len(schedules) > 1
     if labels is None:
         labels = [_short(repr(schedule)) for schedule in schedules]
     if not isinstance(labels, (list, tuple)) or not all(isinstance(label, str) for label in labels):
         raise TypeError(f"labels={labels!r} must be a list of texts")
     if len(labels) != len(schedules):
         raise ValueError(f"labels={labels!r} must be a label for each of {len(schedules)} schedules")
-    return [_curve(schedule, shown, label, parts) for schedule, label in zip(schedules, labels, strict=True)]
+    return [
+        _curve(schedule, shown, label, parts, f"{label}: " if names_them else "")
+        for schedule, label in zip(schedules, labels, strict=True)
+    ]
 
 
 def _checked_range(steps: int | range) -> range:
@@ -76,7 +80,7 @@ def _checked_range(steps: int | range) -> range:
         raise ValueError(f"steps={steps!r} must be at least one step")
     if shown[0] < 0 or shown[-1] > LARGEST_STEP:
         raise ValueError(f"steps={steps!r} must be from 0 to 2**63 - 2")
-    if len(shown) > _MOST_STEPS:
+    if len(shown) > MOST_STEPS:
         raise ValueError(f"steps={steps!r} must be at most 2**32 steps: every n-th are range(start, stop, n)")
     return shown
 
@@ -85,8 +89,12 @@ def _short(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _curve(schedule: Schedule, steps: range, label: str, parts: int) -> Curve:
-    chosen, lr, momentum = (np.concatenate(arrays) for arrays in zip(*_thinned(schedule, steps, parts), strict=True))
+def _curve(schedule: Schedule, steps: range, label: str, parts: int, where: str) -> Curve:
+    """`where` stands before what is wrong with it."""
+    try:
+        chosen, lr, momentum = (np.concatenate(each) for each in zip(*_thinned(schedule, steps, parts), strict=True))
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from None
     starts: list[int] = []
     if schedule._cycles(steps[-1])[0] <= _MOST_CYCLES:
         starts = [start for start in schedule.cycle_starts(steps[-1] + 1) if start >= steps[0]]

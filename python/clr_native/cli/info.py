@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import clr_native
-from clr_native.cli.arguments import Parser
+from clr_native.cli.parser import Parser
 
 
 def add(parser: Parser) -> None:

@@ -7,10 +7,13 @@ import contextlib
 import dataclasses
 import inspect
 import re
+import shutil
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from clr_native.cli.arguments import Parser
+from clr_native._spelling import known_as
+from clr_native.cli.parser import Parser, given, option
 from clr_native.schedules import CyclicSchedule, OneCycleSchedule, RampSchedule, Schedule
 from clr_native.schedules.cyclic import MODES, WINDOWS
 from clr_native.schedules.one_cycle import ANNEAL_STRATEGIES, CONVENTIONS
@@ -18,7 +21,7 @@ from clr_native.schedules.ramp import RAMPS
 
 # What options can say. A sequence is given in a TOML file.
 KINDS: dict[str, type[Schedule]] = {"cyclic": CyclicSchedule, "one-cycle": OneCycleSchedule, "ramp": RampSchedule}
-_CHOICES = {
+CHOICES = {
     "mode": MODES,
     "window": WINDOWS,
     "convention": CONVENTIONS,
@@ -40,50 +43,84 @@ def fields(schedule_class: type[Schedule]) -> Iterator[dataclasses.Field[Any]]:
 
 def add_options(parser: Parser, schedule_class: type[Schedule]) -> None:
     """An option a field; what is not given is not in the namespace either."""
-    formulas, documented = _documentation(schedule_class)
+    summary, formulas, documented = _documentation(schedule_class)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = formulas
+    parser.description, parser.epilog = summary, formulas
     group = parser.add_argument_group(f"arguments of {schedule_class.__name__}")
     for field in fields(schedule_class):
         if parser.get_default(field.name) is not None:  # `summary` has an option of this name, of its run
             continue
         required = field.default is dataclasses.MISSING
-        explained = documented.get(field.name, "")
-        if not required and field.default is not None:
-            explained += f" (default {field.default})"
+        explained, name = documented.get(field.name, ""), option(field.name)
         settings: dict[str, Any] = {"dest": field.name, "default": argparse.SUPPRESS}
-        option = f"--{field.name.replace('_', '-')}"
         if isinstance(field.default, bool):
-            action = group.add_argument(option, action=argparse.BooleanOptionalAction, **settings)
-        elif field.name in _CHOICES:  # the schedule refuses others, by name
-            action = group.add_argument(option, metavar=f"{{{','.join(_CHOICES[field.name])}}}", **settings)
+            explained = explained.replace("False:", f"--no-{name[2:]}:")
+            explained += f" ({'on' if field.default else 'off'} by default)"
+            action = group.add_argument(name, action=argparse.BooleanOptionalAction, **settings)
         else:
-            action = group.add_argument(option, type=_number, required=required, metavar="X", **settings)
+            if not required and field.default is not None:
+                explained += f" (default {field.default})"
+            choices = CHOICES.get(field.name)
+            metavar = f"{{{','.join(choices)}}}" if choices else "N" if "int" in str(field.type) else "X"
+            action = group.add_argument(name, required=required, metavar=metavar, **settings)
         # Not among the settings: BooleanOptionalAction of Python 3.10 would add that the default is ==SUPPRESS==.
-        action.help = explained
+        action.help = explained.replace("%", "%%")
 
 
 def made_from_options(schedule_class: type[Schedule], arguments: argparse.Namespace) -> Schedule:
-    """The schedule; TypeError or ValueError `name=value ...` from its class."""
-    given = vars(arguments)
-    return schedule_class(**{field.name: given[field.name] for field in fields(schedule_class) if field.name in given})
+    """The schedule; TypeError or ValueError `--name value ...`, with what its class says."""
+    texts = {field.name: vars(arguments)[field.name] for field in fields(schedule_class) if field.name in arguments}
+    try:
+        return schedule_class(**{name: _value(name, text) for name, text in texts.items()})
+    except (TypeError, ValueError) as error:
+        raise type(error)(_of_options(str(error), schedule_class, texts)) from None
 
 
-def _number(text: str) -> object:
-    """An int if it can be one; what is no number stays text, which the schedule refuses by name."""
-    with contextlib.suppress(ValueError):
-        return int(text)
-    with contextlib.suppress(ValueError):
-        return float(text)
+def _value(name: str, text: str | bool) -> object:
+    """An int or a float if it can be one; what is no number stays text, which the schedule refuses by name."""
+    if isinstance(text, bool) or name in CHOICES:
+        return known_as(text, CHOICES[name]) if isinstance(text, str) else text
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
     return text
 
 
-def _documentation(schedule_class: type[Schedule]) -> tuple[str, dict[str, str]]:
-    """The docstring up to its `Args:`, and what those say, by argument. There is none under `python -OO`."""
-    formulas, _, rest = (inspect.getdoc(schedule_class) or "").partition("\nArgs:\n")
+def _of_options(message: str, schedule_class: type[Schedule], texts: dict[str, str | bool]) -> str:
+    """What a schedule says of its arguments, said of the options: `name=value` becomes what was typed."""
+
+    def replaced(found: re.Match[str]) -> str:
+        name, value = found["name"], found["value"]
+        if value in (None, "None"):
+            return option(name)
+        if found["divides"]:  # the value is the quotient's
+            return f"{found['divides']}{option(name)}={value}"
+        return given(option(name), texts.get(name, value.strip("'")))
+
+    names = "|".join(field.name for field in fields(schedule_class))
+    argument = rf"(?P<divides>/ )?\b(?P<name>{names})\b(?:=(?P<value>'[^']*'|[^\s,:;]+))?"
+    return re.sub(argument, replaced, message)
+
+
+def _documentation(schedule_class: type[Schedule]) -> tuple[str, str, dict[str, str]]:
+    """The docstring's first line, the rest up to its `Args:`, and what those say, by argument.
+
+    Words for readers of Python become those for who types options. There is no docstring under `python -OO`.
+    """
+    text, _, rest = (inspect.getdoc(schedule_class) or "").replace("``", "").partition("\nArgs:\n")
+    summary, *paragraphs = text.rstrip().split("\n\n")
     section, _, _ = rest.partition("\n\n")
     explained: dict[str, str] = {}
-    for names, text in re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE):
-        plain = " ".join(text.replace("``", "").split()).rstrip(".").replace("%", "%%")
+    for names, words in re.findall(r"^    (\w[\w, ]*): (.*(?:\n {8}.*)*)", section, flags=re.MULTILINE):
+        sentences = " ".join(words.split()).rstrip(".").split(". ")
+        plain = ". ".join(sentence for sentence in sentences if "scale_fn" not in sentence)
+        plain = plain.replace("see above", "see below").replace("None:", "by default")
         explained |= dict.fromkeys(names.split(", "), plain)
-    return formulas.replace("::\n", ":\n").replace("``", "").replace("%", "%%").rstrip(), explained
+    return summary, "\n\n".join(map(_shown, paragraphs)), explained
+
+
+def _shown(paragraph: str) -> str:
+    """Formulas as they stand, without functions; other text as wide as the terminal, as argparse's own."""
+    if paragraph.startswith(" "):
+        return "\n".join(line for line in paragraph.splitlines() if "scale_fn" not in line)
+    return textwrap.fill(paragraph.replace("::", ":"), max(shutil.get_terminal_size().columns - 2, 11))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import io
 import itertools
 import json
@@ -17,7 +18,6 @@ from clr_native.cli import toml_schedules
 from clr_native.cli.arguments import (
     Checked,
     Fail,
-    Parser,
     check_importable,
     check_writable,
     one_of,
@@ -25,8 +25,9 @@ from clr_native.cli.arguments import (
     whole_file,
     whole_number,
 )
+from clr_native.cli.parser import Parser, alternatives, given
 from clr_native.cli.schedule_arguments import KINDS, add_options, made_from_options
-from clr_native.plotting import curves, plot_schedule
+from clr_native.plotting import MOST_STEPS, curves, plot_schedule
 from clr_native.schedules import CyclicSchedule, OneCycleSchedule, RampSchedule, Schedule, ScheduleSequence
 from clr_native.schedules._checks import LARGEST_SIZE
 
@@ -57,15 +58,22 @@ def _add(parser: Parser, options: Options, run: Callable[[argparse.Namespace], N
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = description
     parser.epilog = f"FILE.toml is {toml_schedules.HELP}"
-    parser.add_argument("--toml", type=Path, metavar="FILE.toml", help="the schedules, see below")
+    parser.add_argument("--toml", type=Path, metavar="FILE.toml", help="a file of schedules, see below")
     options(parser, None)
-    parser.set_defaults(run=run, fail=parser.error)
-    kinds = parser.add_subparsers(title="or one schedule", metavar=f"{{{','.join(KINDS)}}}", dest="kind")
+    parser.set_defaults(run=functools.partial(_run, run), fail=parser.error)
+    kinds = parser.add_subparsers(title="or one schedule", dest="kind", parser_class=Parser)
     for kind, schedule_class in KINDS.items():
         inner = kinds.add_parser(kind, help=f"{schedule_class.__name__}: its arguments as options")
         options(inner, argparse.SUPPRESS)  # else its defaults would undo what stands before the kind
         add_options(inner, schedule_class)
         inner.set_defaults(fail=inner.error)
+
+
+def _run(run: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
+    try:
+        run(arguments)
+    except RecursionError:
+        arguments.fail(f"{given('--toml', arguments.toml)} must not nest sequences so deeply: one may hold many tables")
 
 
 def _add_steps(parser: Parser, default: str | None) -> None:
@@ -75,7 +83,7 @@ def _add_steps(parser: Parser, default: str | None) -> None:
         check=_COUNT,
         default=default,
         metavar="N",
-        help="how many (default: up to the schedule's end, or four cycles)",
+        help="how many steps (default: up to the schedule's end, or four cycles)",
     )
     parser.add_argument(
         "--start", action=Checked, check=_STEP, default=default or 0, metavar="N", help="the first step (default 0)"
@@ -113,22 +121,33 @@ def _values_options(parser: Parser, default: str | None) -> None:
 
 
 def _summary_options(parser: Parser, default: str | None) -> None:
-    for name in ("steps-per-epoch", "epochs"):
-        parser.add_argument(f"--{name}", action=Checked, check=_SIZE, default=default, metavar="N", help="of the run")
+    for name, explained in (("steps-per-epoch", "optimizer updates of an epoch"), ("epochs", "epochs of the run")):
+        parser.add_argument(f"--{name}", action=Checked, check=_SIZE, default=default, metavar="N", help=explained)
 
 
 def _schedules(arguments: argparse.Namespace) -> Named:
     fail: Fail = arguments.fail
     if arguments.kind is None:
         if arguments.toml is None:
-            fail(f"which schedule? {', '.join(KINDS)} with its arguments, or --toml FILE.toml")
+            fail(f"which schedule? {alternatives(KINDS)} with its arguments, or --toml FILE.toml")
         return toml_schedules.read(arguments.toml, fail)
     if arguments.toml is not None:
-        fail(f"toml={arguments.toml} and {arguments.kind} must not both be given")
+        fail(f"{given('--toml', arguments.toml)} and {arguments.kind} must not both be given")
     try:
         return {"": made_from_options(KINDS[arguments.kind], arguments)}
     except (TypeError, ValueError) as error:
         fail(str(error))
+
+
+def _refused(arguments: argparse.Namespace, error: Exception) -> str:
+    """What is wrong with a schedule, and where it stands."""
+    return str(error) if arguments.toml is None else f"{given('--toml', arguments.toml)}: {error}"
+
+
+def _about(schedules: Named, steps: range) -> str:
+    """What a file holds, for the line that says that it is written."""
+    named = ", ".join(name or repr(schedule) for name, schedule in schedules.items())
+    return f"{named}, steps {steps[0]:,} to {steps[-1]:,}"
 
 
 def _steps(arguments: argparse.Namespace, schedules: Named, every: int = 1) -> range:
@@ -136,10 +155,10 @@ def _steps(arguments: argparse.Namespace, schedules: Named, every: int = 1) -> r
     if count is None:
         end = max(_natural_steps(schedule) for schedule in schedules.values())
         if start >= end:
-            arguments.fail(f"start={start} must be less than the {end} steps of the schedule, or --steps be given")
+            arguments.fail(f"--start {start} must be less than the {end} steps of the schedule, or --steps be given")
         count = end - start
     if start + count > 2**63 - 1:
-        arguments.fail(f"steps={count} must not lead beyond step 2**63 - 2")
+        arguments.fail(f"--steps {count} must not lead beyond step 2**63 - 2")
     return range(start, start + count, every)
 
 
@@ -161,12 +180,13 @@ def _plot(arguments: argparse.Namespace) -> None:
     fail: Fail = arguments.fail
     schedules = _schedules(arguments)
     steps = _steps(arguments, schedules)
+    if len(steps) > MOST_STEPS:
+        fail(f"--steps {len(steps)} must be at most {MOST_STEPS} for a picture")
     labels = list(schedules) if arguments.kind is None else None
     if arguments.out is not None:
-        check_writable("out", arguments.out, fail)
-        form = arguments.out.name.lower().rpartition(".")[2]  # of a file named .png too
-        picture = _picture(schedules, steps, labels, form, fail)
-        with whole_file("out", arguments.out, fail) as file:
+        check_writable("--out", arguments.out, fail)
+        picture = _picture(schedules, steps, labels, arguments)
+        with whole_file("--out", arguments.out, _about(schedules, steps), fail) as file:
             file.write(picture)
         return
     check_importable("plotext", "plotext", "plot", fail)
@@ -175,15 +195,18 @@ def _plot(arguments: argparse.Namespace) -> None:
     try:
         drawn = curves(list(schedules.values()), steps, labels, parts=terminal.parts())
     except ValueError as error:
-        fail(str(error))
+        fail(_refused(arguments, error))
     terminal.draw(drawn, sys.stdout)
 
 
-def _picture(schedules: Named, steps: range, labels: list[str] | None, form: str, fail: Fail) -> bytes:
+def _picture(schedules: Named, steps: range, labels: list[str] | None, arguments: argparse.Namespace) -> bytes:
     try:
         axes = plot_schedule(*schedules.values(), steps=steps, labels=labels)
-    except (ImportError, ValueError) as error:
-        fail(str(error))
+    except ImportError as error:
+        arguments.fail(str(error))
+    except ValueError as error:
+        arguments.fail(_refused(arguments, error))
+    form = arguments.out.name.lower().rpartition(".")[2]  # of a file named .png too
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -201,16 +224,17 @@ def _values(arguments: argparse.Namespace) -> None:
     schedules = _schedules(arguments)
     steps = _steps(arguments, schedules, arguments.every)
     write = _write_json if arguments.format == "json" else _write_csv
-    rows = _rows(schedules, steps, fail)
+    rows = _rows(schedules, steps, arguments)
     rows = itertools.chain([next(rows)], rows)  # evaluated before anything is printed
     if arguments.out is None:
         write(rows, sys.stdout, named=arguments.kind is None)
         return
-    with whole_file("out", arguments.out, fail) as file, io.TextIOWrapper(file, "utf-8", newline="\n") as text:
+    about = _about(schedules, steps)
+    with whole_file("--out", arguments.out, about, fail) as file, io.TextIOWrapper(file, "utf-8", newline="\n") as text:
         write(rows, text, named=arguments.kind is None)
 
 
-def _rows(schedules: Named, steps: range, fail: Fail) -> Iterator[dict[str, Any]]:
+def _rows(schedules: Named, steps: range, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What is written, in order of its columns; momentum is None where there is none."""
     for name, schedule in schedules.items():
         for start in range(0, len(steps), _AT_A_TIME):
@@ -218,7 +242,7 @@ def _rows(schedules: Named, steps: range, fail: Fail) -> Iterator[dict[str, Any]
             try:
                 lrs, momenta = schedule.values(some)
             except ValueError as error:
-                fail(f"{name}: {error}" if name else str(error))
+                arguments.fail(_refused(arguments, ValueError(f"{name}: {error}") if name else error))
             for step, lr, momentum in zip(some, lrs.tolist(), momenta.tolist(), strict=True):
                 yield {"schedule": name, "step": step, "lr": lr, "momentum": None if math.isnan(momentum) else momentum}
 
@@ -249,6 +273,6 @@ def _summary(arguments: argparse.Namespace) -> None:
         del arguments.steps_per_epoch, arguments.epochs
     schedules = _schedules(arguments)
     if per_epoch is None or epochs is None:
-        fail("the following arguments are required: --steps-per-epoch, --epochs")
+        fail("--steps-per-epoch and --epochs must both be given")
     for name, schedule in schedules.items():
         print(f"{name}: " if name else "", schedule.summary(per_epoch, epochs), sep="")

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
+from clr_native._spelling import known_as, nearest
 from clr_native.cli.arguments import Fail, check_importable
-from clr_native.cli.schedule_arguments import FUNCTIONS
+from clr_native.cli.parser import given
+from clr_native.cli.schedule_arguments import CHOICES, FUNCTIONS, fields
 from clr_native.schedules import Schedule, ScheduleSequence, from_dict
+from clr_native.schedules._checks import choice
 
 HELP = """\
 a TOML file of schedules. A table is one, and its name the label:
 
   [warm]
-  kind = "ramp"           # or "cyclic" (the default), "one_cycle"
+  kind = "ramp"           # or "cyclic" (the default), "one-cycle"
   start_lr = 0.0
   end_lr = 0.1
   num_steps = 500
@@ -32,25 +37,28 @@ An array of tables is a sequence; without n_steps, the last has no end:
   base_lr = 0.1
   max_lr = 0.4
 
-A sequence in a sequence is a table whose `segments` are such an array.
+A sequence in a sequence is a table whose `segments` are such an array. Keys are
+the options of a schedule, with hyphens or underscores.
 """
 
 
 def read(path: Path, fail: Fail) -> dict[str, Schedule]:
     """The schedules of a file by name, in its order; `fail` is told what is wrong with it."""
-    toml = _toml(fail)
+    toml, name = _toml(fail), given("--toml", path)
     try:
         document: dict[str, Any] = toml.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        fail(f"toml={path} cannot be read ({error.strerror})")
-    except ValueError as error:  # TOML's own errors, and text that is not UTF-8
-        fail(f"toml={path} is not TOML ({error})")
+        fail(f"{name} cannot be read ({error.strerror}): name a TOML file")
+    except UnicodeDecodeError as error:
+        fail(f"{name} is not text ({error}): name a TOML file")
+    except ValueError as error:
+        fail(f"{name} is not TOML ({error}): mend it there")
     if not document:
-        fail(f"toml={path} must hold at least one schedule: a table such as [name]")
+        fail(f"{name} must hold at least one schedule: a table such as [name]")
     try:
-        return {name: _schedule(name, value) for name, value in document.items()}
+        return {label: _labelled(label, value) for label, value in document.items()}
     except (TypeError, ValueError) as error:
-        fail(f"toml={path}: {error}")
+        fail(f"{name}: {error}")
 
 
 def _toml(fail: Fail) -> Any:
@@ -62,35 +70,69 @@ def _toml(fail: Fail) -> Any:
         return importlib.import_module("tomli")
 
 
-def _schedule(place: str, value: object) -> Schedule:
+def _labelled(label: str, value: object) -> Schedule:
     """A table or an array of tables; errors say where in the file."""
     if isinstance(value, list):
-        return _sequence(place, value)
+        return _sequence(f"[[{label}]]", value)
     if not isinstance(value, dict):
-        raise ValueError(f"{place}={value!r} must be in a table of its own: [name] before it")
-    if "segments" in value or value.get("kind") == "sequence":
-        others = value.keys() - {"segments", "kind"}
-        if others or value.get("kind", "sequence") != "sequence" or not isinstance(value.get("segments"), list):
+        raise ValueError(f"{label}={value!r} must be in a table of its own: [name] before it")
+    return _schedule(f"[{label}]", f"[[{label}.segments]]", value)
+
+
+def _schedule(place: str, segments: str, table: dict[str, Any], *beside: str) -> Schedule:
+    """A table as a schedule. `segments` is what its array of segments is called; `beside`: further keys it may have."""
+    table = _keys_spelt(place, table)
+    kind = table.get("kind", "sequence" if "segments" in table else "cyclic")
+    if isinstance(kind, str):
+        kind = table["kind"] = known_as(kind, Schedule._kinds)
+    choice(f"{place}: kind", kind, tuple(Schedule._kinds))
+    if kind == "sequence" or "segments" in table:
+        if kind != "sequence" or table.keys() != {"segments", "kind"} or not isinstance(table["segments"], list):
             raise ValueError(f"{place}: a sequence must have `segments`, an array of tables, and nothing else")
-        return _sequence(f"{place}.segments", value["segments"])
-    for name in FUNCTIONS:
-        if name in value:
-            raise ValueError(f"{place}: {name}={value[name]!r} cannot be given in a file: functions need Python")
+        return _sequence(segments, table["segments"])
+    keys = [field.name for field in fields(Schedule._kinds[kind])]
+    for name, value in table.items():
+        if name in FUNCTIONS:
+            raise ValueError(f"{place}: {name}={value!r} cannot be given in a file: functions need Python")
+        if name == "n_steps":
+            raise ValueError(f"{place}: n_steps={value!r} must stand in a table of a sequence, [[name]]")
+        if name not in ("kind", *keys):
+            known = ["kind", "segments", *keys, *beside]
+            raise ValueError(
+                f"{place}: {name}={reprlib.repr(value)} is not a key of a {kind} schedule{nearest(name, known)}"
+            )
+        if name in CHOICES and isinstance(value, str):
+            table[name] = known_as(value, CHOICES[name])
     try:
-        return from_dict(value)
+        return from_dict(table)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{place}: {error}") from None
 
 
-def _sequence(place: str, tables: list[Any]) -> ScheduleSequence:
+def _keys_spelt(place: str, table: dict[str, Any]) -> dict[str, Any]:
+    """The table with underscores in its keys, which may be written with hyphens."""
+    spelt: dict[str, Any] = {}
+    for name, value in table.items():
+        if name.replace("-", "_") in spelt:
+            raise ValueError(f"{place}: {name}={value!r} must not be given twice, with a hyphen and an underscore")
+        spelt[name.replace("-", "_")] = value
+    return spelt
+
+
+def _sequence(array: str, tables: list[Any]) -> ScheduleSequence:
+    """An array of tables, which errors count from 1."""
+    if not tables:
+        raise ValueError(f"{array} must hold at least one table")
     segments = []
-    for i, table in enumerate(tables):
+    for number, table in enumerate(tables, 1):
+        place = f"{array} number {number}"
         if not isinstance(table, dict):
-            raise ValueError(f"{place}[{i}]={table!r} must be a table")
-        arguments = dict(table)
+            raise ValueError(f"{place}: {table!r} must be a table")
+        arguments = _keys_spelt(place, table)
         n_steps = arguments.pop("n_steps", None)
-        segments.append((_schedule(f"{place}[{i}]", arguments), n_steps))
+        segments.append((_schedule(place, f"{place}, segments", arguments, "n_steps"), n_steps))
     try:
         return ScheduleSequence(segments)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{place}: {error}") from None
+        said = re.sub(r"^segment (\d+)", lambda found: f"{array} number {int(found[1]) + 1}", str(error))
+        raise ValueError(said.replace("n_steps=None", "n_steps")) from None

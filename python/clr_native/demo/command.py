@@ -42,7 +42,7 @@ def run(
     results = gather(data, seed, runs)
     print_results(console, results)
     figure.save(png, summary, runs)
-    console.print(f"wrote {png}")
+    console.print(f"wrote {png}: learning rate, momentum, loss and accuracy over the steps")
     if json is not None:
         json.write_text(results.to_json())
-        console.print(f"wrote {json}")
+        console.print(f"wrote {json}: the results")

@@ -71,10 +71,10 @@ def run(data: str, *, seed: int, threads: int | None, repeats: int, png: Path, j
     figure = Figure(figsize=(8, 5), layout="constrained")
     result.plot(figure.add_subplot())
     figure.savefig(png, format="png", dpi=150)
-    print(f"wrote {png}")
+    print(f"wrote {png}: the loss over the rate, with suggestions and bounds")
     if json is not None:
         result.save(json)
-        print(f"wrote {json}")
+        print(f"wrote {json}: the curves, for RangeTestResult.load")
     _print_table(result)
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from clr_native._spelling import nearest
+
 LARGEST_SIZE = 2**53 - 1
 
 # Between these no product on the way to a value leaves the range in which double-double arithmetic is exact.
@@ -42,7 +44,7 @@ def size(name: str, value: object, of: str = "steps") -> int:
 
 def choice(name: str, value: object, choices: Sequence[str]) -> None:
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
+        raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}{nearest(value, choices)}")
 
 
 def flag(name: str, value: object) -> None:

@@ -50,7 +50,7 @@ class CyclicSchedule(Schedule):
         base_lr, max_lr: the boundaries of the learning rate, ``base_lr <= max_lr``, each 0 or from 1e-270 to 1e270.
             Equal: constant.
         step_size_up: steps of the rising half, an int or whole float from 1 to 2**53 - 1.
-        step_size_down: steps of the falling half; None means ``step_size_up``.
+        step_size_down: steps of the falling half; None: ``step_size_up``.
         mode: how the amplitude shrinks, see above. ``"exp_range"`` counts steps from the start of training, as torch
             does (its documentation says otherwise). Idle with a ``scale_fn``.
         gamma: base of the exp modes, finite and above 0; idle in others. Above 1 values may leave the boundaries.
@@ -62,8 +62,8 @@ class CyclicSchedule(Schedule):
             Idle without ``scale_fn``.
         window: the curve within a cycle, in the paper's terms.
         cycle_momentum: let momentum swing the other way. False: the schedule has no momentum.
-        base_momentum, max_momentum: its boundaries, ``base_momentum <= max_momentum``, each 0 or from 1e-270 to 1; idle
-            without.
+        base_momentum, max_momentum: the boundaries of the momentum, ``base_momentum <= max_momentum``, each 0 or from
+            1e-270 to 1; idle without ``cycle_momentum``.
 
     Raises:
         TypeError: an argument is not of its type.
