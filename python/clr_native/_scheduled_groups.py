@@ -12,6 +12,7 @@ from clr_native import _core
 from clr_native._checkpoint import COUNTERS, checked, complete_groups, own_state
 from clr_native._gradient_rules import GradientRules
 from clr_native._groups import SETTINGS, ScheduleArguments, as_number, check_parameter, dtype_name, read_schedule
+from clr_native._shown import shown_optimizer
 from clr_native.evaluation import checked_step
 from clr_native.schedules import Schedule
 
@@ -130,6 +131,10 @@ class ScheduledGroups(Optimizer):
         """Is the next update, if it follows the schedule, the last of a cycle of the first group?"""
         first = self.param_groups[0]
         return self._schedule_of(first)._cycles(first["applied_steps"] + 1)[1]
+
+    def __repr__(self) -> str:
+        """A line a group: its schedule, what is used next, settings that are not as by default. Waits for no GPU."""
+        return shown_optimizer(type(self).__name__, self.param_groups, self._rules, self._schedule_of)
 
     # --- where the schedule stands --------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from clr_native._own_momenta import found_momenta, give_momenta_back, note_lates
 from clr_native._own_rates import unchanged_on_error, write_rates
 from clr_native._per_group import PerGroup, own_arguments, shared
 from clr_native._scheduler_state import saved_schedules, written_for_torch
+from clr_native._shown import ShownGroup, shown, shown_values
 from clr_native._torch_attributes import TorchAttributes
 from clr_native.evaluation import checked_step
 from clr_native.optimizer import FusedCyclicSGD
@@ -235,6 +236,15 @@ class CyclicLR(TorchAttributes, LRScheduler):
         if value != self._epoch:
             self._last = self._last_values()
         self._epoch = value
+
+    def __repr__(self) -> str:
+        """The optimizer's class, the position, and a line a group: its schedule and the values last written."""
+        if not self._is_constructed():
+            return super().__repr__()
+        last = self._last_values()
+        groups = map(shown_values, self._schedules, last.rates, last.momenta)
+        title = f"{type(self).__name__}({type(self._optimizer).__name__}, last_epoch={self._epoch})"
+        return shown(title, map(ShownGroup, groups))
 
     # --- what it says ---------------------------------------------------------------------------------------------
 
