@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 arguments = _parser().parse_args(argv)
                 arguments.run(arguments)
-            finally:
+            finally:  # of a help too, which ends here
                 sys.stdout.flush()
     except UsageError as error:
         print(error, file=sys.stderr)
