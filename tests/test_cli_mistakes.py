@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -211,6 +212,14 @@ def test_ctrl_c_while_it_prints() -> None:
 
 
 # --- with numpy and torch alone ---------------------------------------------------------------------------------
+
+
+def test_the_extra_that_readme_installs_brings_what_plot_needs() -> None:
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    project = toml.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert '.[demo]"' in (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert "clr-native[plot]" in project["optional-dependencies"]["demo"]
+
 
 EXTRAS = ("matplotlib", "plotext", "rich", "sklearn", "mlxtend")
 

@@ -180,7 +180,13 @@ def test_the_learning_rate_is_drawn_above_the_momentum_on_the_same_ground() -> N
             [CYCLIC, CyclicSchedule(0.1, 1.0, step_size_up=2, scale_fn=lambda cycle: -1.0)],
             {"steps": 3000},
             ValueError,
-            "at step=1 gives lr=-0.35",
+            "scale_fn=<function <lambda>",
+        ),
+        (
+            [CYCLIC, CyclicSchedule(0.1, 1.0, step_size_up=2, scale_fn=lambda cycle: -1.0)],
+            {"steps": 3000, "labels": ["good", "bad"]},
+            ValueError,
+            "bad: the schedule at step=1 gives lr=-0.35",
         ),
     ],
 )

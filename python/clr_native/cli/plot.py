@@ -1,0 +1,67 @@
+"""`clr-native plot`: schedules as a picture, in the terminal or in a file."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+
+from clr_native.cli.arguments import Checked, Fail, check_importable, check_writable, path_ending_in, whole_file
+from clr_native.cli.parser import Parser
+from clr_native.cli.requested import Named, about, add_steps, refused, schedules_of, steps_of
+from clr_native.plotting import MOST_STEPS, curves, plot_schedule
+
+
+def options(parser: Parser, default: str | None) -> None:
+    add_steps(parser, default)
+    parser.add_argument(
+        "--out",
+        action=Checked,
+        check=path_ending_in(".png", ".svg"),
+        default=default,
+        metavar="FILE.png|FILE.svg",
+        help="the picture to write, instead of drawing in the terminal",
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    fail: Fail = arguments.fail
+    schedules = schedules_of(arguments)
+    steps = steps_of(arguments, schedules)
+    if len(steps) > MOST_STEPS:
+        fail(f"--steps {len(steps)} must be at most {MOST_STEPS} for a picture")
+    labels = list(schedules) if arguments.kind is None else None
+    if arguments.out is not None:
+        check_writable("--out", arguments.out, fail)
+        picture = _picture(schedules, steps, labels, arguments)
+        with whole_file("--out", arguments.out, about(schedules, steps), fail) as file:
+            file.write(picture)
+        return
+    check_importable("plotext", "plotext", "plot", fail)
+    from clr_native.cli import terminal
+
+    try:
+        drawn = curves(list(schedules.values()), steps, labels, parts=terminal.parts())
+    except ValueError as error:
+        fail(refused(arguments, error))
+    terminal.draw(drawn, sys.stdout)
+
+
+def _picture(schedules: Named, steps: range, labels: list[str] | None, arguments: argparse.Namespace) -> bytes:
+    try:
+        axes = plot_schedule(*schedules.values(), steps=steps, labels=labels)
+    except ImportError as error:
+        arguments.fail(str(error))
+    except ValueError as error:
+        arguments.fail(refused(arguments, error))
+    form = arguments.out.name.lower().rpartition(".")[2]  # of a file named .png too
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    written = io.BytesIO()
+    # The same picture is the same file: names inside it that are not random, and no date.
+    with matplotlib.rc_context({"svg.hashsalt": "clr-native"}):
+        figure.savefig(written, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
+    return written.getvalue()

@@ -1,0 +1,29 @@
+"""`clr-native summary`: schedules in words, beside what the paper advises."""
+
+from __future__ import annotations
+
+import argparse
+
+from clr_native.cli.arguments import Checked, Fail, whole_number
+from clr_native.cli.parser import Parser
+from clr_native.cli.requested import schedules_of
+from clr_native.schedules._checks import LARGEST_SIZE
+
+_SIZE = whole_number(1, LARGEST_SIZE)
+
+
+def options(parser: Parser, default: str | None) -> None:
+    for name, explained in (("steps-per-epoch", "optimizer updates of an epoch"), ("epochs", "epochs of the run")):
+        parser.add_argument(f"--{name}", action=Checked, check=_SIZE, default=default, metavar="N", help=explained)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    fail: Fail = arguments.fail
+    per_epoch, epochs = arguments.steps_per_epoch, arguments.epochs
+    if "total_steps" in arguments:  # The schedule has a length of its own, to be held against the run's.
+        del arguments.steps_per_epoch, arguments.epochs
+    schedules = schedules_of(arguments)
+    if per_epoch is None or epochs is None:
+        fail("--steps-per-epoch and --epochs must both be given")
+    for name, schedule in schedules.items():
+        print(f"{name}: " if name else "", schedule.summary(per_epoch, epochs), sep="")
