@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import signal
 import subprocess
@@ -158,6 +159,14 @@ def test_a_warning_is_one_line_without_a_place(capsys: pytest.CaptureFixture[str
         r"clr-native: warning: Glyph 23398 (\N{CJK UNIFIED IDEOGRAPH-5B66}) missing from font(s) DejaVu Sans."
     }
     assert warnings.showwarning is shown
+
+
+@pytest.mark.parametrize("name", ["$x", "$\\frac$", "a\nb", "%(prog)s", "[x]", " "])
+def test_a_name_is_no_formula(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.toml").write_text(f"[{json.dumps(name)}]\nbase_lr = 1\nmax_lr = 2", encoding="utf-8-sig")
+    for out in ("a.png", "a.svg"):
+        assert run(f"plot --toml a.toml --out {out}", capsys) == f"wrote {out}: {name}, steps 0 to 15,999\n"
+        assert Path(out).stat().st_size > 1000
 
 
 def command(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:

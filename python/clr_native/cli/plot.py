@@ -48,20 +48,18 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _picture(schedules: Named, steps: range, labels: list[str] | None, arguments: argparse.Namespace) -> bytes:
-    try:
-        axes = plot_schedule(*schedules.values(), steps=steps, labels=labels)
-    except ImportError as error:
-        arguments.fail(str(error))
-    except ValueError as error:
-        arguments.fail(refused(arguments, error))
-    form = arguments.out.name.lower().rpartition(".")[2]  # of a file named .png too
+    check_importable("matplotlib.figure", "matplotlib", "plot", arguments.fail)
     import matplotlib
     from matplotlib.figure import Figure
 
-    figure = axes.figure
-    assert isinstance(figure, Figure)
+    form = arguments.out.name.lower().rpartition(".")[2]  # of a file named .png too
     written = io.BytesIO()
-    # The same picture is the same file: names inside it that are not random, and no date.
-    with matplotlib.rc_context({"svg.hashsalt": "clr-native"}):
+    # The same picture is the same file: names inside it that are not random, and no date. A name is no formula.
+    with matplotlib.rc_context({"svg.hashsalt": "clr-native", "text.parse_math": False}):
+        try:
+            figure = plot_schedule(*schedules.values(), steps=steps, labels=labels).figure
+        except ValueError as error:
+            arguments.fail(refused(arguments, error))
+        assert isinstance(figure, Figure)
         figure.savefig(written, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
     return written.getvalue()

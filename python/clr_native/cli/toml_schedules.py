@@ -46,7 +46,7 @@ def read(path: Path, fail: Fail) -> dict[str, Schedule]:
     """The schedules of a file by name, in its order; `fail` is told what is wrong with it."""
     toml, name = _toml(fail), given("--toml", path)
     try:
-        document: dict[str, Any] = toml.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = toml.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         fail(f"{name} cannot be read ({error.strerror}): name a TOML file")
     except UnicodeDecodeError as error:
