@@ -122,6 +122,10 @@ def test_the_usual_number_of_steps(only: str, steps: int, capsys: pytest.Capture
             "--toml a.toml: [x]: n_steps=1 must stand in a table of a sequence, [[name]]",
         ),
         (
+            "[x]\nbase_lr = 1\nmax_lr = 2\ndecay_base = 1",
+            "--toml a.toml: [x]: decay_base=1 must be true or false",
+        ),
+        (
             "[x]\nbase_lr = 1\nmax_lr = 2\nscale_fn = true",
             "--toml a.toml: [x]: scale_fn=True cannot be given in a file: functions need Python",
         ),

@@ -106,7 +106,8 @@ def _schedule(place: str, segments: str, table: dict[str, Any], *beside: str) ->
     try:
         return from_dict(table)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{place}: {error}") from None
+        said = str(error).replace("True or False", "true or false")  # as TOML has them
+        raise ValueError(f"{place}: {said}") from None
 
 
 def _keys_spelt(place: str, table: dict[str, Any]) -> dict[str, Any]:
