@@ -101,7 +101,7 @@ def test_every_field_is_an_option_with_help(kind: str, capsys: pytest.CaptureFix
     printed = " ".join(capsys.readouterr().out.split())
     _, _, options = printed.partition("arguments of ")
     for name in KINDS[kind]._init_only:
-        assert f" --{name.replace('_', '-')} X " in options
+        assert f" --{name.replace('_', '-')} N " in options
     options, *_ = re.split(r" (?=With )", options)  # where the formulas begin
     for field in dataclasses.fields(KINDS[kind]):  # type: ignore[arg-type]  # the kinds are dataclasses
         option = f" --{field.name.replace('_', '-')}"
@@ -225,13 +225,13 @@ def test_options_may_stand_before_the_kind(capsys: pytest.CaptureFixture[str]) -
         ),
         (
             "values one-cycle --max-lr 1",
-            "clr-native values one-cycle: total_steps=None must be given, or epochs and steps_per_epoch",
+            "clr-native values one-cycle: --total-steps must be given, or --epochs and --steps-per-epoch",
         ),
         (
             "summary one-cycle --max-lr 1 --epochs 3",
-            "clr-native summary one-cycle: steps_per_epoch=None must be given with epochs=3",
+            "clr-native summary one-cycle: --steps-per-epoch must be given with --epochs 3",
         ),
-        (f"summary {CYCLIC} --epochs 0", "clr-native summary cyclic: epochs=0 must be at least 1"),
+        (f"summary {CYCLIC} --epochs 0", "clr-native summary cyclic: --epochs 0 must be at least 1"),
     ],
 )
 def test_a_bad_request_is_one_line_and_writes_nothing(

@@ -20,8 +20,10 @@ def options(parser: Parser, default: str | None) -> None:
 def run(arguments: argparse.Namespace) -> None:
     fail: Fail = arguments.fail
     per_epoch, epochs = arguments.steps_per_epoch, arguments.epochs
-    if "total_steps" in arguments:  # The schedule has a length of its own, to be held against the run's.
-        del arguments.steps_per_epoch, arguments.epochs
+    for name in ("steps_per_epoch", "epochs"):
+        # A schedule with a length of its own is held against the run's; another one may take it.
+        if "total_steps" in arguments or getattr(arguments, name) is None:
+            delattr(arguments, name)
     schedules = schedules_of(arguments)
     if per_epoch is None or epochs is None:
         fail("--steps-per-epoch and --epochs must both be given")
