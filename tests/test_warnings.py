@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch.optim import SGD
+from torch.optim.lr_scheduler import ConstantLR, LambdaLR, SequentialLR
 
-from clr_native import CyclicLR, CyclicSchedule, FusedCyclicSGD, OneCycleSchedule
+from clr_native import CyclicLR, CyclicSchedule, FusedCyclicSGD, GradScaler, OneCycleSchedule
 from clr_native.schedules import Schedule
 
 END = 3
@@ -37,6 +38,43 @@ def optimizer(schedule: Schedule = SHORT, steps: int = END, gradient: bool = Tru
     return made
 
 
+def hooked() -> FusedCyclicSGD:
+    made = optimizer()
+    made.register_step_post_hook(lambda *_: None)
+    return made
+
+
+def rewritten(written: object) -> FusedCyclicSGD:
+    made = optimizer()
+    made.param_groups[0]["schedule"] = written
+    return made
+
+
+def fresh() -> SGD:
+    made = SGD([torch.nn.Parameter(torch.zeros(2))], lr=0.1, momentum=0.9)
+    made.param_groups[0]["initial_lr"] = 0.1
+    return made
+
+
+def in_sequence() -> SequentialLR:
+    sgd = fresh()
+    made = SequentialLR(sgd, [ConstantLR(sgd, 1.0, 1), CyclicLR(sgd, schedule=SHORT)], [1])
+    for _ in range(END):
+        sgd.step()
+        made.step()
+    sgd.step()
+    return made
+
+
+def driven() -> FusedCyclicSGD:
+    made = optimizer(CYCLES, 0)
+    driver = LambdaLR(made, lambda epoch: 1 / (1 + epoch))
+    for _ in range(10):
+        made.step()
+        driver.step()
+    return made
+
+
 CYCLES = CyclicSchedule(0.1, 0.5)
 PAST = "is past the end of its schedule"
 
@@ -48,6 +86,13 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[Any], object], str]] = {
     "CyclicLR.schedules": (lambda: scheduler(END), lambda made: setattr(made, "schedules", SHORT), PAST),
     "FusedCyclicSGD.step": (optimizer, lambda made: made.step(), PAST),
     "with a closure": (optimizer, lambda made: made.step(lambda: 1.0), PAST),
+    "with hooks": (hooked, lambda made: made.step(), PAST),
+    "with a new schedule": (lambda: rewritten(SHORT.to_dict()), lambda made: made.step(), PAST),
+    "by torch's GradScaler": (optimizer, lambda made: torch.amp.GradScaler("cpu", enabled=False).step(made), PAST),
+    "by our GradScaler": (optimizer, lambda made: GradScaler("cpu", enabled=False).step(made), PAST),
+    "constructor": (fresh, lambda made: CyclicLR(made, schedule=SHORT, last_epoch=END - 1), PAST),
+    "SequentialLR": (in_sequence, lambda made: made.step(), PAST),
+    "driven by torch": (driven, lambda made: made.step(), "something else has written lr"),
     "without gradients": (lambda: optimizer(CYCLES, 2, gradient=False), lambda made: made.step(), "found no gradient"),
 }
 

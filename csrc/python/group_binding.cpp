@@ -6,6 +6,7 @@
 #include "python/dict_version.h"
 #include "python/group_keys.h"
 #include "python/tensor_view.h"
+#include "python/warning.h"
 
 namespace clr {
 
@@ -281,7 +282,7 @@ py::object GroupBinding::shared(double value, double a, const py::object& object
 void GroupBinding::warn_of_end() const {
   const std::string message = group_name(index_) + "applied_steps=" + std::to_string(step_) +
                               " is past the end of its schedule, which holds its last value: extend it, or stop";
-  if (PyErr_WarnEx(PyExc_UserWarning, message.c_str(), kCallerOfStep) != 0) throw py::error_already_set();
+  warn_user(message);
 }
 
 void GroupBinding::warn_of_driver() const {
@@ -289,7 +290,7 @@ void GroupBinding::warn_of_driver() const {
       group_name(index_) + "something else has written lr before " + std::to_string(driven_ + 1) +
       " updates in a row, and each time its schedule stood still, at applied_steps=" + std::to_string(step_) +
       ": leave the other scheduler out, or give the optimizer lr= in place of its own schedule to be driven by it";
-  if (PyErr_WarnEx(PyExc_UserWarning, message.c_str(), kCallerOfStep) != 0) throw py::error_already_set();
+  warn_user(message);
 }
 
 void GroupBinding::prepare_next(const Scheduled& before) {

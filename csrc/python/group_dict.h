@@ -12,9 +12,6 @@ namespace py = pybind11;
 
 inline std::string group_name(std::size_t index) { return "parameter group " + std::to_string(index) + ": "; }
 
-// Of a warning: the line that calls step(), two frames of ours above the native call.
-constexpr Py_ssize_t kCallerOfStep = 3;
-
 // Borrowed from the dict. Keys are interned once: a dict finds them by identity.
 inline PyObject* group_item(PyObject* group, PyObject* key, std::size_t index) {
   PyObject* const object = PyDict_GetItemWithError(group, key);

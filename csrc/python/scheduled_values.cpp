@@ -4,6 +4,7 @@
 
 #include "cpu/isa.h"
 #include "python/group_dict.h"
+#include "python/warning.h"
 
 namespace clr {
 
@@ -81,8 +82,7 @@ void ScheduledValues::warn_of_end(std::uint64_t step) const {
   if (over == sources_.end()) return;
   const std::string message = group_name(over->first) + "last_epoch=" + std::to_string(step) +
                               " is past the end of its schedule, which holds its last value: extend it, or stop";
-  // Of the line that called torch's step(), which called ours.
-  if (PyErr_WarnEx(PyExc_UserWarning, message.c_str(), 3) != 0) throw py::error_already_set();
+  warn_user(message);
 }
 
 int ScheduledValues::traverse(visitproc visit, void* arg) const {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/norm.h"
+#include "python/warning.h"
 
 namespace clr {
 
@@ -216,7 +217,7 @@ bool Step::warn_of_no_gradient() {
       described(parameters_[0].parameter(), "device") +
       ", may not be those that the model trains, if it was made or loaded anew since (by to_empty(), for example): "
       "construct the optimizer after that, with model.parameters()";
-  if (PyErr_WarnEx(PyExc_UserWarning, message.c_str(), kCallerOfStep) != 0) throw py::error_already_set();
+  warn_user(message);
   return true;
 }
 
