@@ -16,13 +16,15 @@ nox.options.error_on_missing_interpreters = False
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 TORCH = os.environ.get("NOX_TORCH", "torch").split()
+# Kernels for every GPU, and not for those of this machine alone.
+KERNELS = ["-Ccmake.define.CLR_NATIVE_CUDA=ON"] if shutil.which("nvcc") else []
 BUILD_TOOLS = ["cmake>=3.25", "ninja", "pybind11>=3.0", "apache-tvm-ffi>=0.1.6"]
 
 
 def install(session: nox.Session, *extras: str) -> None:
     """torch first, so that its index is asked for nothing else; then the package."""
     session.install(*TORCH)
-    session.install(f".[{','.join(extras)}]")
+    session.install(*KERNELS, f".[{','.join(extras)}]")
 
 
 def ctest(session: nox.Session, *presets: str) -> None:
@@ -84,6 +86,7 @@ def sanitize_extension(session: nox.Session) -> None:
         "cmake.build-type": "Debug",
         "cmake.define.CMAKE_CXX_FLAGS": "-O1",
         "cmake.define.CLR_NATIVE_SANITIZE": "address,undefined",
+        "cmake.define.CLR_NATIVE_CUDA": "ON" if KERNELS else "OFF",
         "install.strip": "false",
     }
     session.install(*TORCH)
@@ -116,5 +119,5 @@ def bench(session: nox.Session) -> None:
 def dist(session: nox.Session) -> None:
     """Source distribution and wheel, built and checked, into dist/."""
     session.install("build", "twine")
-    session.run("python", "-m", "build")
+    session.run("python", "-m", "build", *KERNELS)
     session.run("twine", "check", "--strict", "dist/*")

@@ -30,7 +30,8 @@ def test_the_version_is_the_package_s() -> None:
 def test_cuda_is_available_or_there_is_a_reason() -> None:
     assert CUDA.keys() == {"compiled", "available", "reason"}
     assert CUDA["available"] == (CUDA["reason"] == "")
-    assert CUDA["compiled"] or "nvcc" in CUDA["reason"]
+    assert CUDA["compiled"] == ("compute_75" in clr_native.build_info()["flags"])
+    assert CUDA["compiled"] or ("nvcc" in CUDA["reason"] and "-C cmake.define.CLR_NATIVE_CUDA=ON" in CUDA["reason"])
 
 
 @pytest.mark.skipif(not CUDA["compiled"], reason="the installed package was built without nvcc")

@@ -1,7 +1,5 @@
-#include "cpu/lanes_avx2.h"
-
-#define CLR_LANES_PER_BLOCK 4
 #include "cpu/bulk_loop.inl"
+#include "cpu/lanes_avx2.h"
 #include "cpu/norm_loop.inl"
 #include "cpu/sgd_loop.inl"
 

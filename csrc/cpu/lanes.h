@@ -21,6 +21,10 @@ namespace {
 enum class Bfloat16 : uint16_t {};
 enum class Float16 : uint16_t {};
 
+// The lanes that a loop has in flight hide the latency of an fma, and uniform branches are taken once for all of them.
+// With more than four, gcc leaves them in memory and takes twice as long.
+constexpr int kLanesPerBlock = 4;
+
 template <class Lane, int count>
 struct Pack {
   using Real = typename Lane::Real;

@@ -84,7 +84,7 @@ DoubleDouble squares_of(const Element* array, int64_t begin, int64_t end, double
 // x * 0 is 0, or NaN where x is not finite, and stays so in a sum.
 template <class Lane, class Element>
 bool all_finite_in(const Element* array, int64_t begin, int64_t end) {
-  using Block = Pack<Lane, 2 * CLR_LANES_PER_BLOCK>;
+  using Block = Pack<Lane, 2 * kLanesPerBlock>;
   Block sums = Block::all(0), x;
   int64_t i = begin;
   for (; i + Block::width <= end; i += Block::width) {
@@ -95,7 +95,7 @@ bool all_finite_in(const Element* array, int64_t begin, int64_t end) {
     load_first(array + i, static_cast<int>(end - i), x);
     sums = fused(x, Block::all(0), sums);
   }
-  for (int half = 2 * CLR_LANES_PER_BLOCK / 2; half > 0; half /= 2) {
+  for (int half = kLanesPerBlock; half > 0; half /= 2) {
     for (int j = 0; j < half; ++j) sums.lanes[j] = sums.lanes[j] + sums.lanes[j + half];
   }
   typename Lane::Real all[Lane::width], sum = 0;

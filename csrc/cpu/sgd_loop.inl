@@ -25,8 +25,7 @@ CLR_INLINE void prefetch(const Element* array, int64_t begin, int64_t end) {
 template <class Element, class Work>
 CLR_INLINE void for_lanes(const Work& work, int64_t begin, int64_t end) {
   using Lane = typename LaneOf<Element>::type;
-  // The uniform branches of the update are taken once a block; what is in flight hides the fma's latency.
-  using Block = Pack<Lane, CLR_LANES_PER_BLOCK>;
+  using Block = Pack<Lane, kLanesPerBlock>;
   int64_t i = begin;
   if ((end - begin) * static_cast<int64_t>(sizeof(Element)) >= kPrefetchBytes) {
     constexpr int64_t ahead = kPrefetchAhead / static_cast<int64_t>(sizeof(Element));

@@ -10,9 +10,8 @@ bool cuda_is_compiled() { return false; }
 
 const void* cuda_image() { return nullptr; }
 
-std::string why_no_cuda() {
-  return "this build has no CUDA kernels: build clr-native where nvcc is on the PATH, or with CLR_NATIVE_CUDA=ON";
-}
+// The build knows: cmake/cuda.cmake.
+std::string why_no_cuda() { return CLR_NATIVE_WHY_NO_CUDA; }
 
 bool is_captured(int, void*) { throw std::runtime_error(why_no_cuda()); }
 

@@ -39,7 +39,9 @@ void bind_info(py::module_& m) {
 
 Keys: ``version``, ``compiler``, ``flags`` (strings), ``isa`` (``compiled``, ``detected``: lists of names,
 ``selected``: the one in use), ``threads`` (``"torch"`` or why serial), ``cuda`` (``compiled``: are the kernels in this
-build; ``available``: is there a driver with a device; ``reason``: what is missing, empty if nothing is).
+build; ``available``: is there a driver with a device; ``reason``: what is missing, empty if nothing is). The flags end
+with what kernels were compiled for, as nvcc names it: in ``CLR_NATIVE_CUDA=AUTO,sm_89,compute_75``, machine code for
+compute capability 8.9, and PTX from which the driver makes that of any from 7.5 on.
 
 The driver is looked for and initialised by this call, not by the import: a process forked later cannot use CUDA.
 

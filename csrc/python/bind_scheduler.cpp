@@ -19,7 +19,7 @@ namespace clr {
 
 namespace {
 
-struct Keys {
+struct TargetKeys {
   PyObject* lr = PyUnicode_InternFromString("lr");
   PyObject* momentum = PyUnicode_InternFromString("momentum");
   PyObject* betas = PyUnicode_InternFromString("betas");
@@ -28,8 +28,8 @@ struct Keys {
   PyObject* copy = PyUnicode_InternFromString("copy_");
 };
 
-const Keys& keys() {
-  static const Keys k;
+const TargetKeys& target_keys() {
+  static const TargetKeys k;
   return k;
 }
 
@@ -70,7 +70,8 @@ class GroupWriter {
       Target target{};
       target.source = place != known.end() ? place->second : values_.add(schedules[g], scale_fns[g], g);
       known.emplace(schedules[g].ptr(), target.source);
-      if (momentum_keys[g]) target.momentum_key = *momentum_keys[g] == "betas" ? keys().betas : keys().momentum;
+      if (momentum_keys[g])
+        target.momentum_key = *momentum_keys[g] == "betas" ? target_keys().betas : target_keys().momentum;
       targets_.push_back(std::move(target));
     }
   }
@@ -154,7 +155,7 @@ class GroupWriter {
       Target& target = targets_[g];
       const Source& source = values_[target.source];
       if (target.version == 0 || target.version != version_of(target.group.ptr())) look_at(target, g);
-      if (target.lr_is_tensor) fill_later(group_item(target.group.ptr(), keys().lr, g), "lr", source.lr, g);
+      if (target.lr_is_tensor) fill_later(group_item(target.group.ptr(), target_keys().lr, g), "lr", source.lr, g);
       if (source.momentum && target.momentum_key != nullptr) read_momentum(target, source, g);
     }
   }
@@ -162,11 +163,11 @@ class GroupWriter {
   void look_at(Target& target, std::size_t g) {
     target.version = 0;
     target.written = nullptr;
-    PyObject* const lr = group_item(target.group.ptr(), keys().lr, g);
+    PyObject* const lr = group_item(target.group.ptr(), target_keys().lr, g);
     target.lr_is_tensor = is_tensor(lr);
     target.replaces_floats = PyFloat_CheckExact(lr);
-    if (target.momentum_key != keys().momentum) return;
-    PyObject* const momentum = group_item(target.group.ptr(), keys().momentum, g);
+    if (target.momentum_key != target_keys().momentum) return;
+    PyObject* const momentum = group_item(target.group.ptr(), target_keys().momentum, g);
     target.momentum_is_tensor = is_tensor(momentum);
     target.replaces_floats = target.replaces_floats && PyFloat_CheckExact(momentum);
   }
@@ -178,9 +179,10 @@ class GroupWriter {
 
   void read_momentum(Target& target, const Source& source, std::size_t g) {
     PyObject* const group = target.group.ptr();
-    if (target.momentum_is_tensor) fill_later(group_item(group, keys().momentum, g), "momentum", source.momentum, g);
-    if (target.momentum_key != keys().betas) return;
-    py::object betas = owned(target.written != nullptr ? target.written : group_item(group, keys().betas, g));
+    if (target.momentum_is_tensor)
+      fill_later(group_item(group, target_keys().momentum, g), "momentum", source.momentum, g);
+    if (target.momentum_key != target_keys().betas) return;
+    py::object betas = owned(target.written != nullptr ? target.written : group_item(group, target_keys().betas, g));
     if (!PyTuple_CheckExact(betas.ptr())) {
       target.replaces_floats = false;
       const bool is_sequence = PyTuple_Check(betas.ptr()) || PyList_Check(betas.ptr());
@@ -234,14 +236,14 @@ class GroupWriter {
   void fill() {
     for (std::size_t i = 0; i + 1 < fills_.size(); ++i) {
       fills_[i].before =
-          py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(fills_[i].tensor.ptr(), keys().clone));
+          py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(fills_[i].tensor.ptr(), target_keys().clone));
       if (!fills_[i].before) throw py::error_already_set();
     }
     std::size_t done = 0;
     try {
-      for (; done < fills_.size(); ++done) call(fills_[done].tensor, keys().fill, fills_[done].value);
+      for (; done < fills_.size(); ++done) call(fills_[done].tensor, target_keys().fill, fills_[done].value);
     } catch (...) {
-      while (done-- > 0) call(fills_[done].tensor, keys().copy, fills_[done].before);
+      while (done-- > 0) call(fills_[done].tensor, target_keys().copy, fills_[done].before);
       throw;
     }
   }
@@ -249,12 +251,12 @@ class GroupWriter {
   void put(Target& target) {
     const Source& source = values_[target.source];
     PyObject* const group = target.group.ptr();
-    if (!target.lr_is_tensor) set_group_item(group, keys().lr, source.lr);
+    if (!target.lr_is_tensor) set_group_item(group, target_keys().lr, source.lr);
     if (source.momentum && target.momentum_key != nullptr) {
       if (target.betas) {
-        set_group_item(group, keys().betas, target.betas);
-      } else if (target.momentum_key == keys().momentum && !target.momentum_is_tensor) {
-        set_group_item(group, keys().momentum, source.momentum);
+        set_group_item(group, target_keys().betas, target.betas);
+      } else if (target.momentum_key == target_keys().momentum && !target.momentum_is_tensor) {
+        set_group_item(group, target_keys().momentum, source.momentum);
       }
     }
     // Any other object may have run code at its end that changed the dict again.

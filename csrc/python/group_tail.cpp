@@ -10,7 +10,7 @@ namespace clr {
 
 namespace {
 
-struct Keys {
+struct TailKeys {
   PyObject* ema_decay = PyUnicode_InternFromString("ema_decay");
   PyObject* ema_warmup = PyUnicode_InternFromString("ema_warmup");
   PyObject* average = PyUnicode_InternFromString("average");
@@ -26,8 +26,8 @@ struct Keys {
   PyObject* master_weights = PyUnicode_InternFromString("master_weights");
 };
 
-const Keys& keys() {
-  static const Keys k;
+const TailKeys& tail_keys() {
+  static const TailKeys k;
   return k;
 }
 
@@ -66,63 +66,63 @@ void GroupTail::read(const GroupReader& group) {
 
 void GroupTail::read_averaging(const GroupReader& group) {
   averaging_ = Averaging::none;
-  warm_up_ = group.flag(keys().ema_warmup);
-  n_averaged_ = group.count(keys().n_averaged, kAnyCount, kCount);
-  if (!group.item(keys().average).is_none()) {
-    if (!is_text(group.item(keys().average), "swa")) refuse(group, keys().average, "'swa' or None");
+  warm_up_ = group.flag(tail_keys().ema_warmup);
+  n_averaged_ = group.count(tail_keys().n_averaged, kAnyCount, kCount);
+  if (!group.item(tail_keys().average).is_none()) {
+    if (!is_text(group.item(tail_keys().average), "swa")) refuse(group, tail_keys().average, "'swa' or None");
     averaging_ = Averaging::at_cycle_ends;
   }
-  if (group.item(keys().ema_decay).is_none()) {
-    if (warm_up_) refuse(group, keys().ema_warmup, "False without ema_decay");
-    if (averaging_ != Averaging::none) require_room(group, keys().n_averaged, n_averaged_);
+  if (group.item(tail_keys().ema_decay).is_none()) {
+    if (warm_up_) refuse(group, tail_keys().ema_warmup, "False without ema_decay");
+    if (averaging_ != Averaging::none) require_room(group, tail_keys().n_averaged, n_averaged_);
     return;
   }
-  decay_ = number(group, keys().ema_decay);
+  decay_ = number(group, tail_keys().ema_decay);
   const bool within = decay_ >= 0.0 && decay_ <= 1.0;  // NaN is not
-  if (!within) refuse(group, keys().ema_decay, "between 0 and 1");
+  if (!within) refuse(group, tail_keys().ema_decay, "between 0 and 1");
   if (averaging_ != Averaging::none) {
-    throw py::value_error(group.name_value(keys().ema_decay, group.item(keys().ema_decay).ptr()) +
+    throw py::value_error(group.name_value(tail_keys().ema_decay, group.item(tail_keys().ema_decay).ptr()) +
                           " and average='swa' are two averages: choose one");
   }
   averaging_ = Averaging::exponential;
-  require_room(group, keys().n_averaged, n_averaged_);
+  require_room(group, tail_keys().n_averaged, n_averaged_);
 }
 
 void GroupTail::read_trust(const GroupReader& group) {
-  trust_eps_ = number(group, keys().trust_eps);
-  if (!std::isfinite(trust_eps_) || trust_eps_ < 0.0) refuse(group, keys().trust_eps, "finite and not negative");
-  trust_min_ndim_ = group.count(keys().trust_min_ndim, kAnyCount, kCount);
+  trust_eps_ = number(group, tail_keys().trust_eps);
+  if (!std::isfinite(trust_eps_) || trust_eps_ < 0.0) refuse(group, tail_keys().trust_eps, "finite and not negative");
+  trust_min_ndim_ = group.count(tail_keys().trust_min_ndim, kAnyCount, kCount);
   trust_coefficient_ = 0.0;
-  if (group.item(keys().trust_coefficient).is_none()) return;
-  trust_coefficient_ = number(group, keys().trust_coefficient);
+  if (group.item(tail_keys().trust_coefficient).is_none()) return;
+  trust_coefficient_ = number(group, tail_keys().trust_coefficient);
   if (!std::isfinite(trust_coefficient_) || trust_coefficient_ <= 0.0) {
-    refuse(group, keys().trust_coefficient, "finite and above 0, or None");
+    refuse(group, tail_keys().trust_coefficient, "finite and above 0, or None");
   }
 }
 
 void GroupTail::read_storage(const GroupReader& group) {
-  seed_ = group.count(keys().seed, kAnyCount, "an int from 0 to 2**64 - 1");
-  n_updates_ = group.count(keys().n_updates, kAnyCount, kCount);
-  const py::object dtype = group.item(keys().momentum_dtype);
+  seed_ = group.count(tail_keys().seed, kAnyCount, "an int from 0 to 2**64 - 1");
+  n_updates_ = group.count(tail_keys().n_updates, kAnyCount, kCount);
+  const py::object dtype = group.item(tail_keys().momentum_dtype);
   momentum_dtype_.reset();
   if (is_text(dtype, "float32")) momentum_dtype_ = DType::float32;
   if (is_text(dtype, "bfloat16")) momentum_dtype_ = DType::bfloat16;
   if (is_text(dtype, "float16")) momentum_dtype_ = DType::float16;
   if (is_text(dtype, "float64")) momentum_dtype_ = DType::float64;
   if (!momentum_dtype_ && !dtype.is_none()) {
-    refuse(group, keys().momentum_dtype, "None, 'float32', 'bfloat16', 'float16' or 'float64'");
+    refuse(group, tail_keys().momentum_dtype, "None, 'float32', 'bfloat16', 'float16' or 'float64'");
   }
-  const py::object rounding = group.item(keys().rounding);
+  const py::object rounding = group.item(tail_keys().rounding);
   const bool stochastic = is_text(rounding, "stochastic");
-  if (!stochastic && !is_text(rounding, "nearest")) refuse(group, keys().rounding, "'nearest' or 'stochastic'");
-  const bool kahan = group.flag(keys().kahan);
-  const bool master = group.flag(keys().master_weights);
+  if (!stochastic && !is_text(rounding, "nearest")) refuse(group, tail_keys().rounding, "'nearest' or 'stochastic'");
+  const bool kahan = group.flag(tail_keys().kahan);
+  const bool master = group.flag(tail_keys().master_weights);
   if (stochastic + kahan + master > 1) {
     throw py::value_error(group_name(group.index) + std::string(stochastic ? "rounding='stochastic', " : "") +
                           (kahan ? "kahan=True, " : "") + (master ? "master_weights=True, " : "") +
                           "all keep what 16 bits lose: choose one");
   }
-  if (stochastic) require_room(group, keys().n_updates, n_updates_);
+  if (stochastic) require_room(group, tail_keys().n_updates, n_updates_);
   storage_ = stochastic ? Storage::stochastic : kahan ? Storage::split : master ? Storage::master : Storage::nearest;
 }
 
@@ -193,22 +193,22 @@ void GroupTail::describe(GroupProgress& progress) const {
 void GroupTail::take(const GroupProgress& counted, PyObject* group) {
   if (counted.n_averaged != n_averaged_) {
     n_averaged_ = counted.n_averaged;
-    set_group_item(group, keys().n_averaged, py::int_(n_averaged_));
+    set_group_item(group, tail_keys().n_averaged, py::int_(n_averaged_));
   }
   if (counted.n_updates != n_updates_) {
     n_updates_ = counted.n_updates;
-    set_group_item(group, keys().n_updates, py::int_(n_updates_));
+    set_group_item(group, tail_keys().n_updates, py::int_(n_updates_));
   }
 }
 
 void GroupTail::write(PyObject* group, std::vector<py::object>& replaced) {
   if (counts_average_) {
     ++n_averaged_;
-    replace_group_item(group, keys().n_averaged, next_n_averaged_, replaced);
+    replace_group_item(group, tail_keys().n_averaged, next_n_averaged_, replaced);
   }
   if (counts_update_) {
     ++n_updates_;
-    replace_group_item(group, keys().n_updates, next_n_updates_, replaced);
+    replace_group_item(group, tail_keys().n_updates, next_n_updates_, replaced);
   }
 }
 

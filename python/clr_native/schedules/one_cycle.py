@@ -67,7 +67,7 @@ class OneCycleSchedule(Schedule):
             final rate must not be above that from which it falls.
         three_phase: come down to ``initial_lr`` as fast as up, then on to ``final_lr``, as the paper has it.
         cycle_momentum: let momentum swing the other way. False: the schedule has no momentum.
-        base_momentum, max_momentum: the ends of momentum, ``base_momentum <= max_momentum``, each 0 or from 1e-270 to 1.
+        base_momentum, max_momentum: ends of momentum, ``base_momentum <= max_momentum``, each 0 or from 1e-270 to 1.
 
     Raises:
         TypeError: an argument is not of its type.

@@ -1,6 +1,4 @@
 #include "cpu/lanes_baseline.h"
-
-#define CLR_LANES_PER_BLOCK 16
 #include "stochastic_kernels/loop.inl"
 
 const clr_test::StochasticKernels clr_test::baseline_stochastic_kernels = CLR_STOCHASTIC_KERNELS("baseline");

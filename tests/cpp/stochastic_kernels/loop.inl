@@ -1,11 +1,11 @@
-// The loops, once for all instruction sets. Included after F32, U32 and CLR_LANES_PER_BLOCK.
+// The loops, once for all instruction sets. Included after F32 and U32.
 #include "cpu/stochastic.inl"
 #include "support/stochastic_kernels.h"
 
 namespace clr {
 namespace {
 
-using Block = Pack<F32, CLR_LANES_PER_BLOCK>;
+using Block = Pack<F32, kLanesPerBlock>;
 using RandomBlock = RandomOf<Block>::type;
 
 void fill_random(uint64_t key, uint64_t first, int64_t count, uint32_t* to) {

@@ -1,6 +1,4 @@
 #include "cpu/lanes_neon.h"
-
-#define CLR_LANES_PER_BLOCK 4
 #include "stochastic_kernels/loop.inl"
 
 const clr_test::StochasticKernels clr_test::neon_stochastic_kernels = CLR_STOCHASTIC_KERNELS("neon");

@@ -1,0 +1,121 @@
+"""What CLR_NATIVE_CUDA=AUTO compiles for, with a libcuda.so.1 that shows the GPUs that a test wants."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from image import CUBIN, PTX, entries
+from toolkit import nvcc, skip_or_fail
+
+ROOT = Path(__file__).parents[2]
+DRIVER = """
+#include <stdlib.h>
+#include <string.h>
+/* GPUS is "75 89", or "error" where no driver runs. */
+static const char* gpus(void) { return getenv("GPUS"); }
+int cuInit(unsigned flags) { return flags != 0 ? 1 : strcmp(gpus(), "error") == 0 ? 999 : 0; }
+int cuDeviceGetCount(int* count) { *count = (int)(strlen(gpus()) + 1) / 3; return 0; }
+int cuDeviceGet(int* device, int ordinal) { *device = 1000 + ordinal; return 0; }
+int cuDeviceGetAttribute(int* value, int attribute, int device) {
+  const int capability = atoi(gpus() + 3 * (device - 1000));
+  *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : -1;
+  return 0;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the library."""
+    folder = tmp_path_factory.mktemp("driver")
+    (folder / "driver.c").write_text(DRIVER)
+    command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "driver.c", "-o", "libcuda.so.1"]
+    subprocess.run(command, cwd=folder, check=True, timeout=60)
+    return folder
+
+
+def seen(gpus: str, driver: Path) -> dict[str, str]:
+    return {**os.environ, "LD_LIBRARY_PATH": str(driver), "GPUS": gpus}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "capabilities", "why"),
+    [
+        ("89", "89", None),
+        ("90 75 90", "75;90", None),
+        ("61 86", "86", None),
+        ("61", None, "the GPU here is of compute capability 61, where the kernels need 75"),
+        ("", None, "the CUDA driver sees no GPU"),
+        ("error", None, "cuInit of the CUDA driver returned 999"),
+    ],
+)
+def test_the_driver_is_asked(gpus: str, capabilities: str | None, why: str | None, driver: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "cmake" / "visible_gpus.py", "75"],
+        env=seen(gpus, driver),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr.strip()) == (
+        why is not None,
+        capabilities or "",
+        why or "",
+    )
+
+
+def configured(folder: Path, environment: dict[str, str], *settings: str) -> str:
+    """What cmake says of CUDA."""
+    for tool in ("cmake", "ninja"):
+        if shutil.which(tool) is None:
+            skip_or_fail(f"{tool} is not on the PATH")
+    pybind11 = pytest.importorskip("pybind11").get_cmake_dir()
+    options = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11}", "-DSKBUILD_PROJECT_VERSION=0"]
+    done = subprocess.run(
+        ["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options, *settings],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    return next((line for line in done.stdout.splitlines() if line.startswith("-- CUDA: ")), done.stderr)
+
+
+def test_auto_compiles_for_the_gpu_that_is_visible_and_for_newer_ones(tmp_path: Path, driver: Path) -> None:
+    nvcc()
+    assert "for sm_89;compute_75" in configured(tmp_path, seen("89", driver))
+    subprocess.run(["cmake", "--build", tmp_path, "--target", "clr_native_image"], check=True, timeout=300)
+    found = entries((tmp_path / "clr_native.fatbin").read_bytes())
+    assert [(entry.kind, entry.architecture) for entry in found] == [(CUBIN, 89), (PTX, 75)]
+
+
+def test_auto_compiles_nothing_where_no_gpu_is_visible_and_says_how_to(tmp_path: Path, driver: Path) -> None:
+    nvcc()
+    said = configured(tmp_path, seen("", driver))
+    assert "this build has no CUDA kernels: the build saw no GPU for them: the CUDA driver sees no GPU" in said
+    assert "-C cmake.define.CLR_NATIVE_CUDA=ON" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("AUTO", "this build has no CUDA kernels: nvcc was not found. To have them, put nvcc on the PATH"),
+        ("ON", "CLR_NATIVE_CUDA=ON: nvcc was not found. Install the CUDA toolkit and put nvcc on the PATH"),
+        ("OFF", "this build has no CUDA kernels: CLR_NATIVE_CUDA=OFF was given"),
+        ("on", "CLR_NATIVE_CUDA=on must be AUTO, ON or OFF"),
+    ],
+)
+def test_what_is_missing_is_named(setting: str, words: str, tmp_path: Path, driver: Path) -> None:
+    """cmake looks for nvcc nowhere."""
+    places = ("CMAKE_SYSTEM_PATH", "SYSTEM_ENVIRONMENT_PATH", "CMAKE_ENVIRONMENT_PATH")
+    nowhere = [f"-DCMAKE_FIND_USE_{place}=OFF" for place in places]
+    tools = [f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}", f"-DCMAKE_CXX_COMPILER={shutil.which('c++')}"]
+    environment = {name: value for name, value in seen("89", driver).items() if name != "CUDA_HOME"}
+    said = configured(tmp_path, environment, f"-DCLR_NATIVE_CUDA={setting}", *nowhere, *tools)
+    assert words in " ".join(said.split())
