@@ -37,9 +37,19 @@ _BEGUN = pytest.StashKey[dict[Path, "Future[None]"]]()
 _POOL = ThreadPoolExecutor(1)
 
 
+def _has_begun(item: pytest.Item) -> bool:
+    return isinstance(item, pytest.Function) and "begun" in item.fixturenames
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs in processes of its own is waited for last."""
+    items.sort(key=_has_begun)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """What runs in processes of its own begins at once, on the core that most tests leave idle."""
-    waiting = [i for i in session.items if isinstance(i, pytest.Function) and "begun" in i.fixturenames]
+    waiting = [i for i in session.items if isinstance(i, pytest.Function) and _has_begun(i)]
     if waiting and not session.config.option.collectonly:
         from standin.build import run_tests
 

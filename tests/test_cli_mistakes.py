@@ -175,6 +175,7 @@ def command(*words: str, **environment: str) -> subprocess.CompletedProcess[byte
     return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, env=run_in)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [["summary", "--steps-per-epoch", "9", "--epochs", "9"], ["plot", "--steps", "9"], ["values", "--steps", "2"]],
@@ -186,6 +187,7 @@ def test_a_name_that_cannot_be_printed(words: list[str]) -> None:
     assert rb"\u5b66" in ran.stdout
 
 
+@pytest.mark.slow
 def test_a_file_whose_name_is_not_text() -> None:
     ran = command("values", *CYCLIC.split(), "--out", os.fsdecode(b"\xff.csv"))
     assert (ran.returncode, ran.stderr) == (0, b"")
@@ -193,6 +195,7 @@ def test_a_file_whose_name_is_not_text() -> None:
     assert os.path.exists(b"\xff.csv")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", ["--help", "plot --help", "plot cyclic --help", "--version", "info", f"values {CYCLIC}"]
 )
@@ -207,6 +210,7 @@ def test_a_reader_that_is_gone_already(line: str) -> None:
     assert (ran.returncode, ran.stderr) == (141, b"")
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_it_prints() -> None:
     code = "from clr_native.cli import main; exit(main())"
     line = f"values {CYCLIC} --steps 1000000000"
@@ -233,6 +237,7 @@ def test_the_extra_that_readme_installs_brings_what_plot_needs() -> None:
 EXTRAS = ("matplotlib", "plotext", "rich", "sklearn", "mlxtend")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "said"),
     [

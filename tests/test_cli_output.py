@@ -143,6 +143,7 @@ def command(line: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_stream_that_knows_only_ascii() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     ran = subprocess.run(command(f"plot {CYCLIC}"), capture_output=True, env=environment, check=True)
@@ -151,6 +152,7 @@ def test_a_stream_that_knows_only_ascii() -> None:
     assert "+--" in printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("no_color", "colored"), [(None, True), ("1", False)])
 def test_colours_are_for_terminals(no_color: str | None, colored: bool) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"} | ({} if no_color is None else {"NO_COLOR": no_color})
@@ -172,6 +174,7 @@ def test_colours_are_for_terminals(no_color: str | None, colored: bool) -> None:
     assert (b"\x1b[" in printed) == colored
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_the_command_without_a_word() -> None:
     process = subprocess.Popen(
         command(f"values {CYCLIC} --steps 1000000000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -185,6 +188,7 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word() -> None:
     process.stderr.close()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk without space, which Linux has")
 @pytest.mark.parametrize("steps", [1, 100_000])
 def test_output_that_cannot_be_written_is_one_line(steps: int) -> None:

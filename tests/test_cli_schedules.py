@@ -114,6 +114,7 @@ def test_every_field_is_an_option_with_help(kind: str, capsys: pytest.CaptureFix
     assert "scale_" not in printed
 
 
+@pytest.mark.slow
 def test_without_docstrings_there_are_still_options() -> None:
     code = "from clr_native.cli import main; main(['plot', 'cyclic', '--help'])"
     shown = subprocess.run([sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True).stdout

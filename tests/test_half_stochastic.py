@@ -139,6 +139,7 @@ def report() -> None:
     print(json.dumps([build_info()["isa"]["selected"], exact_digest(), trained_digest()]))
 
 
+@pytest.mark.slow
 def test_every_instruction_set_gives_the_same_bits() -> None:
     """Without fma float32 itself comes out otherwise, where a product has to be rounded."""
     code = "import test_half_stochastic as t; t.report()"

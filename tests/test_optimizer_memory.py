@@ -41,17 +41,20 @@ def peak_of_a_step(optimizer: FusedCyclicSGD) -> int:
         tracemalloc.stop()
 
 
+@pytest.mark.slow
 def test_a_step_allocates_nothing_that_grows_with_the_number_of_tensors() -> None:
     few, many = (peak_of_a_step(running(tensors)[0]) for tensors in (10, 1000))
     assert many <= few + 256
 
 
+@pytest.mark.slow
 def test_a_step_with_many_groups_keeps_only_their_numbers() -> None:
     """lr, momentum and position of each group are new numbers: at most a few words each, twice while replaced."""
     few, many = (peak_of_a_step(running(200, groups)[0]) for groups in (1, 200))
     assert many - few <= 200 * 2 * 3 * 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tensors", [10, 1000])
 def test_steps_leave_no_blocks_behind(tensors: int) -> None:
     optimizer, _ = running(tensors)

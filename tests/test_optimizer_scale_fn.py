@@ -184,6 +184,7 @@ def test_a_step_from_another_thread_is_refused_or_waits() -> None:
     assert optimizer.applied_steps == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 3])
 def test_a_cycle_through_scale_fn_is_collected(steps: int) -> None:
     def make() -> tuple[weakref.ref[Any], ...]:

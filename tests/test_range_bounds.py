@@ -64,6 +64,7 @@ def test_the_known_curve(noise: float) -> None:
 
 
 # Every seed of `python -m bench.range_test_noise`, whose table stands in docs/range_test.md; here are fewer.
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.02, 0.1])
 @pytest.mark.parametrize("slope", [1.5, 3.0, 8.0])
 @pytest.mark.parametrize("centre", [1e-4, 10.0**-2.5, 0.3])
@@ -208,6 +209,7 @@ NO_ANSWER = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
 @pytest.mark.parametrize("name", NO_ANSWER)
 def test_no_answer_is_said_and_not_invented(name: str, noise: float) -> None:

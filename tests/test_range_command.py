@@ -45,6 +45,7 @@ def test_the_seed_decides_what_is_found() -> None:
     assert first.to_dict() == again.to_dict() != other.to_dict()
 
 
+@pytest.mark.slow
 def test_the_demo_cycles_between_the_bounds_that_were_found(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -73,6 +73,7 @@ def results(ranks: int, share: str, folder: Path, *, spoil: bool = False) -> lis
             process.kill()
 
 
+@pytest.mark.slow
 def test_two_processes_with_the_same_data_return_what_one_returns(tmp_path: Path) -> None:
     """To the bit: the mean of two equal numbers is that number."""
     (alone,) = results(1, "whole", tmp_path)
@@ -81,6 +82,7 @@ def test_two_processes_with_the_same_data_return_what_one_returns(tmp_path: Path
     assert len(alone["lr"]) > 20
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_of_each_batch_return_what_one_returns(tmp_path: Path) -> None:
     """Up to the order of sums, which forty steps of training carry on."""
     (alone,) = results(1, "whole", tmp_path)
@@ -93,6 +95,7 @@ def test_two_processes_with_half_of_each_batch_return_what_one_returns(tmp_path:
         assert first[name] != alone[name]  # or the halves were not halves
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_on_one_rank_ends_it_on_all(tmp_path: Path) -> None:
     first, second = results(2, "whole", tmp_path, spoil=True)
     assert first == second

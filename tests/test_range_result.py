@@ -128,6 +128,7 @@ def test_a_linear_ramp_is_drawn_linearly() -> None:
     assert result(lr=lr, val_losses=None, metrics=None).plot().get_xscale() == "linear"
 
 
+@pytest.mark.slow
 def test_the_test_imports_neither_matplotlib_nor_rich() -> None:
     code = """
 import sys, torch

@@ -231,6 +231,7 @@ def table_from(isa: str) -> dict[str, str]:
     return dict(table["digests"])
 
 
+@pytest.mark.slow
 def test_every_instruction_set_gives_the_same_bits() -> None:
     isas = build_info()["isa"]["detected"]
     if len(isas) == 1:

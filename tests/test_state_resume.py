@@ -84,6 +84,7 @@ def flat_bits(value: Any) -> Any:
     return bits(value) if isinstance(value, Tensor) else value
 
 
+@pytest.mark.slow
 def test_continues_bit_for_bit_in_a_new_process(tmp_path: Path) -> None:
     optimizer = trained()
     path = tmp_path / "checkpoint.pt"

@@ -231,6 +231,7 @@ def test_swapping_weights_with_gaps_allocates_one_parameter_at_a_time() -> None:
     assert 0 < one < three  # the profiler adds up; each is freed before the next
 
 
+@pytest.mark.slow
 def test_the_peak_of_the_process_does_not_rise() -> None:
     pytest.importorskip("resource", reason="Windows does not tell")
     assert int(output_of(python_process("import test_tail_averaged_weights as t; t.report_peak()"))) <= 8

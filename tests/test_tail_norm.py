@@ -127,6 +127,7 @@ def report() -> None:
     print(json.dumps([build_info()["isa"]["selected"], one, every_measurement()]))
 
 
+@pytest.mark.slow
 def test_the_same_bits_from_every_instruction_set_and_number_of_threads() -> None:
     code = "import test_tail_norm as t; t.report()"
     detected = build_info()["isa"]["detected"]

@@ -222,6 +222,7 @@ def happened() -> dict[str, str]:
     return dict(json.loads(line) for line in output_of(process).splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a crash ends a child made by os.fork(), which Windows lacks")
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_crashes(name: str, happened: dict[str, str]) -> None:

@@ -107,6 +107,7 @@ def by_isa() -> dict[str, list[dict[str, str]]]:
     return {isa: digests for isa, (_, *digests) in reports.items()}
 
 
+@pytest.mark.slow
 def test_every_instruction_set_with_fma_gives_the_same_bits(by_isa: dict[str, list[dict[str, str]]]) -> None:
     with_fma = {isa: ours for isa, (ours, _) in by_isa.items() if isa != "baseline"}
     if not with_fma:

@@ -87,6 +87,7 @@ def configured(folder: Path, environment: dict[str, str], *settings: str) -> str
     return next((line for line in done.stdout.splitlines() if line.startswith("-- CUDA: ")), done.stderr)
 
 
+@pytest.mark.slow
 def test_auto_compiles_for_the_gpu_that_is_visible_and_for_newer_ones(tmp_path: Path, driver: Path) -> None:
     nvcc()
     assert "for sm_89;compute_75" in configured(tmp_path, seen("89", driver))
@@ -95,6 +96,7 @@ def test_auto_compiles_for_the_gpu_that_is_visible_and_for_newer_ones(tmp_path: 
     assert [(entry.kind, entry.architecture) for entry in found] == [(CUBIN, 89), (PTX, 75)]
 
 
+@pytest.mark.slow
 def test_auto_compiles_nothing_where_no_gpu_is_visible_and_says_how_to(tmp_path: Path, driver: Path) -> None:
     nvcc()
     said = configured(tmp_path, seen("", driver))
@@ -102,6 +104,7 @@ def test_auto_compiles_nothing_where_no_gpu_is_visible_and_says_how_to(tmp_path:
     assert "-C cmake.define.CLR_NATIVE_CUDA=ON" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "words"),
     [

@@ -6,6 +6,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from clr_native import _core, build_info
 from image import CUBIN, PTX, entries
 from machine_code import Resources, resources
@@ -51,6 +53,7 @@ def test_kernels_fit_every_architecture_and_spill_nothing() -> None:
                 assert wrong_with(taken[kernel], kernel) == [], f"{kernel} on sm_{entry.architecture}"
 
 
+@pytest.mark.slow
 def test_ptxas_reports_the_same_and_a_spill_is_seen(tmp_path: Path) -> None:
     """With registers for four blocks at a time, which are too few for the step."""
     (tmp_path / "step.ptx").write_text(shipped_text().replace(".minnctapersm 1", ".minnctapersm 4"))

@@ -72,6 +72,7 @@ class Both:
         assert (repr(found.norm), repr(found.clip_coefficient)) == (repr(theirs[0]), repr(theirs[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0, 8])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_norm_and_coefficient(dtype: torch.dtype, offset: int) -> None:
@@ -93,6 +94,7 @@ def test_all_dtypes_at_once() -> None:
     both.assert_same_measures(both.step(gradients, grid=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("grid", "order", "seed"), [(1, None, 3), (4, [3, 2, 1, 0], None), (7, None, 9), (40, None, None)]
 )
@@ -221,6 +223,7 @@ def train(both: Both, steps: int, **how: Any) -> None:
         both.device.step([None if both.bare and i == BARE else g for i, g in enumerate(gradients)], grad_scale=scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "settings"), TRAINING.values(), ids=TRAINING)
 def test_training_has_the_bits_of_the_cpu(dtype: torch.dtype, settings: dict[str, Any]) -> None:
     over = parameters(FEW, dtype)
@@ -295,6 +298,7 @@ def assert_right(source: Path) -> None:
     assert_ties_are_broken_alike(source)
 
 
+@pytest.mark.slow
 def test_without_a_fault_none_is_found() -> None:
     assert_right(NORM)
 
@@ -305,6 +309,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Futu
         yield compiling
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_caught(fault: str, sources: dict[str, Future[Path]]) -> None:
     with pytest.raises((AssertionError, PtxError)):

@@ -191,6 +191,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Futu
         yield compiling
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_caught(fault: str, sources: dict[str, Future[Path]]) -> None:
     optimizer, over = made(torch.float32)
@@ -225,6 +226,7 @@ def test_past_two_to_the_31_elements() -> None:
     assert huge(None) == (2.5, 2.5)
 
 
+@pytest.mark.slow
 def test_an_index_of_32_bits_is_caught(tmp_path: Path) -> None:
     wrong = "return static_cast<int32_t>(chunk.part * static_cast<uint32_t>(kDeviceChunk));"
     source = planted(tmp_path, STEP, VALUES, "return chunk.part * kDeviceChunk;", wrong)
