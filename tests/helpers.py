@@ -6,6 +6,7 @@ import copy
 import gc
 import itertools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -53,6 +54,11 @@ def gradient_sets(like: Sequence[Tensor], count: int = 7, *, seed: int = 1) -> l
 def give(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
+
+
+def case_name(value: object) -> str:
+    """Of a case of a table: the same in every process, which addresses of functions are not."""
+    return re.sub(r" at 0x\w+", "", str(value))
 
 
 def clones(parameters: Sequence[Tensor]) -> list[Tensor]:

@@ -65,6 +65,7 @@ def test_info_prints_a_line_a_fact(capsys: pytest.CaptureFixture[str], monkeypat
     ]
 
 
+@pytest.mark.slow
 def test_the_command_is_light_to_import() -> None:
     code = (
         "import sys, clr_native.cli; "

@@ -161,6 +161,7 @@ def test_a_warning_is_one_line_without_a_place(capsys: pytest.CaptureFixture[str
     assert warnings.showwarning is shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["$x", "$\\frac$", "a\nb", "%(prog)s", "[x]", " "])
 def test_a_name_is_no_formula(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("a.toml").write_text(f"[{json.dumps(name)}]\nbase_lr = 1\nmax_lr = 2", encoding="utf-8-sig")

@@ -168,6 +168,7 @@ def tables(depth: int) -> str:
     return "".join(f"[[x{'.segments' * i}]]\nn_steps = 9\n" for i in range(1, depth)) + "base_lr = 1\nmax_lr = 2\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [f"x = {'[' * 3000}{']' * 3000}", tables(700)])
 @pytest.mark.parametrize(
     "command", ["plot", "plot --out a.png", "values --out a.csv", "summary --epochs 1 --steps-per-epoch 1"]

@@ -47,6 +47,7 @@ def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "parser", "option"), OPTIONS, ids=shown)
 def test_every_option_misspelt_is_named_with_the_right_one(
     words: list[str], parser: Parser, option: str, capsys: pytest.CaptureFixture[str]
@@ -91,6 +92,7 @@ def test_every_choice_misspelt_is_named_with_the_right_one(
             assert line.endswith(f"; did you mean {choice}?")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("words", "parser", "option"), OPTIONS, ids=shown)
 def test_every_option_without_its_value_or_with_one_too_many(
     words: list[str], parser: Parser, option: str, capsys: pytest.CaptureFixture[str]

@@ -37,6 +37,7 @@ def run_once(digits: Digits, contender: contenders.Contender, epochs: int = 1, s
     return train(digits, contender, epochs, seed, on_step=lambda run: None, on_epoch=lambda run: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "train_count", "test_count", "side"), [("mnist", 4000, 1000, 28), ("digits", 1437, 360, 8)]
 )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clr_native import CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, RampSchedule, ScheduleSequence
 from clr_native._groups import SETTINGS
-from helpers import assert_same_training, clones, every_parameter, gradient_sets, parameters, train
+from helpers import assert_same_training, case_name, clones, every_parameter, gradient_sets, parameters, train
 
 BOUNDS: dict[str, Any] = {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2}
 WARM = ScheduleSequence([(RampSchedule(0.0, 0.1, 3), 3), (CyclicSchedule(0.1, 0.5, step_size_up=2), None)])
@@ -134,7 +134,7 @@ def test_a_clone_by_groups(name: str, steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "again", [{"scale_fn": halving}, {"schedule": CyclicSchedule(1.0, 2.0, scale_fn=halving)}], ids=str
+    "again", [{"scale_fn": halving}, {"schedule": CyclicSchedule(1.0, 2.0, scale_fn=halving)}], ids=case_name
 )
 def test_a_clone_by_groups_needs_the_scale_fn_again(again: dict[str, Any]) -> None:
     optimizer = ours("scale_fn")

@@ -212,6 +212,7 @@ def test_a_missing_matplotlib_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         plot_schedule(CYCLIC, steps=5)
 
 
+@pytest.mark.slow
 def test_import_is_light_and_no_window_is_opened() -> None:
     heavy = "('matplotlib', 'rich', 'plotext', 'tomllib', 'tomli', 'matplotlib.pyplot')"
     code = (

@@ -52,6 +52,7 @@ def within_two(values: FloatArray, truth: float) -> float:
     return float(np.mean(np.abs(np.log2(values / truth)) <= 1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.02, 0.1])
 def test_the_known_curve(noise: float) -> None:
     """The issue's own demand: 200 seeds; steep always within a factor 2 of the truth, bounds for 95 % of their own."""

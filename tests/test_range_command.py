@@ -39,6 +39,7 @@ def test_find_prints_the_table_and_writes_the_files(tmp_path: Path, capsys: pyte
     assert 0.001 < bounds.base_lr < bounds.max_lr < 0.5
 
 
+@pytest.mark.slow
 def test_the_seed_decides_what_is_found() -> None:
     digits = load("digits")
     first, again, other = (find.range_test(digits, seed, 1) for seed in (3, 3, 4))

@@ -213,6 +213,7 @@ def trained(make: Callable[[], Iterable[Batch]], tests_at: set[int]) -> list[Any
     return [seen, held, random.random(), np.random.rand(), torch.rand(2).tolist()]  # noqa: NPY002  # as above
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LOADERS, *WORKERS])
 def test_the_run_is_the_same_with_a_test(name: str) -> None:
     if name == "an iterator with its state in attributes":

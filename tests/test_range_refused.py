@@ -15,6 +15,7 @@ import torch
 from torch.optim import SGD
 
 from clr_native import CyclicSchedule, RangeTestResult, lr_range_test
+from helpers import case_name
 from range_helpers import Batch, batches, linear, mse, quick
 
 DATA = batches(dtype=torch.float64)
@@ -60,7 +61,7 @@ def broken(*_: object) -> NoReturn:
         ({"loss_fn": lambda o, t: o}, TypeError, r"loss_fn.* gives a Tensor of shape \(8, 2\): it must be"),
         ({"loss_fn": lambda o, t: 1.0}, TypeError, "gives a float: it must be a tensor with one element"),
     ],
-    ids=str,
+    ids=case_name,
 )
 def test_refused(settings: dict[str, Any], error: type[Exception], message: str) -> None:
     model = linear()

@@ -17,6 +17,7 @@ import pytest
 import clr_native
 from clr_native import CyclicSchedule, OneCycleSchedule, RampSchedule, ScheduleSequence
 from clr_native.schedules import Schedule, from_dict
+from helpers import case_name
 
 
 def _halved(cycle: int) -> float:
@@ -82,7 +83,7 @@ COPIES: dict[str, Callable[[Schedule], Schedule]] = {
 
 @pytest.mark.parametrize("evaluated", [False, True])
 @pytest.mark.parametrize("way", COPIES)
-@pytest.mark.parametrize("schedule", [*ALL, *WITH_FUNCTIONS], ids=repr)
+@pytest.mark.parametrize("schedule", [*ALL, *WITH_FUNCTIONS], ids=case_name)
 def test_copies_are_equal_and_give_the_same_values(schedule: Schedule, way: str, evaluated: bool) -> None:
     before = COPIES["deepcopy"](schedule)
     if evaluated:
@@ -94,7 +95,7 @@ def test_copies_are_equal_and_give_the_same_values(schedule: Schedule, way: str,
     assert values(copied) == values(schedule)
 
 
-@pytest.mark.parametrize("schedule", ALL, ids=repr)
+@pytest.mark.parametrize("schedule", ALL, ids=case_name)
 def test_to_dict_is_plain_data_that_json_carries(schedule: Schedule) -> None:
     d = schedule.to_dict()
     carried = json.loads(json.dumps(d, allow_nan=False))
@@ -143,7 +144,7 @@ def test_all_kinds_and_arguments_make_a_difference() -> None:
     assert len(set(different)) == len(different)
 
 
-@pytest.mark.parametrize("schedule", ALL, ids=repr)
+@pytest.mark.parametrize("schedule", ALL, ids=case_name)
 def test_it_cannot_be_changed(schedule: Schedule) -> None:
     before = repr(schedule)
     for name in [*schedule._fields(), "new"]:
@@ -199,6 +200,7 @@ def test_functions_come_back_in_their_order_or_one_for_all() -> None:
         (CYCLES, [_halved], ValueError, f"scale_fn={[_halved]!r} is left over"),
         (HALVED, [_halved, _third], ValueError, f"scale_fn={[_third]!r} is left over"),
     ],
+    ids=case_name,
 )
 def test_functions_that_do_not_fit(schedule: Schedule, scale_fn: Any, error: type[Exception], message: str) -> None:
     for read in (from_dict, type(schedule).from_dict):

@@ -93,6 +93,7 @@ def test_equals_torch(levels: list[Level]) -> None:
     train_beside_torch([Side(case_of(levels))], STEPS)
 
 
+@pytest.mark.slow
 @given(st.tuples(*map(st.sampled_from, FACTORS)), st.integers(0, 2**16), st.sets(st.integers(0, 59), max_size=12))
 @settings(derandomize=True, deadline=None, max_examples=100)
 def test_equals_torch_at_random(levels: tuple[Level, ...], seed: int, overflows: set[int]) -> None:

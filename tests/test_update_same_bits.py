@@ -119,6 +119,7 @@ def test_every_instruction_set_with_fma_gives_the_same_bits(by_isa: dict[str, li
         assert found == with_fma[first], (isa, first)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="torch has no build without fma for this processor"
 )

@@ -333,6 +333,7 @@ def test_past_two_to_the_31_elements() -> None:
     assert huge(None) == 5.0
 
 
+@pytest.mark.slow
 def test_an_index_of_32_bits_is_caught(tmp_path: Path) -> None:
     wrong = "return static_cast<int32_t>(chunk.part * static_cast<uint32_t>(kDeviceChunk));"
     source = planted(tmp_path, NORM, VALUES, "return chunk.part * kDeviceChunk;", wrong)

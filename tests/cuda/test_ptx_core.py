@@ -168,6 +168,7 @@ def square_sum(source: Path, x: Array, offset: int, target: str = "sm_80", **how
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["sm_75", "sm_90", "sm_120"])
 def test_code_for_other_targets_gives_the_same(target: str) -> None:
     x = np.random.default_rng(1).normal(size=2001).astype(np.float32)

@@ -20,6 +20,7 @@ def test_with_the_stand_in(file: Path, begun: dict[Path, Future[None]]) -> None:
     begun[file].result()
 
 
+@pytest.mark.slow
 def test_a_failure_in_another_process_is_shown_here(tmp_path: Path) -> None:
     file = tmp_path / "run_wrong.py"
     file.write_text("def test_sum(gpu):\n    one = 1\n    assert one + 1 == 3\n")

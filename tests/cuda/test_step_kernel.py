@@ -147,6 +147,7 @@ def cost(dtype: torch.dtype, size: int, **settings: Any) -> Statistics:
     return statistics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "settings", "read", "written"),
     [
@@ -222,6 +223,7 @@ def huge(source: Path | None) -> tuple[float, float]:
     return float(first), float(last)
 
 
+@pytest.mark.slow
 def test_past_two_to_the_31_elements() -> None:
     assert huge(None) == (2.5, 2.5)
 

@@ -13,6 +13,7 @@ from hardware import why_no_gpu
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_nothing_and_says_why() -> None:
     if not why_no_gpu():
         pytest.skip("there is a GPU, and the benchmark would measure it")
