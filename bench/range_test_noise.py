@@ -23,8 +23,8 @@ import numpy as np
 
 from bench.machine import caption, describe
 from clr_native import RangeTestResult
-from clr_native.evaluation import FloatArray
 from clr_native.range_test.stopping import Divergence
+from clr_native.schedules.evaluate import FloatArray
 
 LR = 10.0 ** np.linspace(-7.0, 1.0, 100)
 CURVES = [(centre, slope) for centre in (10.0**-2.5, 1e-4, 0.3) for slope in (3.0, 1.5, 8.0)]

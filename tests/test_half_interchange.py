@@ -12,7 +12,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import CyclicLR
 
 from clr_native import FusedCyclicSGD
-from clr_native._groups import SETTINGS
+from clr_native.sgd.settings import SETTINGS
 from half_helpers import HALVES, ids_of
 from helpers import assert_same_training, clones, every_parameter, gradient_sets, parameters, picture, train
 

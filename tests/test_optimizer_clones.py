@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clr_native import CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, RampSchedule, ScheduleSequence
-from clr_native._groups import SETTINGS
+from clr_native.sgd.settings import SETTINGS
 from helpers import assert_same_training, case_name, clones, every_parameter, gradient_sets, parameters, train
 
 BOUNDS: dict[str, Any] = {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2}

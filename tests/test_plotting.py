@@ -15,8 +15,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from clr_native import CyclicSchedule, OneCycleSchedule, RampSchedule, ScheduleSequence, plot_schedule
-from clr_native.plotting import curves
 from clr_native.schedules import Schedule
+from clr_native.schedules.plot import curves
 from helpers import output_of, python_process
 
 CYCLIC = CyclicSchedule(0.1, 0.5, step_size_up=3, step_size_down=2)
@@ -95,7 +95,7 @@ def test_thinning_keeps_the_extremes_of_every_stretch(
     schedule = CyclicSchedule(0.1, 0.5, step_size_up=up, step_size_down=down, window=window, mode="triangular2")
     steps = range(start, start + count * stride, stride)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clr_native.plotting._AT_A_TIME", at_a_time)
+        patch.setattr("clr_native.schedules.plot._AT_A_TIME", at_a_time)
         (curve,) = curves([schedule], steps, parts=parts)
     length = -(-count // parts)
     assert len(curve.steps) <= 8 * parts

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from clr_native import FusedCyclicSGD, RangeTestResult, lr_range_test
-from clr_native.evaluation import FloatArray
+from clr_native.schedules.evaluate import FloatArray
 from range_helpers import batches, mse, network
 
 LR = np.geomspace(1e-6, 10.0, 120)

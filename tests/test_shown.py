@@ -138,4 +138,4 @@ def test_a_scheduler(optimizer: type[Any], settings: dict[str, Any], expected: l
 
 
 def test_a_scheduler_that_is_not_made_yet() -> None:
-    assert repr(CyclicLR.__new__(CyclicLR)).startswith("<clr_native.scheduler.CyclicLR object at")
+    assert repr(CyclicLR.__new__(CyclicLR)).startswith("<clr_native.scheduler.cyclic_lr.CyclicLR object at")

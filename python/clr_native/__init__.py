@@ -4,12 +4,8 @@ import torch  # noqa: F401  # loads libtorch, whose threads the native core borr
 
 from clr_native._core import __version__ as __version__
 from clr_native._core import build_info
-from clr_native.evaluation import evaluate
-from clr_native.grad_scaler import GradScaler
-from clr_native.optimizer import FusedCyclicSGD
-from clr_native.plotting import plot_schedule
 from clr_native.range_test import LearningRateBounds, RangeTestResult, lr_range_test
-from clr_native.scheduler import CyclicLR
+from clr_native.scheduler.cyclic_lr import CyclicLR
 from clr_native.schedules import (
     CyclicSchedule,
     OneCycleSchedule,
@@ -17,6 +13,10 @@ from clr_native.schedules import (
     ScheduleSequence,
     ScheduleValue,
 )
+from clr_native.schedules.evaluate import evaluate
+from clr_native.schedules.plot import plot_schedule
+from clr_native.sgd.grad_scaler import GradScaler
+from clr_native.sgd.optimizer import FusedCyclicSGD
 
 __all__ = [
     "CyclicLR",

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TypeAlias
 
-from clr_native._spelling import known_as, nearest
 from clr_native.cli.parser import alternatives, given
+from clr_native.spelling import known_as, nearest
 
 # Ends a command with one line on standard error and exit code 2.
 Fail: TypeAlias = Callable[[str], NoReturn]

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from clr_native._spelling import known_as, nearest
+from clr_native.spelling import known_as, nearest
 
 
 class UsageError(Exception):

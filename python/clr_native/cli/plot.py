@@ -9,7 +9,7 @@ import sys
 from clr_native.cli.arguments import Checked, Fail, check_importable, check_writable, path_ending_in, whole_file
 from clr_native.cli.parser import Parser
 from clr_native.cli.requested import Named, about, add_steps, refused, schedules_of, steps_of
-from clr_native.plotting import MOST_STEPS, curves, plot_schedule
+from clr_native.schedules.plot import MOST_STEPS, curves, plot_schedule
 
 
 def options(parser: Parser, default: str | None) -> None:

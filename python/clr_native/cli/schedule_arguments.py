@@ -12,12 +12,12 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from clr_native._spelling import known_as
 from clr_native.cli.parser import Parser, given, option
 from clr_native.schedules import CyclicSchedule, OneCycleSchedule, RampSchedule, Schedule
 from clr_native.schedules.cyclic import MODES, WINDOWS
 from clr_native.schedules.one_cycle import ANNEAL_STRATEGIES, CONVENTIONS
 from clr_native.schedules.ramp import RAMPS
+from clr_native.spelling import known_as
 
 # What options can say. A sequence is given in a TOML file.
 KINDS: dict[str, type[Schedule]] = {"cyclic": CyclicSchedule, "one-cycle": OneCycleSchedule, "ramp": RampSchedule}

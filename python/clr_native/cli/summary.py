@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from clr_native.checks import LARGEST_SIZE
 from clr_native.cli.arguments import Checked, Fail, whole_number
 from clr_native.cli.parser import Parser
 from clr_native.cli.requested import schedules_of
-from clr_native.schedules._checks import LARGEST_SIZE
 
 _SIZE = whole_number(1, LARGEST_SIZE)
 

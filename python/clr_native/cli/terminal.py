@@ -10,8 +10,8 @@ from typing import TextIO
 import numpy as np
 import plotext
 
-from clr_native.evaluation import FloatArray
-from clr_native.plotting import Curve
+from clr_native.schedules.evaluate import FloatArray
+from clr_native.schedules.plot import Curve
 
 # For a stream that cannot say what plotext draws frames and dots with.
 _ASCII = str.maketrans("│┤├─┬┴┼┌┐└┘•", "|++-+++++++*")

@@ -8,12 +8,12 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-from clr_native._spelling import known_as, nearest
+from clr_native.checks import choice
 from clr_native.cli.arguments import Fail, check_importable
 from clr_native.cli.parser import given
 from clr_native.cli.schedule_arguments import CHOICES, FUNCTIONS, fields
 from clr_native.schedules import Schedule, ScheduleSequence, from_dict
-from clr_native.schedules._checks import choice
+from clr_native.spelling import known_as, nearest
 
 HELP = """\
 a TOML file of schedules. A table is one, and its name the label:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from clr_native.checks import flag, number, size
 from clr_native.range_test.update import Trained
 from clr_native.schedules import RampSchedule
-from clr_native.schedules._checks import flag, number, size
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Final
 
 import numpy as np
 
-from clr_native.evaluation import FloatArray
+from clr_native.checks import number
 from clr_native.range_test.descent import FEWEST_POINTS, Descent, find_descent, rate_at
 from clr_native.range_test.stopping import WINDOW
-from clr_native.schedules._checks import number
+from clr_native.schedules.evaluate import FloatArray
 
 # The bounds hold the middle half of the descent: where a quarter of it has been made, and where three quarters have.
 STARTED: Final = 0.25

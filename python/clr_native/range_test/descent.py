@@ -15,9 +15,9 @@ from typing import Final
 
 import numpy as np
 
-from clr_native.evaluation import FloatArray
 from clr_native.range_test.smooth import smooth
 from clr_native.range_test.stopping import WINDOW, range_of
+from clr_native.schedules.evaluate import FloatArray
 
 MOST_BENDS: Final = 48
 # The fit ends where the loss has risen by this share of its fall: divergence must not shape it.

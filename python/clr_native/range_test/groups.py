@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 from torch.optim import Optimizer
 
-from clr_native.evaluation import FloatArray
+from clr_native.schedules.evaluate import FloatArray
 
 Group = dict[str, Any]
 

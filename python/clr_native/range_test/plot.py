@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clr_native.evaluation import FloatArray
 from clr_native.range_test.bounds import NoAnswerError
 from clr_native.range_test.stopping import WINDOW, range_of
+from clr_native.schedules.evaluate import FloatArray
 
 if TYPE_CHECKING:
     from clr_native.range_test.result import RangeTestResult

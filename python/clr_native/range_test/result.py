@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clr_native.evaluation import FloatArray
+from clr_native.checks import choice
 from clr_native.range_test.bounds import LearningRateBounds, NoAnswerError, checked_ratio, interval, read_bounds
 from clr_native.range_test.descent import FEWEST_POINTS, capped, find_descent
 from clr_native.range_test.smooth import smooth
 from clr_native.range_test.suggest import RULES, steep
 from clr_native.range_test.words import as_html, summary
 from clr_native.schedules import CyclicSchedule
-from clr_native.schedules._checks import choice
+from clr_native.schedules.evaluate import FloatArray
 
 if TYPE_CHECKING:
     from os import PathLike

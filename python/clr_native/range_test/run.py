@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
-from clr_native.evaluation import FloatArray
+from clr_native.checks import size
 from clr_native.range_test.arguments import Settings, check_trained, ramp_of
 from clr_native.range_test.batches import Batches, Device, device_for
 from clr_native.range_test.groups import GroupRates
@@ -22,7 +22,7 @@ from clr_native.range_test.restore import undisturbed
 from clr_native.range_test.result import RangeTestResult
 from clr_native.range_test.stopping import Divergence
 from clr_native.range_test.update import LossFn, Measured, Metric, Scaler, StepFn, Trained, TrainStep, unremarked
-from clr_native.schedules._checks import size
+from clr_native.schedules.evaluate import FloatArray
 
 
 def lr_range_test(

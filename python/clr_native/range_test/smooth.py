@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from clr_native.evaluation import FloatArray
+from clr_native.schedules.evaluate import FloatArray
 
 MOST_PIECES: Final = 60
 ORDER: Final = 2  # of the differences that are penalised: with all the weight on them the curve is a straight line

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from clr_native.evaluation import FloatArray
+from clr_native.schedules.evaluate import FloatArray
 
 Rule = Callable[[FloatArray, FloatArray], int]
 

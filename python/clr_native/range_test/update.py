@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clr_native.optimizer import FusedCyclicSGD
 from clr_native.range_test.batches import Batches, lent
 from clr_native.range_test.distributed import mean_over_ranks
 from clr_native.range_test.memory import Memory
+from clr_native.sgd.optimizer import FusedCyclicSGD
 
 LossFn: TypeAlias = Callable[[Any, Any], Tensor]
 Metric: TypeAlias = Callable[..., Any]

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from clr_native import _core
-from clr_native.schedules._base import NEVER, Functions, Piece, ScaleFn, Schedule
-from clr_native.schedules._checks import LARGEST_LR, boundaries, choice, flag, number, size
+from clr_native.checks import LARGEST_LR, boundaries, choice, flag, number, size
+from clr_native.schedules.base import NEVER, Functions, Piece, ScaleFn, Schedule
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -8,9 +8,9 @@ from fractions import Fraction
 from typing import ClassVar, NamedTuple
 
 from clr_native import _core
-from clr_native.schedules._base import Piece, Schedule
-from clr_native.schedules._checks import LARGEST_LR, boundaries, boundary, choice, flag, number, size
-from clr_native.schedules._lengths import rising_steps, run_length, share_rising
+from clr_native.checks import LARGEST_LR, boundaries, boundary, choice, flag, number, size
+from clr_native.schedules.base import Piece, Schedule
+from clr_native.schedules.lengths import rising_steps, run_length, share_rising
 
 CONVENTIONS = ("torch", "fastai")
 ANNEAL_STRATEGIES = ("cos", "linear")

@@ -6,8 +6,8 @@ import dataclasses
 from typing import ClassVar
 
 from clr_native import _core
-from clr_native.schedules._base import NEVER, Piece, Schedule
-from clr_native.schedules._checks import LARGEST_LR, boundary, choice, number, size
+from clr_native.checks import LARGEST_LR, boundary, choice, number, size
+from clr_native.schedules.base import NEVER, Piece, Schedule
 
 RAMPS = ("linear", "exponential")
 

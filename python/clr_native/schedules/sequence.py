@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from clr_native.schedules._base import NEVER, Functions, Piece, ScaleFn, Schedule, made_from
-from clr_native.schedules._checks import size
+from clr_native.checks import size
+from clr_native.schedules.base import NEVER, Functions, Piece, ScaleFn, Schedule, made_from
 
 if TYPE_CHECKING:
     from typing_extensions import Self

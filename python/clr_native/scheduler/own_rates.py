@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clr_native._group_values import detached, stands_as
-from clr_native.schedules._checks import number
+from clr_native.checks import group_label, number
+from clr_native.torch_groups import detached, stands_as
 
 Group = dict[str, Any]
 _WRITTEN: tuple[str, ...] = ("lr", "momentum", "betas")
@@ -23,12 +23,12 @@ def write_rates(groups: Sequence[Group], ask: Callable[[], Any]) -> list[float]:
     name = f"{getattr(ask, '__name__', 'get_lr')}()"
     if not isinstance(found, Iterable):
         raise TypeError(f"{name} gave {found!r}: it must give a list of learning rates")
-    rates = [number(f"parameter group {index}: lr", lr) for index, lr in enumerate(found)]
+    rates = [number(f"{group_label(index)}lr", lr) for index, lr in enumerate(found)]
     if len(rates) != len(groups):
         raise ValueError(f"{name} gave {len(rates)} learning rates for {len(groups)} parameter groups")
     for index, lr in enumerate(rates):
         if not (math.isfinite(lr) and lr >= 0.0):
-            raise ValueError(f"parameter group {index}: lr={lr!r} of {name} must be finite and not negative")
+            raise ValueError(f"{group_label(index)}lr={lr!r} of {name} must be finite and not negative")
     for group, lr in zip(groups, rates, strict=True):
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)
@@ -37,7 +37,7 @@ def write_rates(groups: Sequence[Group], ask: Callable[[], Any]) -> list[float]:
     for index, (group, lr) in enumerate(zip(groups, rates, strict=True)):
         if not stands_as(group["lr"], lr):
             raise ValueError(
-                f"parameter group {index}: lr={lr!r} cannot be put into a tensor that another group holds too: "
+                f"{group_label(index)}lr={lr!r} cannot be put into a tensor that another group holds too: "
                 "give each group a tensor of its own"
             )
     return rates

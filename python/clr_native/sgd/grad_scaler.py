@@ -9,7 +9,7 @@ from torch.amp.grad_scaler import OptState
 from torch.optim import Optimizer
 
 from clr_native import _core
-from clr_native.optimizer import FusedCyclicSGD
+from clr_native.sgd.optimizer import FusedCyclicSGD
 
 _AMP_ATTRIBUTES = ("grad_scale", "found_inf")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from clr_native.checks import group_label
 from clr_native.schedules import Schedule
 
 
@@ -33,7 +34,7 @@ def initial_lr_noted(optimizer: Optimizer) -> Iterator[None]:
     """Notes the optimizer's own rates for other schedulers where none did, unless what is done then fails."""
     for index, group in enumerate(optimizer.param_groups):
         if "lr" not in group:
-            raise ValueError(f"parameter group {index}: {type(optimizer).__name__} has no 'lr' there to be set")
+            raise ValueError(f"{group_label(index)}{type(optimizer).__name__} has no 'lr' there to be set")
     fresh = [group for group in optimizer.param_groups if "initial_lr" not in group]
     for group in fresh:
         group["initial_lr"] = detached(group["lr"])
@@ -56,7 +57,7 @@ def momentum_key(group: Mapping[str, Any], schedule: Schedule, optimizer: object
     place = _place(group)
     if place is None:
         raise ValueError(
-            f"parameter group {index}: cycle_momentum=True, but {type(optimizer).__name__} has neither momentum nor "
+            f"{group_label(index)}cycle_momentum=True, but {type(optimizer).__name__} has neither momentum nor "
             "betas: pass cycle_momentum=False, to the schedule where there is one"
         )
     return place

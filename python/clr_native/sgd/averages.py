@@ -11,9 +11,9 @@ from torch import nn
 from torch.optim.optimizer import ParamsT
 
 from clr_native import _core
-from clr_native._gradient_rules import GradientRules
-from clr_native._groups import ScheduleArguments
-from clr_native._scheduled_groups import Group, ScheduledGroups
+from clr_native.schedules.arguments import ScheduleArguments
+from clr_native.sgd.gradient_rules import GradientRules
+from clr_native.sgd.scheduled_groups import Group, ScheduledGroups
 
 State = Mapping[torch.Tensor, Mapping[str, Any]]
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim import Optimizer
 
-from clr_native._group_values import momentum_in, put_momentum, stands_as
+from clr_native.torch_groups import momentum_in, put_momentum, stands_as
 
 if TYPE_CHECKING:
-    from clr_native.scheduler import CyclicLR
+    from clr_native.scheduler.cyclic_lr import CyclicLR
 
 Group = dict[str, Any]
 Keys = Sequence[str | None]

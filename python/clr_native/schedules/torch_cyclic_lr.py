@@ -1,22 +1,63 @@
-"""The state of CyclicLR: its own, and those of torch's CyclicLR and OneCycleLR."""
+"""torch's CyclicLR: its attributes and its state, read from schedules of ours, and the schedule that a state says."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from clr_native._groups import read_schedule
-from clr_native._per_group import where
-from clr_native._torch_attributes import LISTS, SINGLE
-from clr_native._torch_one_cycle import TORCH_MARK as _ONE_CYCLE_MARK
-from clr_native._torch_one_cycle import schedule_in
-from clr_native.schedules import CyclicSchedule, Schedule
-from clr_native.schedules.cyclic import MODES
+from clr_native.schedules.base import Schedule
+from clr_native.schedules.cyclic import MODES, CyclicSchedule
 
 # With these equal in all groups and the triangular window torch's class has the same schedule.
 _SAME_FOR_TORCH = ("step_size_up", "_down", "mode", "gamma", "scale_fn", "scale_mode", "cycle_momentum")
 _TORCH_MODES = ("triangular", "triangular2", "exp_range")
-_TORCH_MARK = "total_size"
+TORCH_MARK = "total_size"
+# How an attribute that torch has once is read from a schedule of ours; AttributeError: the schedule has no such value.
+SINGLE: dict[str, Callable[[Any], Any]] = {
+    "mode": lambda schedule: schedule.mode,
+    "gamma": lambda schedule: schedule.gamma,
+    "scale_fn": lambda schedule: Scale.of(schedule) if schedule.scale_fn is None else schedule.scale_fn,
+    "scale_mode": lambda schedule: Scale.of(schedule).counts if schedule.scale_fn is None else schedule.scale_mode,
+    "total_size": lambda schedule: float(schedule.cycle_length),
+    "step_ratio": lambda schedule: schedule.step_size_up / float(schedule.cycle_length),
+    "cycle_momentum": lambda schedule: schedule.cycle_momentum,
+}
+# How one that torch has for each group is read, and the argument of the schedule that it is.
+LISTS: dict[str, tuple[str, Callable[[Any], float]]] = {
+    "base_lrs": ("base_lr", lambda schedule: schedule(0).lr),
+    "max_lrs": ("max_lr", lambda schedule: schedule.max_lr),
+    "base_momentums": ("base_momentum", lambda schedule: _with_momentum(schedule).base_momentum),
+    "max_momentums": ("max_momentum", lambda schedule: _with_momentum(schedule).max_momentum),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """The amplitude of a mode, as torch's ``scale_fn(x)``."""
+
+    unit: CyclicSchedule  # Its learning rate is the amplitude, at every step.
+
+    @classmethod
+    def of(cls, schedule: CyclicSchedule) -> Scale:
+        mode = {name: getattr(schedule, name) for name in ("mode", "gamma", "decay_steps")}
+        return cls(CyclicSchedule(1.0, 1.0, step_size_up=1, decay_base=True, cycle_momentum=False, **mode))
+
+    @property
+    def counts(self) -> str:
+        return "iterations" if self.unit.mode in ("exp_range", "linear_range") else "cycle"
+
+    def __call__(self, x: float) -> float:
+        first = 1 if self.counts == "cycle" else 0
+        if not (x >= first and x == int(x)):
+            raise ValueError(f"x={x!r} must be a whole number from {first}: {self.unit.mode} scales by {self.counts}")
+        return self.unit((int(x) - first) * (self.unit.cycle_length if first else 1)).lr
+
+
+def _with_momentum(schedule: Any) -> Any:
+    if not schedule.cycle_momentum:
+        raise AttributeError
+    return schedule
 
 
 def written_for_torch(schedules: Sequence[Schedule]) -> dict[str, Any]:
@@ -47,41 +88,7 @@ def _torch_has(schedule: CyclicSchedule, first: CyclicSchedule) -> bool:
     )
 
 
-def saved_schedules(
-    state: Mapping[str, Any], present: Sequence[Schedule | None], groups: Sequence[Mapping[str, Any]]
-) -> list[Schedule]:
-    """The schedules in a state of ours, or of torch's CyclicLR or OneCycleLR, which leaves the rates in the groups.
-
-    A scale_fn is that of the present ones.
-    """
-    if "schedules" in state:
-        count = len(state["schedules"])
-    elif _TORCH_MARK in state or _ONE_CYCLE_MARK in state:
-        count = len(state.get("base_lrs", ()))
-    else:
-        raise ValueError("state_dict has neither schedules nor torch's total_size: it is not of a CyclicLR")
-    if count != len(present):
-        raise ValueError(f"state_dict is of {count} parameter groups, the optimizer has {len(present)}")
-    schedules: list[Schedule] = []
-    for index, (known, group) in enumerate(zip(present, groups, strict=True)):
-        try:
-            schedule = _saved(state, index, known, group)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{where(index)}{error}") from None
-        except LookupError as error:
-            raise ValueError(f"{where(index)}state_dict is not complete: {error!r}") from None
-        # One object for equal neighbours: its value is computed once.
-        schedules.append(next((each for each in (known, *schedules[-1:]) if each == schedule), schedule) or schedule)
-    return schedules
-
-
-def _saved(state: Mapping[str, Any], index: int, known: Schedule | None, group: Mapping[str, Any]) -> Schedule:
-    if "schedules" in state:
-        return read_schedule({"schedule": state["schedules"][index]}, known)
-    return schedule_in(state, group) if _ONE_CYCLE_MARK in state else _of_torch(state, index, known)
-
-
-def _of_torch(state: Mapping[str, Any], index: int, known: Schedule | None) -> CyclicSchedule:
+def schedule_in(state: Mapping[str, Any], index: int, known: Schedule | None) -> CyclicSchedule:
     total, ratio = state["total_size"], state["step_ratio"]
     up = round(total * ratio)
     down = round(total) - up

@@ -9,12 +9,14 @@ from typing import Any
 from torch.optim.optimizer import Optimizer, ParamsT
 
 from clr_native import _core
-from clr_native._checkpoint import COUNTERS, checked, complete_groups, own_state
-from clr_native._gradient_rules import GradientRules
-from clr_native._groups import SETTINGS, ScheduleArguments, as_number, check_parameter, dtype_name, read_schedule
-from clr_native._shown import shown_optimizer
-from clr_native.evaluation import checked_step
+from clr_native.checks import group_label
 from clr_native.schedules import Schedule
+from clr_native.schedules.arguments import ScheduleArguments, read_schedule
+from clr_native.schedules.evaluate import checked_step
+from clr_native.sgd.checkpoint import COUNTERS, checked, complete_groups, own_state
+from clr_native.sgd.gradient_rules import GradientRules
+from clr_native.sgd.settings import SETTINGS, as_number, check_parameter, dtype_name
+from clr_native.shown import shown_optimizer
 
 Group = dict[str, Any]
 
@@ -51,7 +53,7 @@ class ScheduledGroups(Optimizer):
         # As it stands in a group of another optimizer.
         standing = {name: as_number(group.get(name)) for name in ("lr", "momentum")}
         is_written = isinstance(group.get("schedule"), Mapping) and None not in standing.values()
-        schedule, momentum = self._arguments.take_from(group, f"parameter group {index}: ")
+        schedule, momentum = self._arguments.take_from(group, group_label(index))
         is_obeyed = is_written and schedule._native.is_constant
         first = self.param_groups[0] if self.param_groups else {}
         group["schedule"] = schedule._to_dict()

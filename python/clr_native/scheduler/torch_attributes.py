@@ -6,53 +6,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from clr_native.schedules import CyclicSchedule, Schedule
-
-# How an attribute that torch has once is read from a schedule of ours; AttributeError: the schedule has no such value.
-SINGLE: dict[str, Callable[[Any], Any]] = {
-    "mode": lambda schedule: schedule.mode,
-    "gamma": lambda schedule: schedule.gamma,
-    "scale_fn": lambda schedule: Scale.of(schedule) if schedule.scale_fn is None else schedule.scale_fn,
-    "scale_mode": lambda schedule: Scale.of(schedule).counts if schedule.scale_fn is None else schedule.scale_mode,
-    "total_size": lambda schedule: float(schedule.cycle_length),
-    "step_ratio": lambda schedule: schedule.step_size_up / float(schedule.cycle_length),
-    "cycle_momentum": lambda schedule: schedule.cycle_momentum,
-}
-# How one that torch has for each group is read, and the argument of the schedule that it is.
-LISTS: dict[str, tuple[str, Callable[[Any], float]]] = {
-    "base_lrs": ("base_lr", lambda schedule: schedule(0).lr),
-    "max_lrs": ("max_lr", lambda schedule: schedule.max_lr),
-    "base_momentums": ("base_momentum", lambda schedule: _with_momentum(schedule).base_momentum),
-    "max_momentums": ("max_momentum", lambda schedule: _with_momentum(schedule).max_momentum),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """The amplitude of a mode, as torch's ``scale_fn(x)``."""
-
-    unit: CyclicSchedule  # Its learning rate is the amplitude, at every step.
-
-    @classmethod
-    def of(cls, schedule: CyclicSchedule) -> Scale:
-        mode = {name: getattr(schedule, name) for name in ("mode", "gamma", "decay_steps")}
-        return cls(CyclicSchedule(1.0, 1.0, step_size_up=1, decay_base=True, cycle_momentum=False, **mode))
-
-    @property
-    def counts(self) -> str:
-        return "iterations" if self.unit.mode in ("exp_range", "linear_range") else "cycle"
-
-    def __call__(self, x: float) -> float:
-        first = 1 if self.counts == "cycle" else 0
-        if not (x >= first and x == int(x)):
-            raise ValueError(f"x={x!r} must be a whole number from {first}: {self.unit.mode} scales by {self.counts}")
-        return self.unit((int(x) - first) * (self.unit.cycle_length if first else 1)).lr
-
-
-def _with_momentum(schedule: Any) -> Any:
-    if not schedule.cycle_momentum:
-        raise AttributeError
-    return schedule
+from clr_native.checks import group_label
+from clr_native.schedules import Schedule
+from clr_native.schedules.torch_cyclic_lr import LISTS, SINGLE
 
 
 def _missing(name: str, schedule: Schedule, index: int) -> AttributeError:
@@ -130,7 +86,7 @@ def _with_bounds(name: str, argument: str, values: object, schedules: Sequence[S
         try:
             changed: Schedule = dataclasses.replace(schedule, **{argument: value})  # type: ignore[type-var]  # all are
         except (TypeError, ValueError) as error:
-            raise type(error)(f"parameter group {index}: {error}") from None
+            raise type(error)(f"{group_label(index)}{error}") from None
         made.append(made[-1] if made and made[-1] == changed else changed)
     return made
 

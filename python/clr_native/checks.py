@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from clr_native._spelling import nearest
+from clr_native.spelling import nearest
 
 LARGEST_SIZE = 2**53 - 1
 
@@ -63,3 +63,8 @@ def boundaries(name: str, low: float, high: float, most: float) -> None:
     boundary(f"max_{name}", high, most)
     if low > high:
         raise ValueError(f"base_{name}={low!r} must not be above max_{name}={high!r}")
+
+
+def group_label(index: int) -> str:
+    """How an error about a parameter group begins."""
+    return f"parameter group {index}: "

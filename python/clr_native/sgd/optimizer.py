@@ -18,12 +18,13 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from clr_native import _core
-from clr_native._averages import AveragedWeights
-from clr_native._gradient_rules import GradientRules, inverse_scale, is_found, rule
-from clr_native._groups import SCHEDULE_FIELDS, SETTINGS, ScheduleArguments, as_number
-from clr_native._interchange import groups_of, pair_of
-from clr_native._release import ReleaseHandle, release
 from clr_native.schedules import Schedule
+from clr_native.schedules.arguments import SCHEDULE_FIELDS, ScheduleArguments
+from clr_native.sgd.averages import AveragedWeights
+from clr_native.sgd.gradient_release import ReleaseHandle, release
+from clr_native.sgd.gradient_rules import GradientRules, inverse_scale, is_found, rule
+from clr_native.sgd.settings import SETTINGS, as_number
+from clr_native.sgd.torch_pair import groups_of, pair_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -10,7 +10,7 @@ import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
 from clr_native.schedules import OneCycleSchedule, Schedule
-from clr_native.schedules._lengths import share_rising, solution
+from clr_native.schedules.lengths import share_rising, solution
 
 Group = dict[str, Any]
 

@@ -7,13 +7,10 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from clr_native._group_values import detached
-from clr_native._groups import BOUNDS, SCHEDULE_FIELDS, check_schedule, flat_schedule, is_default
+from clr_native.checks import group_label
 from clr_native.schedules import Schedule
-
-
-def where(index: int) -> str:
-    return f"parameter group {index}: "
+from clr_native.schedules.arguments import BOUNDS, SCHEDULE_FIELDS, check_schedule, flat_schedule, is_default
+from clr_native.torch_groups import detached
 
 
 def own_arguments(group: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
@@ -55,7 +52,7 @@ class PerGroup:
         """The schedule of a group that was added later: what it says itself wins over what is the same for all."""
         if "schedule" in own:
             schedule: Schedule = own.pop("schedule")
-            check_schedule(schedule, own, where(index))
+            check_schedule(schedule, own, group_label(index))
             return schedule
         if not own and self.common is not None:
             return self.common
@@ -63,7 +60,7 @@ class PerGroup:
         missing = ", ".join(f"{name}=None" for name in needed if name not in own)
         if missing and self.common is None:
             raise ValueError(
-                f"{where(index)}{missing}: the schedules of the groups differ, "
+                f"{group_label(index)}{missing}: the schedules of the groups differ, "
                 "so a new one must say its own in the dict given to add_param_group"
             )
         return self._named(own, index)
@@ -72,7 +69,7 @@ class PerGroup:
         try:
             return self._made({**self._same, **own})
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{where(index)}{error}") from None
+            raise type(error)(f"{group_label(index)}{error}") from None
 
     @staticmethod
     def _made(arguments: dict[str, Any]) -> Schedule:

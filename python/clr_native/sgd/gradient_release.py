@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
     from typing_extensions import Self
 
-    from clr_native.optimizer import FusedCyclicSGD
+    from clr_native.sgd.optimizer import FusedCyclicSGD
 
 
 class ReleaseHandle:

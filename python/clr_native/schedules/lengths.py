@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from clr_native.schedules._checks import size
+from clr_native.checks import size
 
 
 def run_length(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:

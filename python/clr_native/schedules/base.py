@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from clr_native import _core
-from clr_native.evaluation import FloatArray, Steps, checked_step, evaluate
-from clr_native.schedules._checks import choice
+from clr_native.checks import choice
+from clr_native.schedules.evaluate import FloatArray, Steps, checked_step, evaluate
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from clr_native.schedules.summary import Summary
+    from clr_native.schedules.advice import Summary
 
 ScaleFn: TypeAlias = Callable[[int], float]
 
@@ -124,7 +124,7 @@ class Schedule(abc.ABC):
 
         Sources: L. N. Smith, arXiv:1506.01186, sections 3.2 and 3.3; L. N. Smith and N. Topin, arXiv:1708.07120.
         """
-        from clr_native.schedules.summary import summarize
+        from clr_native.schedules.advice import summarize
 
         return summarize(self, steps_per_epoch, epochs)
 

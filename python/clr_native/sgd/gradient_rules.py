@@ -12,7 +12,7 @@ import torch
 from clr_native import _core
 
 if TYPE_CHECKING:
-    from clr_native.optimizer import FusedCyclicSGD
+    from clr_native.sgd.optimizer import FusedCyclicSGD
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,24 +11,25 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler
 
 from clr_native import _core
-from clr_native._group_values import (
+from clr_native.scheduler.arguments import PerGroup, own_arguments, shared
+from clr_native.scheduler.last_values import LastValues, move_momentum, saved_values
+from clr_native.scheduler.own_momenta import found_momenta, give_momenta_back, note_latest, release_momenta
+from clr_native.scheduler.own_rates import unchanged_on_error, write_rates
+from clr_native.scheduler.torch_attributes import TorchAttributes
+from clr_native.schedules import Schedule
+from clr_native.schedules.arguments import SCHEDULE_FIELDS
+from clr_native.schedules.evaluate import checked_step
+from clr_native.schedules.saved import saved_schedules
+from clr_native.schedules.torch_cyclic_lr import written_for_torch
+from clr_native.sgd.optimizer import FusedCyclicSGD
+from clr_native.shown import ShownGroup, shown, shown_values
+from clr_native.torch_groups import (
     initial_lr_noted,
     like,
     momentum_in,
     momentum_key,
     stands_as,
 )
-from clr_native._groups import SCHEDULE_FIELDS
-from clr_native._last_values import LastValues, move_momentum, saved_values
-from clr_native._own_momenta import found_momenta, give_momenta_back, note_latest, release_momenta
-from clr_native._own_rates import unchanged_on_error, write_rates
-from clr_native._per_group import PerGroup, own_arguments, shared
-from clr_native._scheduler_state import saved_schedules, written_for_torch
-from clr_native._shown import ShownGroup, shown, shown_values
-from clr_native._torch_attributes import TorchAttributes
-from clr_native.evaluation import checked_step
-from clr_native.optimizer import FusedCyclicSGD
-from clr_native.schedules import Schedule
 
 T = TypeVar("T")
 PerGroupOf: TypeAlias = T | Sequence[T]  # one for all parameter groups, or a list with one for each

@@ -6,8 +6,8 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
-from clr_native.schedules._base import Schedule
-from clr_native.schedules._checks import size
+from clr_native.checks import size
+from clr_native.schedules.base import Schedule
 from clr_native.schedules.cyclic import CyclicSchedule
 from clr_native.schedules.one_cycle import OneCycleSchedule
 from clr_native.schedules.ramp import RampSchedule

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.parameter import is_lazy
 
-from clr_native._gradient_rules import GradientRules
-from clr_native._groups import SETTINGS, as_number
 from clr_native.schedules import Schedule
+from clr_native.sgd.gradient_rules import GradientRules
+from clr_native.sgd.settings import SETTINGS, as_number
 
 Group = dict[str, Any]
 

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from clr_native import _core
-from clr_native._group_values import detached
+from clr_native.checks import number
 from clr_native.schedules import Schedule
-from clr_native.schedules._checks import number
+from clr_native.torch_groups import detached
 
 
 class LastValues(NamedTuple):

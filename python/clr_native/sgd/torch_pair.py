@@ -10,14 +10,16 @@ from typing import Any, TypeAlias
 import torch
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
-from clr_native._checkpoint import COUNTERS
-from clr_native._gradient_rules import GradientRules
-from clr_native._group_values import stands_as
-from clr_native._groups import SCHEDULE_FIELDS, SETTINGS, dtype_name
-from clr_native._per_group import where
-from clr_native._scheduler_state import saved_schedules, written_for_torch
-from clr_native._torch_one_cycle import one_cycle_lr
+from clr_native.checks import group_label
 from clr_native.schedules import CyclicSchedule, OneCycleSchedule, Schedule
+from clr_native.schedules.arguments import SCHEDULE_FIELDS
+from clr_native.schedules.saved import saved_schedules
+from clr_native.schedules.torch_cyclic_lr import written_for_torch
+from clr_native.schedules.torch_one_cycle_lr import one_cycle_lr
+from clr_native.sgd.checkpoint import COUNTERS
+from clr_native.sgd.gradient_rules import GradientRules
+from clr_native.sgd.settings import SETTINGS, dtype_name
+from clr_native.torch_groups import stands_as
 
 Group = dict[str, Any]
 Scheduler: TypeAlias = CyclicLR | OneCycleLR
@@ -81,7 +83,7 @@ def _check_values(groups: Sequence[Group], scheduler: Scheduler) -> None:
         for name, value in (("lr", float(lr)), ("momentum", float(other["momentum"]))):
             if not stands_as(group[name], value):
                 raise ValueError(
-                    f"{where(index)}{name}={group[name]!r} is not the scheduler's value at last_epoch={epoch}: "
+                    f"{group_label(index)}{name}={group[name]!r} is not the scheduler's value at last_epoch={epoch}: "
                     f"put {value!r} there, or take the pair over after the next scheduler.step()"
                 )
 
@@ -145,12 +147,12 @@ def _refuse_what_torch_has_not(groups: Sequence[Group], rules: GradientRules) ->
         for name in _FEATURES:
             if group[name] != SETTINGS[name]:
                 raise ValueError(
-                    f"parameter group {index}: {name}={group[name]!r}: torch.optim.SGD does not do that: set it to "
+                    f"{group_label(index)}{name}={group[name]!r}: torch.optim.SGD does not do that: set it to "
                     f"{SETTINGS[name]!r} first"
                 )
         dtype = group["momentum_dtype"]
         if dtype is not None and any(dtype_name(parameter.dtype) != dtype for parameter in group["params"]):
             raise ValueError(
-                f"parameter group {index}: momentum_dtype={dtype!r}: torch.optim.SGD keeps buffers of the parameter's "
+                f"{group_label(index)}momentum_dtype={dtype!r}: torch.optim.SGD keeps buffers of the parameter's "
                 "dtype: set it to None first, and optimizer.load_state_dict(optimizer.state_dict()) converts them"
             )

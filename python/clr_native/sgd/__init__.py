@@ -1,0 +1,1 @@
+"""SGD with momentum whose schedule is part of the update."""
