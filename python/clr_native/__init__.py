@@ -2,6 +2,7 @@
 
 import torch  # noqa: F401  # loads libtorch, whose threads the native core borrows
 
+from clr_native import _moved as _moved
 from clr_native._core import __version__ as __version__
 from clr_native._core import build_info
 from clr_native.range_test import LearningRateBounds, RangeTestResult, lr_range_test
