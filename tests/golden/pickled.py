@@ -47,7 +47,8 @@ def go_on(optimizer: Optimizer, scheduler: CyclicLR | None, steps: int) -> None:
 
 def fused(**settings: Any) -> FusedCyclicSGD:
     first, second = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3)), torch.nn.Parameter(torch.ones(5))
-    optimizer = FusedCyclicSGD([{"params": [first]}, {"params": [second], "weight_decay": 0.01}], **settings)
+    groups: list[dict[str, Any]] = [{"params": [first]}, {"params": [second], "weight_decay": 0.01}]
+    optimizer = FusedCyclicSGD(groups, **settings)
     go_on(optimizer, None, 3)
     return optimizer
 
