@@ -10,7 +10,7 @@
 
 namespace clr {
 
-// An unevaluated sum of two numbers, or of two packs of numbers (a lane of cpu/lanes.h), of one floating type.
+// An unevaluated sum of two numbers, or of two packs of numbers (a lane of kernel/lanes.h), of one floating type.
 template <class Number>
 struct HiLo {
   Number hi, lo;

@@ -1,6 +1,6 @@
 // Stochastic rounding of float32 to 16-bit floats, written once for any lane: add random bits below the last place and
 // cut off. `Lane` is float32 numbers, `Bits` as many uint32_t, `random` 32 random bits for each; the result has its 16
-// bits in the lower half. For what a lane must offer see cpu/lanes.h.
+// bits in the lower half. For what a lane must offer see kernel/lanes.h.
 //
 // With the two neighbours of x in the 16-bit format, `down` towards zero:
 //   P(the one away from zero) = (|x| - |down|) / (distance of the two), subnormal numbers included; so a number that

@@ -3,7 +3,7 @@
 
 #include <immintrin.h>
 
-#include "cpu/lanes.h"
+#include "kernel/lanes.h"
 
 namespace clr {
 namespace {

@@ -1,7 +1,7 @@
 // Lanes of one number for any processor. No fma: two roundings, as torch's baseline build.
 #pragma once
 
-#include "cpu/lanes_scalar.h"
+#include "kernel/lanes_scalar.h"
 
 namespace clr {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <arm_neon.h>
 
-#include "cpu/lanes.h"
+#include "kernel/lanes.h"
 
 namespace clr {
 namespace {

@@ -1,6 +1,6 @@
 #include "cpu/master.h"
 
-#include "cpu/half.h"
+#include "kernel/half.h"
 
 namespace clr {
 

@@ -1,7 +1,7 @@
 // Sums of squares and the search for infinities, once for all instruction sets and types. Included after F32 and F64.
 #include "core/norm.h"
 #include "cpu/kernels.h"
-#include "cpu/lanes.h"
+#include "kernel/lanes.h"
 
 namespace clr {
 namespace {

@@ -1,5 +1,5 @@
 // The loop over elements and its tail, once for all instruction sets and types. Included after F32, F64 and U32.
-#include "cpu/update.inl"
+#include "kernel/update.inl"
 
 namespace clr {
 namespace {

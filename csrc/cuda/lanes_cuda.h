@@ -1,7 +1,7 @@
 // Lanes of one number for a thread of a GPU, and packs of them that are read and written up to 16 bytes at once.
 #pragma once
 
-#include "cpu/lanes_scalar.h"
+#include "kernel/lanes_scalar.h"
 
 namespace clr {
 namespace {

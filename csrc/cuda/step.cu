@@ -16,7 +16,7 @@ CLR_INLINE void prefetch(const Element*, int64_t, int64_t) {}
 }  // namespace clr
 
 // On these lanes.
-#include "cpu/update.inl"
+#include "kernel/update.inl"
 
 namespace clr {
 namespace {

@@ -1,4 +1,4 @@
-// Policies and their values, for python/clr_native/schedules.py, which has checked every argument.
+// Policies and their values, for python/clr_native/schedules/, which has checked every argument.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
@@ -14,7 +14,7 @@
 #include "cpu/bulk.h"
 #include "cpu/isa.h"
 #include "python/bindings.h"
-#include "python/bound_schedule.h"
+#include "python/scheduler/bound_schedule.h"
 
 namespace clr {
 
@@ -135,50 +135,7 @@ Invalid fill_steps(const std::vector<BoundSchedule*>& schedules, const Steps& st
   return fill_rows(schedules, {0, steps.data(), steps.size()}, scales, lr, momentum);
 }
 
-bool is_zero(DoubleDouble x) { return x.hi == 0.0 && x.lo == 0.0; }
-
-// True if the policy has one value at all steps. A scale above 1 may overflow, and then a flat one has none.
-bool is_constant(const Policy& policy) {
-  const bool has_power = policy.mode == Mode::power_of_step || policy.mode == Mode::power_of_cycle;
-  return is_zero(policy.lr_amplitude) && (!clr::has_momentum(policy) || is_zero(policy.momentum_amplitude)) &&
-         policy.base_decay == 0.0 && policy.mode != Mode::custom && (!has_power || policy.log_gamma.hi <= 0.0);
-}
-
-// What the scale function of `piece` says about its step `own`.
-double called_scale(const Piece& piece, std::uint64_t own, py::handle scale_fn) {
-  const std::uint64_t argument = scale_argument(piece.policy, own);
-  const py::object result = scale_fn(argument);
-  const double scale = PyFloat_AsDouble(result.ptr());
-  if (PyErr_Occurred()) {
-    PyErr_Clear();
-    throw py::type_error("scale_fn(" + std::to_string(argument) + ")=" + py::repr(result).cast<std::string>() +
-                         " must be a number");
-  }
-  return scale;
-}
-
 }  // namespace
-
-BoundSchedule::BoundSchedule(std::vector<Piece> pieces, std::uint64_t end) : pieces_(std::move(pieces)), view_{} {
-  const auto any = [this](auto condition) { return std::any_of(pieces_.begin(), pieces_.end(), condition); };
-  view_ = {pieces_.data(), pieces_.size(), end, false, false, pieces_.size() == 1 && is_constant(pieces_[0].policy)};
-  view_.calls_back = any([](const Piece& piece) { return piece.policy.mode == Mode::custom; });
-  view_.may_have_momentum = any([](const Piece& piece) {
-    const Policy& policy = piece.policy;
-    return clr::has_momentum(policy) && (policy.base_momentum != 0.0 || policy.momentum_amplitude.hi != 0.0);
-  });
-}
-
-Value ScheduleView::value(std::uint64_t step, py::handle scale_fns) const {
-  const Piece& piece = piece_at(pieces, count, step);
-  const std::uint64_t own = step_in(piece, step);
-  double scale = 1.0;
-  if (piece.policy.mode == Mode::custom) {
-    const auto number = static_cast<Py_ssize_t>(&piece - pieces);
-    scale = called_scale(piece, own, PyTuple_GetItem(scale_fns.ptr(), number));
-  }
-  return selected_isa().kernels->evaluate(piece.policy, own, scale);
-}
 
 void bind_schedule(py::module_& m) {
   py::class_<Policy>(m, "Policy", "One piece of a schedule in numbers, checked and ready for evaluation.")

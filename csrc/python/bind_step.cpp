@@ -3,10 +3,10 @@
 
 #include <string>
 
-#include "python/averages_in_place.h"
 #include "python/bindings.h"
-#include "python/collected.h"
-#include "python/step.h"
+#include "python/optimizer/averages_in_place.h"
+#include "python/optimizer/optimizer.h"
+#include "python/torch/gc_support.h"
 
 namespace clr {
 

@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "cpu/half.h"
 #include "cpu/master.h"
+#include "kernel/half.h"
 
 namespace {
 

@@ -1,5 +1,5 @@
 // The loops, once for all instruction sets. Included after F32 and U32.
-#include "cpu/stochastic.inl"
+#include "kernel/stochastic.inl"
 #include "support/stochastic_kernels.h"
 
 namespace clr {

@@ -1,0 +1,181 @@
+// How a parameter is read before its update and written after it. Included after F32, F64 and U32.
+//
+// All have read(i, access, p); write(p, i, access); written(p, i, access), which is what an average takes in;
+// prefetch(begin, end); and the types Element, of the parameter, and Averaged, of its average.
+#include "kernel/lanes.h"
+#include "kernel/stochastic.inl"
+
+namespace clr {
+namespace {
+
+// Whole lanes, and the first n elements of one.
+struct WholeLanes {
+  template <class Lane, class Element>
+  CLR_INLINE_MEMBER void read(const Element* from, Lane& to) const {
+    load(from, to);
+  }
+  template <class Lane, class Element>
+  CLR_INLINE_MEMBER void write(const Lane& from, Element* to) const {
+    store(from, to);
+  }
+  template <class Lane, class Random, class Element>
+  CLR_INLINE_MEMBER void write_stochastic(const Lane& from, const Random& random, Element* to) const {
+    store_stochastic(from, random, to);
+  }
+};
+
+struct FirstLanes {
+  int n;
+  template <class Lane, class Element>
+  CLR_INLINE_MEMBER void read(const Element* from, Lane& to) const {
+    load_first(from, n, to);
+  }
+  template <class Lane, class Element>
+  CLR_INLINE_MEMBER void write(const Lane& from, Element* to) const {
+    store_first(from, n, to);
+  }
+  template <class Lane, class Random, class Element>
+  CLR_INLINE_MEMBER void write_stochastic(const Lane& from, const Random& random, Element* to) const {
+    store_stochastic_first(from, random, n, to);
+  }
+};
+
+template <class Element>
+CLR_INLINE void prefetch(const Element* array, int64_t begin, int64_t end);
+
+// The value that is read back where x is stored.
+template <class Element, class Lane>
+CLR_INLINE Lane as_stored(const Lane& x) {
+  if constexpr (sizeof(Element) >= 4) return x;
+  Element stored[Lane::width];
+  Lane result;
+  store(x, stored);
+  load(stored, result);
+  return result;
+}
+
+// Rounded to nearest even.
+template <class E>
+struct Nearest {
+  using Element = E;
+  using Averaged = E;
+  Element* parameter;
+
+  CLR_INLINE_MEMBER explicit Nearest(const Slot& slot) : parameter(static_cast<Element*>(slot.parameter)) {}
+
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void read(int64_t i, Access access, Lane& p) const {
+    access.read(parameter + i, p);
+  }
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void write(const Lane& p, int64_t i, Access access) const {
+    access.write(p, parameter + i);
+  }
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER Lane written(const Lane& p, int64_t, Access) const {
+    return as_stored<Element>(p);
+  }
+  CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const { clr::prefetch(parameter, begin, end); }
+};
+
+// Rounded up or down at random, right on average (core/stochastic_rounding.h).
+template <class E>
+struct Stochastic {
+  using Element = E;
+  using Averaged = E;
+  Element* parameter;
+  uint64_t key;
+
+  CLR_INLINE_MEMBER explicit Stochastic(const Slot& slot)
+      : parameter(static_cast<Element*>(slot.parameter)), key(slot.random_key) {}
+
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void read(int64_t i, Access access, Lane& p) const {
+    access.read(parameter + i, p);
+  }
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void write(const Lane& p, int64_t i, Access access) const {
+    typename RandomOf<Lane>::type random;
+    random_from(key, static_cast<uint64_t>(i), random);
+    access.write_stochastic(p, random, parameter + i);
+  }
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER Lane written(Lane p, int64_t i, Access access) const {
+    access.read(parameter + i, p);
+    return p;
+  }
+  CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const { clr::prefetch(parameter, begin, end); }
+};
+
+// The parameter is the sum of two 16-bit numbers: itself and what its rounding took away.
+template <class E>
+struct Split {
+  using Element = E;
+  using Averaged = E;
+  Element *parameter, *rest;
+
+  CLR_INLINE_MEMBER explicit Split(const Slot& slot)
+      : parameter(static_cast<Element*>(slot.parameter)), rest(static_cast<Element*>(slot.companion)) {}
+
+  // A rest that is more than half a unit in the last place belongs to a parameter that somebody has changed since.
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void read(int64_t i, Access access, Lane& p) const {
+    Lane high, low;
+    access.read(parameter + i, high);
+    access.read(rest + i, low);
+    // Short of the tie for a rest of half a unit, past it for the next number of either format.
+    const Lane within = fused(Lane::all(1 - 0x1p-12f), low, high);
+    p = where_equal(as_stored<Element>(within), high, high + low, high);
+  }
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void write(const Lane& p, int64_t i, Access access) const {
+    access.write(p, parameter + i);
+    access.write(p - as_stored<Element>(p), rest + i);
+  }
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER Lane written(Lane p, int64_t i, Access access) const {
+    access.read(parameter + i, p);
+    return p;
+  }
+  CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const {
+    clr::prefetch(parameter, begin, end);
+    clr::prefetch(rest, begin, end);
+  }
+};
+
+// The float32 weight is kept beside the parameter, which is a copy of it rounded to nearest.
+template <class E>
+struct Master {
+  using Element = E;
+  using Averaged = float;
+  Element* parameter;
+  float* weight;
+
+  CLR_INLINE_MEMBER explicit Master(const Slot& slot)
+      : parameter(static_cast<Element*>(slot.parameter)), weight(static_cast<float*>(slot.companion)) {}
+
+  // A parameter that is not the weight's copy has been changed since: it is obeyed.
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void read(int64_t i, Access access, Lane& p) const {
+    Lane copy;
+    access.read(weight + i, p);
+    access.read(parameter + i, copy);
+    p = where_equal(as_stored<Element>(p), copy, p, copy);
+  }
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void write(const Lane& p, int64_t i, Access access) const {
+    access.write(p, weight + i);
+    access.write(p, parameter + i);
+  }
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER Lane written(const Lane& p, int64_t, Access) const {
+    return p;
+  }
+  CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const {
+    clr::prefetch(parameter, begin, end);
+    clr::prefetch(weight, begin, end);
+  }
+};
+
+}  // namespace
+}  // namespace clr

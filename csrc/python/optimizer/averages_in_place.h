@@ -1,0 +1,38 @@
+// The averages of weights in the place of the weights, and back. Each way is one call that nothing can interrupt: with
+// an exception in the middle nobody would know which of two tensors holds the weight.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <vector>
+
+#include "python/torch/dense_copy.h"
+
+namespace clr {
+
+class AveragesInPlace {
+ public:
+  // `entries` gives a list of (parameter, average, master weight or None), and may refuse.
+  explicit AveragesInPlace(py::object entries) : entries_(std::move(entries)) {}
+
+  bool is_inside() const { return inside_; }
+
+  // Throws, with nothing changed, where a tensor does not fit.
+  void enter();
+  void leave();
+
+  int traverse(visitproc visit, void* arg) const {
+    Py_VISIT(entries_.ptr());
+    Py_VISIT(inside_entries_.ptr());
+    return 0;
+  }
+  void clear() { entries_ = inside_entries_ = py::object(); }
+
+ private:
+  void exchange(bool entering);
+
+  py::object entries_, inside_entries_;
+  bool inside_ = false;
+};
+
+}  // namespace clr

@@ -1,0 +1,439 @@
+#include "python/optimizer/optimizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "core/norm.h"
+#include "python/torch/warning.h"
+
+namespace clr {
+
+namespace {
+
+constexpr std::uint32_t kDrivenUpdates = 10;  // in a row, before a user hears of it
+constexpr unsigned kStepsWithoutGradient = 3;
+
+void forget(const py::list& list) {
+  const Py_ssize_t size = PyList_GET_SIZE(list.ptr());
+  if (size != 0 && PyList_SetSlice(list.ptr(), 0, size, nullptr) != 0) PyErr_Clear();
+}
+
+void require_complete(bool complete, const char* meaning) {
+  if (!complete)
+    throw std::runtime_error(std::string("torch's thread pool failed in the middle of a step: ") + meaning);
+}
+
+}  // namespace
+
+Step::Busy::Busy(Step& step) : step_(step) {
+  if (step.busy_) throw std::runtime_error("step() was called while a step of the same optimizer is running");
+  step.busy_ = true;
+}
+
+Step::Busy::~Busy() {
+  step_.held_.clear();
+  forget(step_.unscaled_);
+  step_.busy_ = false;
+}
+
+void Step::bind(std::size_t index, py::dict group, py::object schedule) {
+  const Busy busy(*this);
+  auto bound = std::make_unique<GroupBinding>(std::move(group), index, std::move(schedule));
+  if (index >= groups_.size()) groups_.resize(index + 1);
+  if (groups_[index] && groups_[index]->group() != bound->group()) {
+    places_[groups_[index]->group()] = groups_.size();
+    groups_.push_back(std::move(groups_[index]));
+  }
+  places_[bound->group()] = index;
+  groups_[index] = std::move(bound);
+}
+
+GroupBinding* Step::binding(const py::dict& group) const {
+  const auto place = places_.find(group.ptr());
+  return place == places_.end() ? nullptr : groups_[place->second].get();
+}
+
+bool Step::is_bound(std::size_t index, const py::dict& group) const {
+  return index < groups_.size() && groups_[index] && groups_[index]->is_bound_to(group.ptr());
+}
+
+// Reads the groups: the numbers of this step.
+Step::Outcome Step::begin(const py::list& groups, const py::dict& state, std::optional<bool> at_cycle_end) {
+  if (!read_groups(groups)) {
+    reorder(groups);
+    if (!read_groups(groups)) return Outcome::not_bound;
+  }
+  if (device_steps_.are_used() && !catch_up(groups, state)) return Outcome::not_bound;
+  if (!at_cycle_end && asks_for_cycle_end()) return Outcome::asks_for_cycle_end;
+  if (parameters_.refresh(groups_)) device_steps_.forget_parameters();
+  if (calls_user_code_) call_user_code();
+  warn_of_driver();
+  ends_cycle_ = at_cycle_end.value_or(false) && !groups_.front()->is_by_hand();
+  plan_.groups.clear();
+  for (auto& group : groups_) plan_.groups.push_back(group->values(ends_cycle_));
+  return Outcome::done;
+}
+
+// What can run Python comes first: user code, warnings, gradients of subclasses, hashes of parameters, new tensors.
+// Then all memory is looked at, and then it is written, with nothing in between that could be interrupted.
+Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const StepRequest& request) {
+  const Busy busy(*this);
+  if (open_) {
+    if (request.scale != 1.0 || !request.found_inf || *request.found_inf) {
+      throw std::runtime_error(
+          "a GradScaler cannot be used with release_gradients(): gradients are used before it sees them");
+    }
+    refuse_release();
+  } else {
+    const Outcome outcome = begin(groups, state, request.at_cycle_end);
+    if (outcome != Outcome::done) return outcome;
+  }
+  parameters_.refresh_state(state);
+  plan_.gradients = {request.scale, 1.0, rules.max_value};
+  held_.gradients.clear();
+  made_entries_.clear();
+  bool is_settled = read({writes_unscaled(request), false});
+  const bool only_makes_state = !open_ && is_probe(state);
+  if (!only_makes_state) is_settled = !warn_of_no_gradient() && is_settled;
+  if (only_makes_state || !is_settled) settle(state, {!only_makes_state && writes_unscaled(request), only_makes_state});
+  if (only_makes_state) return make_state();
+  if (device_steps_.are_used() || !devices_.empty()) return apply_on_devices(request);
+  skipped_ = !measure(request);
+  if (skipped_) {
+    write_skipped();
+    parameters_.drop_empty_entries(state, made_entries_);
+    return Outcome::done;
+  }
+  // From here on nothing is refused. The version counters go first: they alone can still fail.
+  TorchReader::get().increment_version(active_);
+  if (writes_unscaled(request)) TorchReader::get().increment_version(unscaled_);
+  run();
+  write_state();
+  write();
+  return Outcome::done;
+}
+
+bool Step::followed_schedule(const py::dict& group) const {
+  const GroupBinding* const bound = binding(group);
+  return !captured_ && (bound == nullptr || bound->followed_schedule());
+}
+
+int Step::traverse(visitproc visit, void* arg) const {
+  for (const auto& group : groups_) {
+    if (group == nullptr) continue;
+    if (const int stop = group->traverse(visit, arg)) return stop;
+  }
+  if (const int stop = parameters_.traverse(visit, arg)) return stop;
+  Py_VISIT(active_.ptr());
+  Py_VISIT(unscaled_.ptr());
+  return 0;
+}
+
+void Step::clear() {
+  groups_.clear();
+  places_.clear();
+  parameters_.clear();
+  active_ = py::list();
+  unscaled_ = py::list();
+}
+
+// Reads all groups. False if some group is not bound.
+bool Step::read_groups(const py::list& groups) {
+  if (groups.size() != groups_.size()) return false;
+  const Scheduled none;
+  const Scheduled* before = &none;
+  calls_user_code_ = is_driven_ = false;
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    const auto place = static_cast<Py_ssize_t>(g);
+    // A scale_fn may have been asked for a position set by hand, and have taken groups out.
+    if (place >= PyList_GET_SIZE(groups.ptr())) return false;
+    if (!groups_[g] || !groups_[g]->is_bound_to(PyList_GET_ITEM(groups.ptr(), place))) return false;
+    GroupBinding& group = *groups_[g];
+    group.read();
+    calls_user_code_ = calls_user_code_ || group.calls_back() || group.is_at_end();
+    is_driven_ = is_driven_ || group.is_driven(kDrivenUpdates);
+    if (!group.calls_back()) {
+      group.prepare_next(*before);
+      before = &group.next();
+    }
+  }
+  return true;
+}
+
+// Brings the bound groups into the order of the list: a group keeps what is known of it wherever it stands.
+void Step::reorder(const py::list& groups) {
+  Groups ordered(groups.size());
+  std::unordered_map<PyObject*, std::size_t> places;
+  for (std::size_t i = 0; i < ordered.size(); ++i) {
+    PyObject* const group = PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(i));
+    const auto place = places_.find(group);
+    if (place == places_.end() || !groups_[place->second]) continue;  // new, or listed twice
+    ordered[i] = std::move(groups_[place->second]);
+    ordered[i]->set_index(i);
+    places[group] = i;
+  }
+  groups_ = std::move(ordered);
+  places_ = std::move(places);
+}
+
+bool Step::asks_for_cycle_end() const {
+  return std::any_of(groups_.begin(), groups_.end(),
+                     [](const auto& group) { return group->tail().averaging() == Averaging::at_cycle_ends; });
+}
+
+// Warnings and scale_fns come before any tensor is looked at: they may do anything.
+void Step::call_user_code() {
+  for (auto& group : groups_) {
+    if (group->is_at_end()) group->warn_of_end();
+    if (group->calls_back()) group->prepare_next({});
+  }
+}
+
+void Step::warn_of_driver() {
+  if (!is_driven_ || warned_of_driver_ || !warns) return;
+  for (auto& group : groups_) {
+    if (!group->is_driven(kDrivenUpdates)) continue;
+    warned_of_driver_ = true;  // once, even if the warning is an error
+    return group->warn_of_driver();
+  }
+}
+
+bool Step::needs_entry(const GroupBinding& group, bool has_gradient) {
+  return (has_gradient && (group.keeps_buffers() || !group.tail().is_plain())) ||
+         group.tail().averaging() != Averaging::none;
+}
+
+// Returns true if it did.
+bool Step::warn_of_no_gradient() {
+  if (!warns || parameters_.size() == 0) return false;
+  steps_without_gradient_ = found_gradient_ ? 0 : steps_without_gradient_ + 1;
+  if (steps_without_gradient_ < kStepsWithoutGradient || warned_of_no_gradient_) return false;
+  warned_of_no_gradient_ = true;
+  const std::string message =
+      std::to_string(kStepsWithoutGradient) +
+      " steps in a row found no gradient and trained nothing. The parameters, "
+      "the first of which is on " +
+      described(parameters_[0].parameter(), "device") +
+      ", may not be those that the model trains, if it was made or loaded anew since (by to_empty(), for example): "
+      "construct the optimizer after that, with model.parameters()";
+  warn_user(message);
+  return true;
+}
+
+// True if this is how torch.distributed asks for state to be made: no state, every lr a zero that somebody has written,
+// and every gradient zero. Such a step makes state and counts for nothing.
+bool Step::is_probe(const py::dict& state) const {
+  if (PyDict_GET_SIZE(state.ptr()) != 0) return false;
+  const auto asks = [](const auto& group) { return group->has_foreign_zero(); };
+  const auto is_zero = [](const py::object& gradient) { return !gradient || !gradient.attr("any")().cast<bool>(); };
+  return !groups_.empty() && std::all_of(groups_.begin(), groups_.end(), asks) &&
+         std::all_of(held_.gradients.begin(), held_.gradients.end(), is_zero);
+}
+
+// Reads and checks all tensors into the plan. Returns false if that ran, or may have run, any code, for which tensors
+// may have moved since, or if entries in optimizer.state are missing.
+bool Step::read(Reading reading) {
+  const bool again = !held_.gradients.empty();
+  plan_.slots.clear();
+  plan_.copied.clear();
+  held_.copies.clear();
+  without_entry_.clear();
+  devices_.clear();
+  forget(unscaled_);
+  new_state_ = trusts_ = found_gradient_ = false;
+  bool moved = moved_, is_settled = true;
+  moved_ = true;  // until all have been read
+  Py_ssize_t active = 0;
+  const std::size_t count = parameters_.size();
+  for (std::size_t begin = 0; begin < count; begin += kBlock) {
+    const std::size_t end = std::min(begin + kBlock, count);
+    if (!again) is_settled = take_gradients(begin, end) && is_settled;
+    look(begin, end, begin);
+    for (std::size_t position = begin; position < end; ++position) {
+      ParameterBinding& parameter = parameters_[position];
+      const py::object& gradient = held_.gradients[position];
+      found_gradient_ = found_gradient_ || gradient;
+      if (open_ && is_released(position)) {
+        if (gradient) parameter.refuse_second_gradient();
+        found_gradient_ = true;
+        continue;
+      }
+      const GroupBinding& group = *groups_[parameter.group()];
+      if (!parameter.has_state() && needs_entry(group, bool(gradient))) without_entry_.push_back(position);
+      if (!parameter.read(group, gradient, looks_[position - begin], reading, plan_, held_)) continue;
+      if (parameter.device() >= 0) note_device(parameter, position, reading);
+      moved = moved || parameter.moved();
+      trusts_ = trusts_ || plan_.slots.back().trusted;
+      if (parameter.has_new_state()) {
+        new_state_ = true;
+        look(position + 1, end, begin);  // making it may have run any code
+      }
+      if (!gradient) continue;
+      moved = list_active(active++, parameter.parameter()) || moved;
+      if (reading.writes_unscaled) unscaled_.append(gradient);
+    }
+  }
+  if (active < PyList_GET_SIZE(active_.ptr())) {
+    PyList_SetSlice(active_.ptr(), active, PyList_GET_SIZE(active_.ptr()), nullptr);
+    moved = true;
+  }
+  if (moved) plan_.in_order = plan_.has_overlap();
+  moved_ = false;
+  return is_settled && without_entry_.empty() && !new_state_;
+}
+
+// Takes the gradients of a block of parameters. Returns false if that may have run any code.
+bool Step::take_gradients(std::size_t begin, std::size_t end) {
+  const TorchReader& torch = TorchReader::get();
+  bool is_plain = true;
+  for (std::size_t position = begin; position < end; ++position) {
+    if (position + kBlock < parameters_.size()) parameters_[position + kBlock].prefetch();
+    ParameterBinding& parameter = parameters_[position];
+    parameter.drop_new_state();
+    is_plain = is_plain && torch.is_plain(parameter.parameter().ptr());
+    held_.gradients.push_back(torch.grad(parameter.parameter().ptr()));
+  }
+  return is_plain;
+}
+
+// Looks at the tensors of parameters of the block that starts at `block`.
+void Step::look(std::size_t begin, std::size_t end, std::size_t block) {
+  for (std::size_t position = begin; position < end; ++position) {
+    ParameterBinding& parameter = parameters_[position];
+    parameter.look(held_.gradients[position], plan_.groups[parameter.group()].averages, looks_[position - block]);
+  }
+}
+
+// Makes missing entries in optimizer.state and missing state, then reads all tensors again.
+void Step::settle(const py::dict& state, Reading reading) {
+  if (reading.only_makes_state) {
+    for (ParameterBinding& parameter : parameters_) parameter.drop_new_state();
+    plan_.groups.clear();
+    for (auto& group : groups_) plan_.groups.push_back(group->state_values());
+  }
+  made_entries_ = without_entry_;
+  parameters_.make_entries(state, made_entries_);
+  read(reading);
+  read(reading);
+}
+
+// Ends a step that only makes state.
+Step::Outcome Step::make_state() {
+  write_state();
+  for (auto& group : groups_) group->restore();
+  return Outcome::done;
+}
+
+// The list of updated parameters is kept from step to step; it changes only where another one stands. Returns whether
+// it did.
+bool Step::list_active(Py_ssize_t place, const py::object& parameter) {
+  if (place == PyList_GET_SIZE(active_.ptr())) {
+    active_.append(parameter);
+  } else if (PyList_GET_ITEM(active_.ptr(), place) != parameter.ptr()) {
+    PyList_SetItem(active_.ptr(), place, Py_NewRef(parameter.ptr()));
+  } else {
+    return false;
+  }
+  return true;
+}
+
+// The read-only pass over all gradients, if anything depends on it: what they are multiplied by, or that there is no
+// update. Returns whether there is.
+bool Step::measure(const StepRequest& request) {
+  gradient_norm_.reset();
+  const CpuKernels& kernels = *selected_isa().kernels;
+  const bool looks_for_inf = !request.found_inf || rules.skip_nonfinite;
+  bool finite = true;
+  if (rules.max_norm != 0.0 || trusts_) {
+    {
+      const py::gil_scoped_release release;
+      finite = run_norms(plan_, kernels, rules.max_value / request.scale, norms_);
+    }
+    require_complete(finite, "nothing has changed");
+    finite = norms_.total.finite;
+    const DoubleDouble norm = scaled(square_root(norms_.total.squares), request.scale);
+    gradient_norm_ = norm.hi;
+    if (rules.max_norm != 0.0) plan_.gradients.clip_coefficient = clr::clip_coefficient(norm, rules.max_norm);
+  } else if (looks_for_inf) {
+    {
+      const py::gil_scoped_release release;
+      finite = run_finite_check(plan_, kernels, norms_);
+    }
+    require_complete(finite, "nothing has changed");
+    finite = norms_.total.finite;
+  }
+  if (request.found_inf.value_or(false) || (!finite && looks_for_inf)) return false;
+  if (rules.error_if_nonfinite && gradient_norm_ && !std::isfinite(*gradient_norm_)) {
+    refuse_norm(*gradient_norm_);
+  }
+  if (trusts_) apply_trust_ratios();
+  return true;
+}
+
+void Step::refuse_norm(double norm) {
+  throw std::runtime_error("the norm of all gradients is " + py::repr(py::float_(norm)).cast<std::string>() +
+                           ": with error_if_nonfinite=True that is an error, and nothing has changed");
+}
+
+void Step::apply_trust_ratios() {
+  const double factor = plan_.gradients.scale * plan_.gradients.clip_coefficient;
+  for (std::size_t i = 0; i < plan_.slots.size(); ++i) {
+    Slot& slot = plan_.slots[i];
+    if (!slot.trusted) continue;
+    const GroupValues& group = plan_.groups[slot.group];
+    slot.trust_ratio = trust_ratio(group.trust_coefficient, group.trust_eps, group.weight_decay,
+                                   norms_.slots[i].parameter, factor * norms_.slots[i].gradient);
+  }
+}
+
+void Step::run() {
+  const CpuKernels& kernels = *selected_isa().kernels;
+  bool complete = true;
+  {
+    const py::gil_scoped_release release;
+    if (plan_.in_order && !held_.copies.empty()) {
+      run_one_by_one(kernels);
+    } else {
+      complete = run_step(plan_, kernels, cuts_);
+      put_back();
+    }
+  }
+  require_complete(complete, "weights are undefined");
+}
+
+void Step::put_back() const {
+  for (const DenseCopy& copy : held_.copies) copy.put_back();
+}
+
+// A parameter that is not dense shares memory with another one: each copy is made when its turn has come.
+void Step::run_one_by_one(const CpuKernels& kernels) {
+  auto copy = held_.copies.begin();
+  for (std::size_t i = 0; i < plan_.slots.size(); ++i) {
+    auto last = copy;
+    while (last != held_.copies.end() && last->slot() == i) ++last;
+    for (auto each = copy; each != last; ++each) each->fill();
+    run_between(plan_, kernels, {i, 0}, {i + 1, 0});
+    for (; copy != last; ++copy) copy->put_back();
+  }
+}
+
+void Step::write_state() {
+  if (!new_state_) return;
+  for (ParameterBinding& parameter : parameters_) parameter.write(held_);
+}
+
+void Step::write() {
+  for (auto& group : groups_) {
+    if (warns) group->count_driver();
+    group->write(held_.replaced);
+  }
+  open_ = false;
+}
+
+void Step::write_skipped() {
+  for (auto& group : groups_) group->prepare_skipped();
+  for (auto& group : groups_) group->write_skipped(rules.advance_on_skip, held_.replaced);
+}
+
+}  // namespace clr

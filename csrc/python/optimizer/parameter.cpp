@@ -1,0 +1,207 @@
+#include "python/optimizer/parameter.h"
+
+#include "python/torch/dict_version.h"
+
+namespace clr {
+
+void Held::clear() {
+  gradients.clear();
+  copies.clear();
+  replaced.clear();
+}
+
+ParameterBinding::ParameterBinding(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position)
+    : group_(group), parameter_(std::move(parameter)), index_(index), position_(position) {}
+
+void ParameterBinding::prefetch() const {
+  prefetch_tensor(parameter_.ptr(), shape_);
+  prefetch_tensor(state_.ptr(), gradient_shape_);
+  buffer_.prefetch();
+}
+
+void ParameterBinding::relayout(const DLTensor& view) {
+  const Layout layout(view);
+  require_device(layout.device, parameter_, name());
+  const DType dtype = dtype_of(layout, parameter_, name());
+  const Density density = require_writable(layout, parameter_, name());
+  dense_.reset();
+  if (density == Density::gapped) {
+    dense_ = std::make_unique<Layout>(must_read(TorchReader::get().empty_like(parameter_), name()));
+  }
+  layout_ = layout;
+  dtype_ = dtype;
+  density_ = density;
+  size_ = layout.size();
+  buffer_.forget();  // to be looked at anew
+  if (tail_) *tail_ = Tail();
+  seen_ = true;
+}
+
+void ParameterBinding::require_plain(PyObject* tensor, const char* role) const {
+  if (TorchReader::get().is_negative(tensor)) throw py::type_error(name() + role + ": " + why_unreadable(tensor));
+}
+
+// Points the slot to the gradient, or to a copy of it in the parameter's layout.
+void ParameterBinding::read_gradient(const py::object& gradient, const Look& look, bool writes_unscaled, StepPlan& plan,
+                                     Held& held) {
+  if (!look.has_gradient) throw py::type_error(name() + ", gradient: " + why_unreadable(gradient));
+  const DLTensor& view = look.gradient;
+  // Autograd itself hands out lazy negatives, and nobody may hold on to a gradient that has been asked.
+  require_plain(gradient.ptr(), ", gradient");
+  gradient_hint_ = gradient.ptr();
+  gradient_shape_ = view.shape;
+  Slot& slot = plan.slots.back();
+  const bool dense = density_ == Density::dense && is_exactly(layout_, view);
+  if (!dense) require_alike(layout_, dtype_, view, gradient, parameter_, name() + ", gradient");
+  if (dense || same_strides(this->dense(), view)) {
+    slot.gradient = data_of(view);
+    slot.unscaled = writes_unscaled ? data_of(view) : nullptr;
+    return;
+  }
+  if (writes_unscaled) {
+    const Layout layout(view);
+    require_writable(layout, gradient, name() + ", gradient to unscale");
+    plan.copied.push_back({data_of(view), static_cast<const char*>(data_of(view)) + layout.span_bytes()});
+  }
+  const auto use = writes_unscaled ? DenseCopy::Use::read_and_written : DenseCopy::Use::read;
+  held.copies.emplace_back(plan.slots.size() - 1, gradient, view, this->dense(), parameter_, use);
+  slot.gradient = held.copies.back().data();
+  if (writes_unscaled) slot.unscaled = held.copies.back().data();
+}
+
+// Points the slot to the buffer to use, if there is one or one is to be kept.
+void ParameterBinding::read_buffer(const DLTensor* view, bool kept, StateTensor::Content content, Slot& slot) {
+  slot.first = !buffer_.read(state_.ptr(), view, slot.buffer_dtype, owner());
+  if (slot.first && kept) buffer_.make(slot.buffer_dtype, owner(), content);
+  has_other_buffer_ = buffer_.has_moved();
+  has_new_state_ = has_new_state_ || buffer_.is_new();
+  moved_ = moved_ || has_other_buffer_;
+  slot.buffer = buffer_.data();
+}
+
+// Finds the tensor in the state, or makes it. Returns whether it holds anything.
+bool ParameterBinding::read_state(StateTensor& tensor, DType dtype, StateTensor::Content content) {
+  const bool found = tensor.read(state_.ptr(), nullptr, dtype, owner());
+  if (!found) tensor.make(dtype, owner(), content);
+  has_new_state_ = has_new_state_ || tensor.is_new();
+  moved_ = moved_ || tensor.has_moved();
+  return found || content != StateTensor::Content::anything;
+}
+
+// What a slot has beyond parameter, gradient and buffer.
+void ParameterBinding::read_tail(const GroupTail& tail, bool averages, StateTensor::Content content, Slot& slot) {
+  slot.storage = tail.storage();
+  slot.trusted = slot.gradient != nullptr && tail.trusts(layout_.ndim());
+  slot.random_key = slot.storage == Storage::stochastic ? tail.random_key(position_) : 0;
+  const bool splits = slot.storage == Storage::split && slot.gradient != nullptr;
+  const bool masters = slot.storage == Storage::master;
+  if (!tail_ && (averages || splits || masters)) tail_ = std::make_unique<Tail>();
+  const DType wide = companion_dtype(dtype_, slot.storage);
+  if (splits) {
+    read_state(tail_->compensation, wide, StateTensor::Content::zeros);
+    slot.companion = tail_->compensation.data();
+  }
+  if (masters) {
+    read_state(tail_->master_weight, wide, StateTensor::Content::parameter);
+    slot.companion = tail_->master_weight.data();
+  }
+  if (averages) {
+    average_holds_ = read_state(tail_->average, wide, content);
+    has_other_average_ = tail_->average.has_moved();
+    slot.first_average = !average_holds_ || tail.average_is_empty();
+    slot.average = tail_->average.data();
+  }
+}
+
+// The slot's parameter is a dense copy, from where the values go back.
+void ParameterBinding::copy_gapped(const DLTensor& view, StepPlan& plan, Held& held) const {
+  plan.copied.push_back({data_, static_cast<const char*>(data_) + layout_.span_bytes()});
+  held.copies.emplace_back(plan.slots.size() - 1, parameter_, view, dense(), parameter_,
+                           DenseCopy::Use::read_and_written);
+  plan.slots.back().parameter = held.copies.back().data();
+}
+
+void ParameterBinding::look(const py::object& gradient, bool averages, Look& look) {
+  const TorchReader& torch = TorchReader::get();
+  look.has_gradient = look.has_buffer = false;
+  if (!gradient && !averages) return;
+  look.has_parameter = torch.read(parameter_.ptr(), look.parameter);
+  if (!gradient) return;
+  look.has_gradient = torch.read(gradient.ptr(), look.gradient);
+  look.has_buffer = buffer_.look(state_.ptr(), look.buffer);
+}
+
+bool ParameterBinding::read(const GroupBinding& group, const py::object& gradient, const Look& look, Reading reading,
+                            StepPlan& plan, Held& held) {
+  const bool averages = plan.groups[group_].averages;
+  has_other_buffer_ = has_other_average_ = false;
+  if (!gradient && !averages) return false;
+  if (!look.has_parameter) throw py::type_error(name() + ": " + why_unreadable(parameter_));
+  const DLTensor& view = look.parameter;
+  const bool other_layout = !seen_ || !is_exactly(layout_, view);
+  if (other_layout) relayout(view);
+  moved_ = other_layout || data_ != data_of(view);
+  if (moved_ || size_ == 1) require_plain(parameter_.ptr(), "");
+  data_ = data_of(view);
+  shape_ = view.shape;
+
+  const GroupTail& tail = group.tail();
+  // Filled in where it stands: a copy of bytes just written would wait for them.
+  static const Slot blank = {};
+  plan.slots.push_back(blank);
+  Slot& slot = plan.slots.back();
+  slot.parameter = data_;
+  slot.size = size_;
+  slot.group = group_;
+  slot.dtype = slot.buffer_dtype = dtype_;
+  if (!tail.is_plain()) {
+    tail.require_legal(dtype_, group_, index_);
+    slot.buffer_dtype = tail.buffer_dtype(dtype_);
+  }
+  const auto content = reading.only_makes_state ? StateTensor::Content::zeros : StateTensor::Content::anything;
+  if (gradient) {
+    read_buffer(look.has_buffer ? &look.buffer : nullptr, group.keeps_buffers(), content, slot);
+    read_gradient(gradient, look, reading.writes_unscaled, plan, held);
+  }
+  if (!tail.is_plain()) read_tail(tail, averages, content, slot);
+  if (density_ == Density::gapped) copy_gapped(view, plan, held);
+  return true;
+}
+
+void ParameterBinding::refuse_second_gradient() const {
+  throw std::runtime_error(
+      name() +
+      " got a second gradient before step(): release_gradients() uses each gradient at once, "
+      "so they cannot be accumulated over several backward passes. To go on, call zero_grad(), then step()");
+}
+
+void ParameterBinding::drop_new_state() {
+  if (!has_new_state_) return;
+  buffer_.drop_new();
+  if (tail_) *tail_ = Tail();
+  has_new_state_ = false;
+}
+
+void ParameterBinding::write(Held& held) {
+  if (!has_new_state_) return;
+  buffer_.write(state_.ptr(), held.replaced);
+  if (tail_) {
+    tail_->average.write(state_.ptr(), held.replaced);
+    tail_->compensation.write(state_.ptr(), held.replaced);
+    tail_->master_weight.write(state_.ptr(), held.replaced);
+  }
+  has_new_state_ = false;
+}
+
+int ParameterBinding::traverse(visitproc visit, void* arg) const {
+  Py_VISIT(parameter_.ptr());
+  Py_VISIT(state_.ptr());
+  if (const int stop = buffer_.traverse(visit, arg)) return stop;
+  if (!tail_) return 0;
+  for (const StateTensor* tensor : {&tail_->average, &tail_->compensation, &tail_->master_weight}) {
+    if (const int stop = tensor->traverse(visit, arg)) return stop;
+  }
+  return 0;
+}
+
+}  // namespace clr

@@ -1,0 +1,128 @@
+// A parameter, its gradient and its momentum buffer as a step sees them.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/plan.h"
+#include "python/optimizer/group.h"
+#include "python/torch/dense_copy.h"
+#include "python/torch/state_tensor.h"
+#include "python/torch/tensor_checks.h"
+
+namespace clr {
+
+// Objects and memory that must stay alive until a step has ended. The vectors keep their memory from step to step.
+struct Held {
+  std::vector<py::object> gradients;  // by position of the parameter; null where there is none
+  std::vector<DenseCopy> copies;      // in the order of slots
+  std::vector<py::object> replaced;   // objects that the step takes out of dicts: their end may run any code
+
+  void clear();
+};
+
+// How a step reads its tensors.
+struct Reading {
+  bool writes_unscaled;   // gradients are written too
+  bool only_makes_state;  // nothing but missing state is written: what is made must hold zeros
+};
+
+class ParameterBinding {
+ public:
+  // Number `index` of the group's parameters, number `position` of all.
+  ParameterBinding(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position);
+
+  const py::object& parameter() const { return parameter_; }
+  std::uint32_t group() const { return group_; }
+
+  // `state`: the dict in optimizer.state for this parameter, or null.
+  void bind_state(PyObject* state) { state_ = py::reinterpret_borrow<py::object>(state); }
+  bool has_state() const { return bool(state_); }
+
+  // Lets go of the state that a step made and did not write: it was skipped or refused.
+  void drop_new_state();
+
+  // What a parameter's tensors are at the moment. Reading those of several parameters one after the other lets the
+  // processor wait for their memory at once. Holds until any Python runs.
+  struct Look {
+    DLTensor parameter, gradient, buffer;
+    bool has_parameter = false, has_gradient = false, has_buffer = false;
+  };
+  void look(const py::object& gradient, bool averages, Look& look);
+
+  // Reads and checks everything and adds a slot to the plan, if the parameter has a gradient, which may be null, or an
+  // average to move: returns whether it did. Throws TypeError or ValueError, with nothing changed, for what cannot be
+  // updated. Memory that the slot points to is kept alive by `held` and this object.
+  bool read(const GroupBinding& group, const py::object& gradient, const Look& look, Reading reading, StepPlan& plan,
+            Held& held);
+
+  // Asks for the memory that read() looks at.
+  void prefetch() const;
+
+  // Throws RuntimeError.
+  [[noreturn]] void refuse_second_gradient() const;
+
+  // Has the memory that the last read() pointed to moved since the read() before?
+  bool moved() const { return moved_; }
+
+  // The CUDA device that the last read() found it on, or -1.
+  int device() const { return is_cpu(layout_.device) ? -1 : layout_.device.device_id; }
+
+  // Did the last read() point the slot to another buffer, or average, than the read() before?
+  bool has_other_buffer() const { return has_other_buffer_; }
+  bool has_other_average() const { return has_other_average_; }
+  // Does that average hold anything?
+  bool average_holds() const { return average_holds_; }
+
+  // True if reads since drop_new_state() made state.
+  bool has_new_state() const { return has_new_state_; }
+
+  // Puts the state that read() made into the dict that is bound. Runs no Python.
+  void write(Held& held);
+
+  int traverse(visitproc visit, void* arg) const;
+
+ private:
+  // State that a plain update has none of.
+  struct Tail {
+    StateTensor average{kStateTensors[1]}, compensation{kStateTensors[2]}, master_weight{kStateTensors[3]};
+  };
+
+  std::string name() const { return parameter_name(group_, index_); }
+  // The parameter's layout, without gaps.
+  const Layout& dense() const { return dense_ ? *dense_ : layout_; }
+  StateOwner owner() const { return {parameter_, dense(), group_, index_}; }
+  void relayout(const DLTensor& view);
+  void require_plain(PyObject* tensor, const char* role) const;
+  void read_gradient(const py::object& gradient, const Look& look, bool writes_unscaled, StepPlan& plan, Held& held);
+  void read_buffer(const DLTensor* view, bool kept, StateTensor::Content content, Slot& slot);
+  bool read_state(StateTensor& tensor, DType dtype, StateTensor::Content content);
+  void read_tail(const GroupTail& tail, bool averages, StateTensor::Content content, Slot& slot);
+  void copy_gapped(const DLTensor& view, StepPlan& plan, Held& held) const;
+
+  // In the order of their use: a step over many small tensors waits for memory, not for arithmetic.
+  bool has_new_state_ = false;
+  bool seen_ = false;
+  bool moved_ = true;
+  bool has_other_buffer_ = false, has_other_average_ = false, average_holds_ = false;
+  DType dtype_{};
+  Density density_{};
+  std::uint32_t group_;
+  py::object parameter_;
+  Layout layout_;  // of the parameter, as last seen
+  void* data_ = nullptr;
+  const void* shape_ = nullptr;  // where the last read() found it: a hint for the cache, as the next two
+  const void *gradient_hint_ = nullptr, *gradient_shape_ = nullptr;
+  std::int64_t size_ = 0;
+  std::unique_ptr<Layout> dense_;  // of a parameter with gaps
+  py::object state_;
+  StateTensor buffer_{kStateTensors[0]};
+  std::unique_ptr<Tail> tail_;
+  std::size_t index_, position_;
+};
+
+}  // namespace clr

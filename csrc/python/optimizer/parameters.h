@@ -1,0 +1,60 @@
+// The parameters of all groups, in their order, with their entries in optimizer.state.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "python/optimizer/group.h"
+#include "python/optimizer/parameter.h"
+
+namespace clr {
+
+using Groups = std::vector<std::unique_ptr<GroupBinding>>;
+
+class BoundParameters {
+ public:
+  // Is what the groups hold bound already?
+  bool is_known(const Groups& groups) const;
+
+  // Binds what the groups hold, unless that is what is bound already.
+  // Returns whether it did.
+  bool refresh(const Groups& groups);
+
+  // Looks every parameter up in optimizer.state if its entries are not those of the last step.
+  void refresh_state(const py::dict& state);
+  // Puts an empty dict into optimizer.state for each of these parameters that has none. Hashing a parameter runs
+  // Python.
+  void make_entries(const py::dict& state, const std::vector<std::size_t>& positions);
+  // Takes those of these entries out again that are still empty: torch.distributed asks for state only where there is
+  // none at all. To be called after the last counter, for it runs Python.
+  void drop_empty_entries(const py::dict& state, const std::vector<std::size_t>& positions);
+  // The next refresh_state() looks.
+  void forget_state() { state_is_known_ = false; }
+
+  std::vector<ParameterBinding>::iterator begin() { return all_.begin(); }
+  std::vector<ParameterBinding>::iterator end() { return all_.end(); }
+
+  std::size_t size() const { return all_.size(); }
+  ParameterBinding& operator[](std::size_t position) { return all_[position]; }
+
+  // The position of a parameter, `guess` if it is there. Throws ValueError if it is none of them.
+  std::size_t find(const py::object& parameter, std::size_t guess) const;
+
+  void clear();
+  int traverse(visitproc visit, void* arg) const;
+
+ private:
+  void bind(const Groups& groups);
+
+  std::vector<ParameterBinding> all_;
+  std::vector<std::pair<std::size_t, PyObject*>> known_;      // with their groups; kept alive by all_
+  std::vector<std::pair<PyObject*, PyObject*>> known_state_;  // kept alive by all_, or never looked at
+  std::uint64_t state_version_ = 0;
+  bool state_is_known_ = false;
+};
+
+}  // namespace clr

@@ -1,0 +1,100 @@
+#include "python/torch/state_tensor.h"
+
+#include "python/torch/dict_version.h"
+
+namespace clr {
+
+// Borrowed; null for none and for None.
+PyObject* StateTensor::found_in(PyObject* state) {
+  if (state == nullptr) return nullptr;
+  const std::uint64_t version = version_of(state);
+  if (version != 0 && version == version_ && tensor_) return tensor_.ptr();
+  PyObject* const found = PyDict_GetItemWithError(state, key_);
+  if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
+  version_ = found == tensor_.ptr() ? version : 0;
+  return found == Py_None ? nullptr : found;
+}
+
+bool StateTensor::look(PyObject* state, DLTensor& view) {
+  PyObject* const found = found_in(state);
+  return found != nullptr && found == tensor_.ptr() && TorchReader::get().read(found, view);
+}
+
+// True if the tensor lies where it was, in the layout that was accepted.
+bool StateTensor::accept(const DLTensor& view, DType dtype, const StateOwner& owner) const {
+  return data_of(view) == data_ && is_exactly(layout_ ? *layout_ : owner.dense, dtype, view);
+}
+
+bool StateTensor::read(PyObject* state, const DLTensor* view, DType dtype, const StateOwner& owner) {
+  has_moved_ = false;
+  if (view != nullptr && !fresh_ && accept(*view, dtype, owner)) return true;
+  PyObject* const found = found_in(state);
+  if (found != nullptr && found == tensor_.ptr() && !fresh_ && view == nullptr) {
+    DLTensor own;
+    if (TorchReader::get().read(found, own) && accept(own, dtype, owner)) return true;
+  }
+  has_moved_ = true;
+  if (found == nullptr) {
+    has_moved_ = tensor_ || fresh_;
+    tensor_ = py::object();
+    if (!fresh_) data_ = nullptr;
+    if (fresh_) take_fresh(owner);
+    return false;
+  }
+  if (fresh_ && found == converted_.ptr()) {
+    take_fresh(owner);
+    return true;
+  }
+  auto tensor = py::reinterpret_borrow<py::object>(found);
+  tensor_ = py::object();  // until this one is accepted
+  const DLTensor own = must_read(tensor, owner.name() + ", " + py::str(key_).cast<std::string>());
+  adopt(std::move(tensor), own, dtype, owner);
+  return true;
+}
+
+void StateTensor::adopt(py::object tensor, const DLTensor& view, DType dtype, const StateOwner& owner) {
+  forget();
+  const std::string what = owner.name() + ", " + py::str(key_).cast<std::string>();
+  require_alike(owner.dense, dtype, view, tensor, owner.parameter, what);
+  if (same_strides(owner.dense, view)) {
+    if (!is_exactly(owner.dense, dtype, view)) layout_ = std::make_unique<Layout>(view);
+    data_ = data_of(view);
+    shape_ = view.shape;
+    tensor_ = std::move(tensor);
+    return;
+  }
+  fresh_ = TorchReader::get().empty_like(owner.parameter, dtype);
+  TorchReader::get().copy(fresh_, tensor);
+  converted_ = std::move(tensor);
+  take_fresh(owner);
+}
+
+void StateTensor::take_fresh(const StateOwner& owner) { data_ = data_of(must_read(fresh_, owner.name())); }
+
+void StateTensor::make(DType dtype, const StateOwner& owner, Content content) {
+  has_moved_ = true;
+  if (fresh_) return;
+  forget();
+  const TorchReader& torch = TorchReader::get();
+  fresh_ = torch.empty_like(owner.parameter, dtype);
+  // Whether a device has written it, the host cannot know: nobody must find garbage there.
+  const bool on_device = !is_cpu(owner.dense.device);
+  if (content == Content::zeros || (content == Content::anything && on_device)) fresh_.attr("zero_")();
+  if (content == Content::parameter) torch.copy(fresh_, owner.parameter);
+  take_fresh(owner);
+}
+
+void StateTensor::write(PyObject* state, std::vector<py::object>& replaced) {
+  if (!fresh_) return;
+  replaced.push_back(std::move(converted_));
+  if (PyDict_SetItem(state, key_, fresh_.ptr()) != 0) throw py::error_already_set();
+  tensor_ = std::move(fresh_);
+}
+
+void StateTensor::forget() {
+  tensor_ = fresh_ = converted_ = py::object();
+  layout_.reset();
+  data_ = nullptr;
+}
+
+}  // namespace clr

@@ -1,0 +1,83 @@
+// A tensor in optimizer.state[parameter], in the parameter's layout.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "python/torch/tensor_checks.h"
+
+namespace clr {
+
+// The parameter that it belongs to.
+struct StateOwner {
+  const py::object& parameter;
+  const Layout& dense;  // the parameter's layout, without gaps if it has some
+  std::size_t group, index;
+
+  std::string name() const { return parameter_name(group, index); }
+};
+
+// The keys of what steps keep in optimizer.state[parameter].
+constexpr const char* kStateTensors[] = {"momentum_buffer", "average", "compensation", "master_weight"};
+
+class StateTensor {
+ public:
+  explicit StateTensor(const char* key) : key_(PyUnicode_InternFromString(key)) {}
+
+  // Reads the memory of the tensor in `state`, a dict or null, into `view`, if that is the tensor known from the last
+  // read(). Returns false, with nothing looked at, if it is not.
+  bool look(PyObject* state, DLTensor& view);
+
+  // Points data() into the tensor in `state`, or into a copy of it where its layout is not the parameter's. The
+  // tensor's memory is read anew each time, here or by look(), whose `view` is null if that returned false: it can move
+  // while the object stays in its place. Returns false if the state holds no such tensor; then data() is what make()
+  // made in this step, or null. Throws TypeError or ValueError for a tensor that does not fit.
+  bool read(PyObject* state, const DLTensor* view, DType dtype, const StateOwner& owner);
+
+  enum class Content { anything, zeros, parameter };
+  // Makes a new one, unless this step has made one already; write() puts it into the state.
+  void make(DType dtype, const StateOwner& owner, Content content);
+
+  void* data() const { return data_; }
+  // True if the last read() or make() gave another tensor, or other memory, than the one before.
+  bool has_moved() const { return has_moved_; }
+  bool is_known() const { return bool(tensor_); }
+  bool is_new() const { return bool(fresh_); }
+
+  // Puts a tensor that read() or make() made into the state. Runs no Python: `replaced` takes what stood there.
+  void write(PyObject* state, std::vector<py::object>& replaced);
+
+  // Lets go of a tensor that was made and not written, or of everything known.
+  void drop_new() { fresh_ = converted_ = py::object(); }
+  void forget();
+
+  // Asks for the memory that the next read() looks at.
+  void prefetch() const { prefetch_tensor(tensor_.ptr(), shape_); }
+
+  int traverse(visitproc visit, void* arg) const {
+    Py_VISIT(tensor_.ptr());
+    return 0;
+  }
+
+ private:
+  PyObject* found_in(PyObject* state);
+  bool accept(const DLTensor& view, DType dtype, const StateOwner& owner) const;
+  void adopt(py::object tensor, const DLTensor& view, DType dtype, const StateOwner& owner);
+  void take_fresh(const StateOwner& owner);
+
+  py::object tensor_;  // the object in the state, if data_ points into it
+  void* data_ = nullptr;
+  std::uint64_t version_ = 0;       // of the dict, when tensor_ was found in it
+  const void* shape_ = nullptr;     // where the last read() found it: a hint for the cache
+  std::unique_ptr<Layout> layout_;  // of tensor_, where it is not the parameter's to the letter
+  bool has_moved_ = false;
+  py::object fresh_;      // not yet in the state
+  py::object converted_;  // the object in the state that fresh_ is a copy of
+  PyObject* key_;         // interned, kept for ever
+};
+
+}  // namespace clr
