@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clr_native.range_test.bounds import NoAnswerError
+from clr_native.range_test.curves import Curves
 from clr_native.range_test.stopping import WINDOW, range_of
 from clr_native.schedules.evaluate import FloatArray
-
-if TYPE_CHECKING:
-    from clr_native.range_test.result import RangeTestResult
 
 MARKERS = {
     "valley": ("v", "inside the longest descent"),
@@ -27,14 +24,14 @@ ABOVE_START = 0.35
 BELOW_BEST = 0.08
 
 
-def figure_of(result: RangeTestResult) -> Figure:
+def figure_of(result: Curves) -> Figure:
     """A figure of its own, which no window shows."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     draw(result, figure.add_subplot())
     return figure
 
 
-def draw(result: RangeTestResult, ax: Axes | None) -> Axes:
+def draw(result: Curves, ax: Axes | None) -> Axes:
     """Loss and smoothed loss, or the metric, over lr; suggestions and bounds marked."""
     if ax is None:
         ax = Figure(figsize=(8, 5), layout="constrained").add_subplot()
@@ -66,7 +63,7 @@ def _heights(losses: FloatArray) -> tuple[float, float]:
     return float(losses.min()) - BELOW_BEST * span, start + ABOVE_START * span
 
 
-def _mark_suggestions(result: RangeTestResult, ax: Axes, smoothed: FloatArray) -> None:
+def _mark_suggestions(result: Curves, ax: Axes, smoothed: FloatArray) -> None:
     for method, (marker, meaning) in MARKERS.items():
         try:
             rate = result.suggest(method)
@@ -78,7 +75,7 @@ def _mark_suggestions(result: RangeTestResult, ax: Axes, smoothed: FloatArray) -
         ax.plot(rate, height, marker, color="#c1440e", label=label, clip_on=False)
 
 
-def _mark_bounds(result: RangeTestResult, ax: Axes) -> None:
+def _mark_bounds(result: Curves, ax: Axes) -> None:
     try:
         bounds = result.bounds()
     except NoAnswerError as reason:

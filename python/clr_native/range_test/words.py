@@ -5,17 +5,14 @@ from __future__ import annotations
 import base64
 import html
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clr_native.range_test.bounds import NoAnswerError
-
-if TYPE_CHECKING:
-    from clr_native.range_test.result import RangeTestResult
+from clr_native.range_test.curves import Curves
 
 
-def summary(result: RangeTestResult) -> str:
+def summary(result: Curves) -> str:
     """What was run, what was measured, the bounds or why there are none, and why it ended."""
     steps, repetitions = len(result.lr), len(result.losses)
     title = f"LR range test: {steps} step{'s' * (steps != 1)}"
@@ -37,7 +34,7 @@ def summary(result: RangeTestResult) -> str:
     return "\n".join([*lines, f"stopped at {result.stopped}"])
 
 
-def _measured(result: RangeTestResult) -> str:
+def _measured(result: Curves) -> str:
     """The curve that the bounds are read from, by three of its values."""
     name, values, best = "loss", result.loss, np.nanargmin
     if result.val_loss is not None:
@@ -51,7 +48,7 @@ def _measured(result: RangeTestResult) -> str:
     return f"{name}: {taken[0]:.4g} at first, best {values[at]:.4g} at lr {result.lr[at]:.3g}, {taken[-1]:.4g} at last"
 
 
-def as_html(result: RangeTestResult) -> str:
+def as_html(result: Curves) -> str:
     """The lines, and the picture if there is something to draw and matplotlib is installed."""
     lines = f"<pre>{html.escape(summary(result))}</pre>"
     if not len(result.lr):

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
 from clr_native.torch_groups import momentum_in, put_momentum, stands_as
 
-if TYPE_CHECKING:
-    from clr_native.scheduler.cyclic_lr import CyclicLR
-
 Group = dict[str, Any]
 Keys = Sequence[str | None]
 
+
+class MomentumOwner(Protocol):
+    """A ``CyclicLR``, which keeps the momentum of each group that stood there before its own."""
+
+    _own_momenta: list[Any]
+
+    def get_last_momentum(self) -> list[float | None]: ...
+
+
 # The scheduler that last took over an optimizer knows the momentum that stood there before.
-_latest: weakref.WeakKeyDictionary[Optimizer, weakref.ref[CyclicLR]] = weakref.WeakKeyDictionary()
+_latest: weakref.WeakKeyDictionary[Optimizer, weakref.ref[MomentumOwner]] = weakref.WeakKeyDictionary()
 
 
-def note_latest(optimizer: Optimizer, scheduler: CyclicLR) -> None:
+def note_latest(optimizer: Optimizer, scheduler: MomentumOwner) -> None:
     _latest[optimizer] = weakref.ref(scheduler)
 
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from clr_native import _core
-from clr_native.checks import choice
+from clr_native.checks import choice, size
+from clr_native.schedules.advice import Check, Summary
 from clr_native.schedules.evaluate import FloatArray, Steps, checked_step, evaluate
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-    from clr_native.schedules.advice import Summary
 
 ScaleFn: TypeAlias = Callable[[int], float]
 
@@ -67,6 +66,10 @@ class Schedule(abc.ABC):
     @abc.abstractmethod
     def _cycles(self, step: int) -> tuple[int, bool]:
         """How many cycles are complete before update ``step``, and whether one was completed just before it."""
+
+    @abc.abstractmethod
+    def _advice(self, steps: int, per_epoch: int) -> Iterator[Check]:
+        """What is advised on a run of so many steps, one or more, beside what this schedule does in it."""
 
     @abc.abstractmethod
     def cycle_starts(self, steps: int) -> list[int]:
@@ -124,9 +127,11 @@ class Schedule(abc.ABC):
 
         Sources: L. N. Smith, arXiv:1506.01186, sections 3.2 and 3.3; L. N. Smith and N. Topin, arXiv:1708.07120.
         """
-        from clr_native.schedules.advice import summarize
+        per_epoch = size("steps_per_epoch", steps_per_epoch)
+        return self._summary(per_epoch * size("epochs", epochs, of="epochs"), per_epoch)
 
-        return summarize(self, steps_per_epoch, epochs)
+    def _summary(self, steps: int, per_epoch: int) -> Summary:
+        return Summary(self, steps, per_epoch, tuple(self._advice(steps, per_epoch)) if steps else ())
 
     @functools.cached_property
     def _native(self) -> _core.Schedule:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from clr_native import _core
 from clr_native.checks import LARGEST_LR, boundaries, choice, flag, number, size
+from clr_native.schedules.advice import Check, length_in_words, number_in_words, steps_in_words
 from clr_native.schedules.base import NEVER, Functions, Piece, ScaleFn, Schedule
 
 if TYPE_CHECKING:
@@ -184,3 +185,30 @@ class CyclicSchedule(Schedule):
         needs_function = arguments.pop("scale_fn", False)
         flag("scale_fn", needs_function)
         return cls(**arguments, scale_fn=functions.take() if needs_function else None)
+
+    def _advice(self, steps: int, per_epoch: int) -> Iterator[Check]:
+        up, down, cycle = self.step_size_up, self.cycle_length - self.step_size_up, self.cycle_length
+        for name, half in [("half-cycle", up)] if up == down else [("rising half", up), ("falling half", down)]:
+            yield Check(
+                name, "2 to 10 epochs", length_in_words(half, per_epoch), 2 * per_epoch <= half <= 10 * per_epoch
+            )
+        yield Check("cycles", "at least 3, 4 are better", number_in_words(steps / cycle), steps >= 3 * cycle)
+        complete, rest = divmod(steps, cycle)
+        found = f"the end of cycle {complete}"
+        if rest:
+            first, last = (number_in_words(end / per_epoch) for end in (steps - rest, steps - rest + cycle))
+            found = f"{steps_in_words(rest)} into cycle {complete + 1}, which lasts from epoch {first} to {last}"
+        yield Check("end of the run", "the end of a cycle", found, rest == 0)
+        yield self._advice_on_base_lr()
+
+    def _advice_on_base_lr(self) -> Check:
+        advised = "max_lr / 3 to max_lr / 4, or what a range test shows"
+        if self.base_lr == self.max_lr:
+            return Check("base_lr", advised, "max_lr: the rate does not cycle", False)
+        if self.base_lr == 0.0:
+            return Check("base_lr", advised, "0", None)
+        ratio = self.max_lr / self.base_lr
+        # Rates are rounded decimals: 0.3 / 0.1 is just below 3.
+        return Check(
+            "base_lr", advised, f"max_lr / {number_in_words(ratio)}", True if 3 - 1e-9 <= ratio <= 4 + 1e-9 else None
+        )

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from clr_native import _core
 
-if TYPE_CHECKING:
-    from clr_native.schedules import Schedule
-
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Steps: TypeAlias = int | range | npt.NDArray[np.integer[Any]] | Sequence[int]
 
 LARGEST_STEP = 2**63 - 2
+
+
+class Evaluated(Protocol):
+    """What is asked of a ``Schedule`` for its values."""
+
+    @property
+    def _native(self) -> _core.Schedule: ...
+    @property
+    def _scale_fns(self) -> tuple[Callable[[int], float] | None, ...]: ...
+    def _scales(self, steps: range | npt.NDArray[np.int64]) -> FloatArray | None: ...
 
 
 def checked_step(step: int) -> int:
@@ -29,7 +36,7 @@ def checked_step(step: int) -> int:
     return int(step)
 
 
-def _checked_schedules(schedules: Iterable[Schedule]) -> list[Schedule]:
+def _checked_schedules(schedules: Iterable[Evaluated]) -> list[Evaluated]:
     if not isinstance(schedules, Iterable):
         raise TypeError(f"schedules={schedules!r} must be a sequence of schedules")
     schedules = list(schedules)
@@ -81,7 +88,7 @@ def _checked_out(out: object, shape: tuple[int, int]) -> tuple[FloatArray, Float
 
 
 def evaluate(
-    schedules: Sequence[Schedule], steps: Steps, out: tuple[FloatArray, FloatArray] | None = None
+    schedules: Sequence[Evaluated], steps: Steps, out: tuple[FloatArray, FloatArray] | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Values of G schedules at S steps in one native call.
 

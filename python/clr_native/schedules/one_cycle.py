@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import ClassVar, NamedTuple
 
 from clr_native import _core
 from clr_native.checks import LARGEST_LR, boundaries, boundary, choice, flag, number, size
+from clr_native.schedules.advice import Check, end_of_run, number_in_words
 from clr_native.schedules.base import Piece, Schedule
 from clr_native.schedules.lengths import rising_steps, run_length, share_rising
 
@@ -211,6 +213,15 @@ class OneCycleSchedule(Schedule):
             max_momentum=self.max_momentum if self.cycle_momentum else None,
             window="hann" if self.anneal_strategy == "cos" else "triangular",
         )
+
+    def _advice(self, steps: int, per_epoch: int) -> Iterator[Check]:
+        total = self.total_steps
+        yield end_of_run("the schedule", steps, total, per_epoch, f"the rate stays at {self.final_lr:g}")
+        fall = self.initial_lr / self.final_lr if self.final_lr else math.inf
+        found = f"{self.final_lr:g}, that is initial_lr / {number_in_words(fall)}"
+        yield Check("final_lr", "orders of magnitude below initial_lr", found, fall >= 100)
+        momentum = "it stays" if not self.cycle_momentum else f"{self.max_momentum:g} to {self.base_momentum:g}"
+        yield Check("momentum", "down while the rate goes up, 0.95 to 0.85", momentum, self.cycle_momentum)
 
 
 def _double_double(x: Fraction) -> tuple[float, float]:

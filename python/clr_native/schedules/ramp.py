@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import ClassVar
 
 from clr_native import _core
 from clr_native.checks import LARGEST_LR, boundary, choice, number, size
+from clr_native.schedules.advice import Check, end_of_run
 from clr_native.schedules.base import NEVER, Piece, Schedule
 
 RAMPS = ("linear", "exponential")
@@ -87,3 +89,10 @@ class RampSchedule(Schedule):
             window="triangular",
         )
         return [Piece(0, NEVER, policy, self.momentum is not None)]
+
+    def _advice(self, steps: int, per_epoch: int) -> Iterator[Check]:
+        reached = self.num_steps + (steps > self.num_steps)  # with the update that has end_lr, or just before it
+        yield end_of_run("the ramp", steps, reached, per_epoch, f"the rate stays at {self.end_lr:g}")
+        rising = self.start_lr < self.end_lr
+        found = f"{self.ramp}, {'rising' if rising else 'not rising'}"
+        yield Check("range test", "linear, rising", found, True if rising and self.ramp == "linear" else None)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from clr_native.checks import size
+from clr_native.schedules.advice import Check, Summary, end_of_run, steps_in_words
 from clr_native.schedules.base import NEVER, Functions, Piece, ScaleFn, Schedule, made_from
 
 if TYPE_CHECKING:
@@ -124,6 +125,22 @@ class ScheduleSequence(Schedule):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({list(self.segments)!r})"
+
+    def _advice(self, steps: int, per_epoch: int) -> Iterator[Check]:
+        counts = [n_steps for _, n_steps in self.segments if n_steps is not None]
+        if len(counts) == len(self.segments):
+            yield end_of_run("the sequence", steps, sum(counts), per_epoch, "the last value is held")
+        elif steps <= sum(counts):
+            missing = f"{steps_in_words(sum(counts) - steps)} before the last segment begins"
+            yield Check("end of the run", "in the last segment", missing, False)
+
+    def _summary(self, steps: int, per_epoch: int) -> Summary:
+        segments, left = [], steps
+        for schedule, n_steps in self.segments:
+            own = left if n_steps is None else min(n_steps, left)
+            segments.append(schedule._summary(own, per_epoch))
+            left -= own
+        return dataclasses.replace(super()._summary(steps, per_epoch), segments=tuple(segments))
 
 
 def _made_segment(index: int, pair: object, functions: Functions) -> Segment:

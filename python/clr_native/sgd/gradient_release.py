@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 import torch
 
@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
     from typing_extensions import Self
 
-    from clr_native.sgd.optimizer import FusedCyclicSGD
+
+class Releasing(Protocol):
+    """An optimizer that can update one of its parameters, which is told with its position among all."""
+
+    param_groups: list[dict[str, Any]]
+
+    def _release(self, parameter: torch.Tensor, position: int) -> None: ...
 
 
 class ReleaseHandle:
@@ -37,7 +43,7 @@ class ReleaseHandle:
         self.remove()
 
 
-def release(optimizer: FusedCyclicSGD) -> ReleaseHandle:
+def release(optimizer: Releasing) -> ReleaseHandle:
     """Hooks every parameter that requires a gradient. Raises RuntimeError for what needs all gradients at once."""
     for name in ("max_grad_norm", "max_grad_value", "skip_nonfinite"):
         if getattr(optimizer, name):
@@ -57,23 +63,13 @@ def release(optimizer: FusedCyclicSGD) -> ReleaseHandle:
     )
 
 
-def _hook(reference: weakref.ref[FusedCyclicSGD], position: int) -> Callable[[torch.Tensor], None]:
+def _hook(reference: weakref.ref[Releasing], position: int) -> Callable[[torch.Tensor], None]:
     def use(parameter: torch.Tensor) -> None:
         optimizer = reference()
         if optimizer is not None:
-            optimizer._refuse_inside_averages("backward() with release_gradients()")
-            _use(optimizer, parameter, position)
+            optimizer._release(parameter, position)
 
     return use
-
-
-def _use(optimizer: FusedCyclicSGD, parameter: torch.Tensor, position: int) -> None:
-    def call(ends_cycle: bool | None) -> bool | None:
-        return optimizer._plan.release(optimizer.param_groups, optimizer.state, parameter, position, ends_cycle)
-
-    done = call(optimizer._ends_cycle() if optimizer._asks_for_cycle_end else None)
-    if not done:
-        optimizer._answer(done, call)
 
 
 def _refuse(what: str) -> NoReturn:

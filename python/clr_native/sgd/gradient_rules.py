@@ -5,14 +5,11 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
 from clr_native import _core
-
-if TYPE_CHECKING:
-    from clr_native.sgd.optimizer import FusedCyclicSGD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +64,13 @@ def _check_limit(name: str, value: object) -> None:
         raise ValueError(f"{name}={value!r} must be above 0, or None for no clipping")
 
 
+class HasRules(Protocol):
+    """An optimizer whose native plan is told its rules."""
+
+    _rules: GradientRules
+    _plan: _core.Step
+
+
 def rule(doc: str) -> Any:
     """A field of an optimizer's rules as an attribute, to be set between steps; of the type that it is said to have."""
     return _Rule(doc)
@@ -79,10 +83,10 @@ class _Rule:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, optimizer: FusedCyclicSGD | None, owner: type) -> Any:
+    def __get__(self, optimizer: HasRules | None, owner: type) -> Any:
         return self if optimizer is None else getattr(optimizer._rules, self.name)
 
-    def __set__(self, optimizer: FusedCyclicSGD, value: Any) -> None:
+    def __set__(self, optimizer: HasRules, value: Any) -> None:
         change: dict[str, Any] = {self.name: value}
         optimizer._rules = dataclasses.replace(optimizer._rules, **change)
         optimizer._rules.give_to(optimizer._plan)

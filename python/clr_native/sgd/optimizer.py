@@ -320,6 +320,15 @@ class FusedCyclicSGD(AveragedWeights):
         """
         return release(self)
 
+    def _release(self, parameter: torch.Tensor, position: int) -> None:
+        def call(ends_cycle: bool | None) -> bool | None:
+            return self._plan.release(self.param_groups, self.state, parameter, position, ends_cycle)
+
+        self._refuse_inside_averages("backward() with release_gradients()")
+        done = call(self._ends_cycle() if self._asks_for_cycle_end else None)
+        if not done:
+            self._answer(done, call)
+
     def register_cycle_end_hook(self, hook: Callable[[FusedCyclicSGD], None]) -> RemovableHandle:
         """Call ``hook(optimizer)`` after each update that was the last of a cycle of the first group.
 
