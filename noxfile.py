@@ -16,6 +16,7 @@ nox.options.error_on_missing_interpreters = False
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 TORCH = os.environ.get("NOX_TORCH", "torch").split()
+ALL_TESTS = ["-m", "slow or not slow"]
 # Kernels for every GPU, and not for those of this machine alone.
 KERNELS = ["-Ccmake.define.CLR_NATIVE_CUDA=ON"] if shutil.which("nvcc") else []
 BUILD_TOOLS = ["cmake>=3.25", "ninja", "pybind11>=3.0", "apache-tvm-ffi>=0.1.6"]
@@ -63,7 +64,7 @@ def tidy(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The Python tests, of the installed package, with coverage."""
     install(session, "test")
-    session.run("pytest", "--cov=clr_native", *session.posargs)
+    session.run("pytest", *ALL_TESTS, "--cov=clr_native", *session.posargs)
 
 
 @nox.session
@@ -96,7 +97,7 @@ def sanitize_extension(session: nox.Session) -> None:
     paths = [session.run("gcc", f"-print-file-name={name}", external=True, silent=True) or "" for name in names]
     runtimes = " ".join(path.strip() for path in paths)
     options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
-    session.run("pytest", *session.posargs, env={"LD_PRELOAD": runtimes, **options})
+    session.run("pytest", *ALL_TESTS, *session.posargs, env={"LD_PRELOAD": runtimes, **options})
 
 
 @nox.session

@@ -3,8 +3,8 @@
 #
 # Sets CLR_NATIVE_CUDA_CODE, what the image holds as nvcc names it, empty for no image.
 set(cuda_architectures 75 80 86 89 90 100 120) # what ON compiles for, as far as nvcc knows it
-# All machine code is made from the PTX of the first, which also serves newer ones and those between: that is faster than
-# PTX for each, and tests of that PTX are tests of all.
+# All machine code is made from the PTX of the first that nvcc knows, which also serves newer ones and those between: that
+# is faster than PTX for each, and tests of that PTX are tests of all.
 list(GET cuda_architectures 0 cuda_ptx)
 set(cuda_turn_on "put nvcc on the PATH (or set CUDA_HOME), then pip install with -C cmake.define.CLR_NATIVE_CUDA=ON")
 
@@ -30,6 +30,12 @@ else()
     list(TRANSFORM cuda_includes REPLACE "^-I" "")
     find_path(CLR_NATIVE_CUDA_INCLUDE cuda.h HINTS ${cuda_includes} NO_DEFAULT_PATH)
     execute_process(COMMAND ${CLR_NATIVE_NVCC} --list-gpu-code OUTPUT_VARIABLE cuda_known)
+    foreach(architecture ${cuda_architectures})
+      if(cuda_known MATCHES "sm_${architecture}[ \n]")
+        set(cuda_ptx ${architecture})
+        break()
+      endif()
+    endforeach()
   endif()
   if(NOT CLR_NATIVE_NVCC)
     list(APPEND cuda_missing "nvcc was not found")

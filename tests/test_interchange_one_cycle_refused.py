@@ -38,7 +38,7 @@ def become_halved(sgd: SGD, scheduler: OneCycleLR) -> None:
 
 
 def own_get_lr(sgd: SGD, scheduler: OneCycleLR) -> None:
-    scheduler.get_lr = lambda: [0.5, 0.5]  # type: ignore[method-assign]
+    vars(scheduler)["get_lr"] = lambda: [0.5, 0.5]
 
 
 REFUSED: list[tuple[Any, type[Exception], str]] = [

@@ -32,9 +32,9 @@ def imported(module: str) -> set[str]:
     return found & MODULES.keys() - {module}
 
 
-@pytest.mark.skipif(not PACKAGE.is_dir(), reason="the sources are not there")
 def test_no_import_is_part_of_a_circle() -> None:
     """A package is where its own modules take names from each other: it counts for those outside of it."""
+    assert "clr_native.sgd.optimizer" in MODULES
     inner = {name: {other for other in imported(name) if not name.startswith(f"{other}.")} for name in MODULES}
     try:
         graphlib.TopologicalSorter(inner).prepare()

@@ -27,7 +27,7 @@ from helpers import (
     train,
 )
 
-STEPS = 250
+STEPS = 500
 VERY_LONG = 300_007
 MODES: dict[str, dict[str, Any]] = {
     "triangular": {"mode": "triangular"},
