@@ -120,6 +120,8 @@ class Step {
   bool writes_unscaled(const StepRequest& request) const {
     return rules.write_unscaled && (request.scale != 1.0 || request.grad_scale.at != nullptr);
   }
+  // Takes everything out of a list that is kept for its memory.
+  static void empty(const py::list& list);
   bool read(Reading reading);
   bool take_gradients(std::size_t begin, std::size_t end);
   void look(std::size_t begin, std::size_t end, std::size_t block);
