@@ -147,12 +147,46 @@ def test_where_cycles_begin_and_how_many_are_complete() -> None:
     assert schedule.cycle_starts(80) == starts
     for steps in (0, 1, 4, 5, 19, 20, 21, 60, 61):
         assert schedule.cycle_starts(steps) == [start for start in starts if start < steps]
-    ends = [step for step in range(80) if schedule._cycles(step)[1]]
+    ends = [step for step in range(80) if schedule._cycle_position(step).at_end]
     # Complete cycles: two of the first segment's two and a bit, the one cycle, one of the next, two after that.
     assert ends == [11, 18, 43, 57, 67, 74]
-    counts = [schedule._cycles(step)[0] for step in range(80)]
+    counts = [schedule._cycle_position(step).complete for step in range(80)]
     assert [step for step in range(1, 80) if counts[step] > counts[step - 1]] == ends
     assert counts[-1] == len(ends)
+
+
+def nested(draw: Callable[[int], int], depth: int) -> Schedule:
+    if depth == 0:
+        return (RAMP, CYCLES, ONE)[draw(3)]
+    segments: list[Any] = [(nested(draw, draw(depth)), 1 + draw(40)) for _ in range(1 + draw(3))]
+    if draw(2):
+        segments[-1] = (segments[-1][0], None)
+    return ScheduleSequence(segments)
+
+
+def cycles_before(schedule: Schedule, step: int) -> int:
+    """The cycles that end at or before a step, segment by segment."""
+    if isinstance(schedule, CyclicSchedule):
+        return step // schedule.cycle_length
+    if isinstance(schedule, OneCycleSchedule):
+        return int(step >= schedule.total_steps)
+    complete = 0
+    for segment, n_steps in getattr(schedule, "segments", ()):
+        inside = step if n_steps is None else min(step, n_steps)
+        complete += cycles_before(segment, inside)
+        step -= inside
+    return complete
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_cycles_of_nested_sequences_are_those_of_their_segments(seed: int) -> None:
+    numbers = np.random.default_rng(seed)
+    schedule = nested(lambda most: int(numbers.integers(most)), 3)
+    counts = [cycles_before(schedule, step) for step in range(300)]
+    positions = [schedule._cycle_position(step) for step in range(300)]
+    assert [position.complete for position in positions] == counts
+    at_ends = [position.at_end for position in positions]
+    assert at_ends == [step > 0 and counts[step] > counts[step - 1] for step in range(300)]
 
 
 SEGMENT = (RAMP, 5)

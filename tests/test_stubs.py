@@ -137,7 +137,7 @@ def test_everything_has_a_stub_that_is_typed() -> None:
         ("gamma: float,", "gamma: float = 1.0,", "gamma=, "),
         ("        *,\n", "", "Policy.cycles: (up, "),
         ("first: int", "start: int", "fill_range: (schedules, start, scales, lr, momentum) in the stub"),
-        ("end: int", "end: int = 0", "Schedule.__init__: (self, pieces, end=) in the stub"),
+        ("end: int", "end: int = 0", "Schedule.__init__: (self, pieces, spans, end=) in the stub"),
         (
             "    def followed_schedule(",
             "    @property\n    def followed_schedule(",

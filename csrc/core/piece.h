@@ -28,4 +28,10 @@ CLR_INLINE uint64_t step_in(const Piece& piece, uint64_t step) {
   return own < piece.last ? own : piece.last;
 }
 
+// True if an optimizer may be given the value that `step` has. A momentum of NaN is one where the policy has none.
+CLR_INLINE bool is_valid(const Piece* pieces, size_t count, uint64_t step, Value value) {
+  return is_valid_lr(value.lr) &&
+         (is_valid_momentum(value.momentum) || !has_momentum(piece_at(pieces, count, step).policy));
+}
+
 }  // namespace clr

@@ -97,9 +97,8 @@ BulkPlace first_invalid(const std::vector<BulkRow>& rows, const BulkSteps& steps
     const Piece* const end = row.pieces + row.count;
     if (std::none_of(row.pieces, end, [](const Piece& piece) { return may_leave_bounds(piece.policy); })) continue;
     for (int64_t i = 0; i < steps.count; ++i) {
-      const bool momentum_is_valid =
-          is_valid_momentum(row.momentum[i]) || !has_momentum(piece_at(row.pieces, row.count, steps[i]).policy);
-      if (!is_valid_lr(row.lr[i]) || !momentum_is_valid) return {static_cast<int64_t>(g), i};
+      const Value value = {row.lr[i], row.momentum[i]};
+      if (!is_valid(row.pieces, row.count, steps[i], value)) return {static_cast<int64_t>(g), i};
     }
   }
   return {-1, -1};

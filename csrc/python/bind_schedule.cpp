@@ -78,17 +78,37 @@ Policy make_ramp(const std::string& course, double base_lr, double max_lr, Pair 
   return p;
 }
 
+template <class Part>
+void require_order(const std::vector<Part>& parts, const char* name) {
+  if (parts.empty()) throw py::value_error(std::string(name) + "=[] must hold at least one");
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    if (i == 0 ? parts[i].first != 0 : parts[i].first <= parts[i - 1].first) {
+      throw py::value_error(std::string(name) + " must start at step 0 and rise");
+    }
+  }
+}
+
 BoundSchedule make_schedule(const std::vector<std::tuple<std::uint64_t, std::uint64_t, Policy>>& pieces,
+                            const std::vector<std::tuple<std::uint64_t, std::uint64_t, bool, std::uint64_t>>& spans,
                             std::uint64_t end) {
   std::vector<Piece> bound;
-  for (const auto& [first, last, policy] : pieces) {
-    if (bound.empty() ? first != 0 : first <= bound.back().first) {
-      throw py::value_error("pieces must start at step 0 and rise");
-    }
-    bound.push_back({first, last, policy});
-  }
-  if (bound.empty()) throw py::value_error("pieces=[] must hold at least one");
-  return BoundSchedule(std::move(bound), end);
+  for (const auto& [first, last, policy] : pieces) bound.push_back({first, last, policy});
+  require_order(bound, "pieces");
+  std::vector<CycleSpan> cycles;
+  for (const auto& [first, length, repeats, complete] : spans) cycles.push_back({first, length, repeats, complete});
+  require_order(cycles, "spans");
+  return BoundSchedule(std::move(bound), std::move(cycles), end);
+}
+
+py::tuple checked_value(const BoundSchedule& schedule, std::uint64_t step, const py::tuple& scale_fns) {
+  const ScheduleView& view = schedule.view();
+  const Value value = view.value(step, scale_fns);
+  return py::make_tuple(value.lr, value.momentum, is_valid(view.pieces, view.count, step, value));
+}
+
+std::pair<std::uint64_t, bool> position_at(const BoundSchedule& schedule, std::uint64_t step) {
+  const CyclePosition position = schedule.view().cycle_position(step);
+  return {position.complete, position.at_end};
 }
 
 // (row, column) of the first invalid value, or None.
@@ -149,8 +169,13 @@ void bind_schedule(py::module_& m) {
           "Once through `length` steps, of which `lead` lie before step 0, both sums of two floats. Exponential: "
           "from base_lr to max_lr.");
   py::class_<BoundSchedule>(m, "Schedule", "Policies that follow each other.")
-      .def(py::init(&make_schedule), py::arg("pieces"), py::arg("end"),
-           "pieces: (first step, the policy's own last step, policy). end: the first step to warn of.")
+      .def(py::init(&make_schedule), py::arg("pieces"), py::arg("spans"), py::arg("end"),
+           "pieces: (first step, the policy's own last step, policy). spans: (first step, length of a cycle or 0, True "
+           "if cycles follow each other, cycles complete before). end: the first step to warn of.")
+      .def("value", &checked_value, py::arg("step"), py::arg("scale_fns"),
+           "(lr, momentum, True if an optimizer may be given them); momentum is NaN where there is none.")
+      .def("cycle_position", &position_at, py::arg("step"),
+           "(cycles complete before update `step`, True if the update before it was the last of a cycle).")
       .def_property_readonly(
           "is_constant", [](const BoundSchedule& schedule) { return schedule.view().is_constant; },
           "True if every step has the same value.");

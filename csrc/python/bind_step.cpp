@@ -12,19 +12,6 @@ namespace clr {
 
 namespace {
 
-// True: done. False: a group is not bound. None: at_cycle_end has to be said.
-std::optional<bool> answer(Step::Outcome outcome) {
-  switch (outcome) {
-    case Step::Outcome::done:
-      return true;
-    case Step::Outcome::not_bound:
-      return false;
-    case Step::Outcome::asks_for_cycle_end:
-      break;
-  }
-  return std::nullopt;
-}
-
 bool is_on_gpu(const py::object& object) {
   const TorchReader& torch = TorchReader::get();
   DLTensor view;
@@ -48,9 +35,9 @@ DeviceNumber device_number(const py::object& tensor, const char* name) {
   return {static_cast<float*>(data_of(view)), view.device.device_id};
 }
 
-std::optional<bool> apply(Step& step, const py::list& groups, const py::dict& state, std::optional<bool> at_cycle_end,
-                          const py::object& scale, const py::object& found_inf, const py::object& report_inf) {
-  StepRequest request = {1.0, false, at_cycle_end};
+bool apply(Step& step, const py::list& groups, const py::dict& state, const py::object& scale,
+           const py::object& found_inf, const py::object& report_inf) {
+  StepRequest request = {1.0, false};
   const bool device_scale = !PyFloat_Check(scale.ptr());
   if (device_scale) {
     request.grad_scale = device_number(scale, "grad_scale");
@@ -63,12 +50,7 @@ std::optional<bool> apply(Step& step, const py::list& groups, const py::dict& st
     request.found_inf = found_inf.cast<std::optional<bool>>();
   }
   request.report_inf = device_number(report_inf, "found_inf");
-  return answer(step.apply(groups, state, request));
-}
-
-std::optional<bool> release(Step& step, const py::list& groups, const py::dict& state, const py::object& parameter,
-                            std::size_t position, std::optional<bool> at_cycle_end) {
-  return answer(step.release(groups, state, parameter, position, at_cycle_end));
+  return step.apply(groups, state, request);
 }
 
 void set_rules(Step& step, double max_norm, double max_value, bool error_if_nonfinite, bool skip_nonfinite,
@@ -150,16 +132,15 @@ void bind_step(py::module_& m) {
       .def("set_rules", &set_rules, py::kw_only(), py::arg("max_norm"), py::arg("max_value"),
            py::arg("error_if_nonfinite"), py::arg("skip_nonfinite"), py::arg("advance_on_skip"),
            py::arg("write_unscaled"), "What holds for all gradients; 0 for no clipping.")
-      .def("apply", &apply, py::arg("groups"), py::arg("state"), py::arg("at_cycle_end") = py::none(),
-           py::arg("scale") = 1.0, py::arg("found_inf") = false, py::arg("report_inf") = py::none(),
-           "Apply one update, or skip it. False, with nothing done, if a group is not bound; None if at_cycle_end has "
-           "to be said. scale: what gradients are multiplied by, or, on a GPU, the scale of the loss there. found_inf: "
+      .def("apply", &apply, py::arg("groups"), py::arg("state"), py::arg("scale") = 1.0, py::arg("found_inf") = false,
+           py::arg("report_inf") = py::none(),
+           "Apply one update, or skip it. False, with nothing done, if a group is not bound. scale: what gradients are "
+           "multiplied by, or, on a GPU, the scale of the loss there. found_inf: "
            "None for to be found out; report_inf: where, on a GPU.")
       .def("synchronise", &Step::synchronise, py::arg("state"),
            "Wait for the devices and put what they have counted into the groups.")
       .def("adopt", &Step::adopt, py::arg("other"), "Go on with the tables that another step has on devices.")
-      .def("release", &release, py::arg("groups"), py::arg("state"), py::arg("parameter"), py::arg("position"),
-           py::arg("at_cycle_end") = py::none(),
+      .def("release", &Step::release, py::arg("groups"), py::arg("state"), py::arg("parameter"), py::arg("position"),
            "Apply this step's update to one parameter, number `position`, before apply() ends the step.")
       .def_property_readonly("is_open", &Step::is_open, "Has release() begun a step that apply() has not ended?")
       .def_property_readonly("was_skipped", &Step::was_skipped, "Was the last step skipped?")

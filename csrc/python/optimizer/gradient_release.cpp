@@ -6,12 +6,10 @@
 
 namespace clr {
 
-Step::Outcome Step::release(const py::list& groups, const py::dict& state, const py::object& parameter,
-                            std::size_t position, std::optional<bool> at_cycle_end) {
+bool Step::release(const py::list& groups, const py::dict& state, const py::object& parameter, std::size_t position) {
   const Busy busy(*this);
   if (!open_) {
-    const Outcome outcome = begin(groups, state, at_cycle_end);
-    if (outcome != Outcome::done) return outcome;
+    if (!begin(groups, state)) return false;
     released_.assign(parameters_.size(), false);
   }
   position = parameters_.find(parameter, position);
@@ -31,7 +29,7 @@ Step::Outcome Step::release(const py::list& groups, const py::dict& state, const
     bound.look(gradient, plan_.groups[bound.group()].averages, looks_[0]);
     return bound.read(group, gradient, looks_[0], {false, false}, plan_, held_);
   };
-  if (!read()) return Outcome::done;
+  if (!read()) return true;
   if (bound.has_new_state()) read();  // making it may have run any code
   if (bound.device() >= 0) {
     throw std::runtime_error("release_gradients() works with cpu parameters only: leave it out on " +
@@ -47,7 +45,7 @@ Step::Outcome Step::release(const py::list& groups, const py::dict& state, const
   released_[position] = true;
   open_ = true;
   TorchReader::get().forget_grad(parameter.ptr());
-  return Outcome::done;
+  return true;
 }
 
 bool Step::is_released(std::size_t position) const {

@@ -101,6 +101,9 @@ class GroupBinding {
   bool is_at_end() const { return step_ == bound_.end && !by_hand_; }
   void warn_of_end() const;
 
+  // True if this update is the last of a cycle of the schedule, and follows it.
+  bool ends_cycle() const { return !by_hand_ && bound_.cycle_position(step_ + 1).at_end; }
+
   // Computes what write() will write: the position and values of the next update. May throw what scale_fn throws.
   void prepare_next(const Scheduled& before);
   const Scheduled& next() const { return next_; }

@@ -58,26 +58,25 @@ bool Step::is_bound(std::size_t index, const py::dict& group) const {
   return index < groups_.size() && groups_[index] && groups_[index]->is_bound_to(group.ptr());
 }
 
-// Reads the groups: the numbers of this step.
-Step::Outcome Step::begin(const py::list& groups, const py::dict& state, std::optional<bool> at_cycle_end) {
+// Reads the groups: the numbers of this step. Returns false if some group is not bound.
+bool Step::begin(const py::list& groups, const py::dict& state) {
   if (!read_groups(groups)) {
     reorder(groups);
-    if (!read_groups(groups)) return Outcome::not_bound;
+    if (!read_groups(groups)) return false;
   }
-  if (device_steps_.are_used() && !catch_up(groups, state)) return Outcome::not_bound;
-  if (!at_cycle_end && asks_for_cycle_end()) return Outcome::asks_for_cycle_end;
+  if (device_steps_.are_used() && !catch_up(groups, state)) return false;
   if (parameters_.refresh(groups_)) device_steps_.forget_parameters();
   if (calls_user_code_) call_user_code();
   warn_of_driver();
-  ends_cycle_ = at_cycle_end.value_or(false) && !groups_.front()->is_by_hand();
+  const bool at_cycle_end = ends_cycle();
   plan_.groups.clear();
-  for (auto& group : groups_) plan_.groups.push_back(group->values(ends_cycle_));
-  return Outcome::done;
+  for (auto& group : groups_) plan_.groups.push_back(group->values(at_cycle_end));
+  return true;
 }
 
 // What can run Python comes first: user code, warnings, gradients of subclasses, hashes of parameters, new tensors.
 // Then all memory is looked at, and then it is written, with nothing in between that could be interrupted.
-Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const StepRequest& request) {
+bool Step::apply(const py::list& groups, const py::dict& state, const StepRequest& request) {
   const Busy busy(*this);
   if (open_) {
     if (request.scale != 1.0 || !request.found_inf || *request.found_inf) {
@@ -85,9 +84,8 @@ Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const S
           "a GradScaler cannot be used with release_gradients(): gradients are used before it sees them");
     }
     refuse_release();
-  } else {
-    const Outcome outcome = begin(groups, state, request.at_cycle_end);
-    if (outcome != Outcome::done) return outcome;
+  } else if (!begin(groups, state)) {
+    return false;
   }
   parameters_.refresh_state(state);
   plan_.gradients = {request.scale, 1.0, rules.max_value};
@@ -97,13 +95,19 @@ Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const S
   const bool only_makes_state = !open_ && is_probe(state);
   if (!only_makes_state) is_settled = !warn_of_no_gradient() && is_settled;
   if (only_makes_state || !is_settled) settle(state, {!only_makes_state && writes_unscaled(request), only_makes_state});
-  if (only_makes_state) return make_state();
-  if (device_steps_.are_used() || !devices_.empty()) return apply_on_devices(request);
+  if (only_makes_state) {
+    make_state();
+    return true;
+  }
+  if (device_steps_.are_used() || !devices_.empty()) {
+    apply_on_devices(request);
+    return true;
+  }
   skipped_ = !measure(request);
   if (skipped_) {
     write_skipped();
     parameters_.drop_empty_entries(state, made_entries_);
-    return Outcome::done;
+    return true;
   }
   // From here on nothing is refused. The version counters go first: they alone can still fail.
   TorchReader::get().increment_version(active_);
@@ -111,7 +115,7 @@ Step::Outcome Step::apply(const py::list& groups, const py::dict& state, const S
   run();
   write_state();
   write();
-  return Outcome::done;
+  return true;
 }
 
 bool Step::followed_schedule(const py::dict& group) const {
@@ -177,9 +181,10 @@ void Step::reorder(const py::list& groups) {
   places_ = std::move(places);
 }
 
-bool Step::asks_for_cycle_end() const {
-  return std::any_of(groups_.begin(), groups_.end(),
-                     [](const auto& group) { return group->tail().averaging() == Averaging::at_cycle_ends; });
+// True if this update is the last of a cycle of the first group, and some group averages the weights then.
+bool Step::ends_cycle() const {
+  const auto asks = [](const auto& group) { return group->tail().averaging() == Averaging::at_cycle_ends; };
+  return std::any_of(groups_.begin(), groups_.end(), asks) && groups_.front()->ends_cycle();
 }
 
 // Warnings and scale_fns come before any tensor is looked at: they may do anything.
@@ -227,10 +232,9 @@ bool Step::is_probe(const py::dict& state) const {
 }
 
 // Ends a step that only makes state.
-Step::Outcome Step::make_state() {
+void Step::make_state() {
   write_state();
   for (auto& group : groups_) group->restore();
-  return Outcome::done;
 }
 
 // The read-only pass over all gradients, if anything depends on it: what they are multiplied by, or that there is no

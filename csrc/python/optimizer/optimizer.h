@@ -38,8 +38,6 @@ struct StepRequest {
   double scale;  // what gradients are multiplied by
   // Is an infinity or a NaN among the gradients? Nothing: to be found out.
   std::optional<bool> found_inf;
-  std::optional<bool>
-      at_cycle_end;  // is this update the last of a cycle of the first group, if it follows its schedule?
   // In the place of both numbers: the scale of the loss, and what was found (not zero: an infinity or a NaN). And where
   // to write what is found out.
   DeviceNumber grad_scale = {}, device_found_inf = {}, report_inf = {};
@@ -61,18 +59,15 @@ class Step {
 
   bool is_bound(std::size_t index, const py::dict& group) const;
 
-  enum class Outcome { done, not_bound, asks_for_cycle_end };
-
-  // Applies one update to everything that has a gradient, or skips it. Nothing is done if some group is not bound, or
-  // if `at_cycle_end` has to be known and is not.
-  Outcome apply(const py::list& groups, const py::dict& state, const StepRequest& request);
+  // Applies one update to everything that has a gradient, or skips it. Returns false, with nothing done, if some group
+  // is not bound.
+  bool apply(const py::list& groups, const py::dict& state, const StepRequest& request);
 
   // Applies this step's update to one parameter, as soon as it has a gradient, and frees that (gradient release): the
   // first call of a step reads the groups, whose numbers hold until apply() ends the step with what has a gradient
   // left. `position`: of the parameter among all, if nothing has changed. Throws RuntimeError for a second gradient and
   // for what needs all gradients at once.
-  Outcome release(const py::list& groups, const py::dict& state, const py::object& parameter, std::size_t position,
-                  std::optional<bool> at_cycle_end);
+  bool release(const py::list& groups, const py::dict& state, const py::object& parameter, std::size_t position);
   // Has release() begun a step that apply() has not ended?
   bool is_open() const { return open_; }
 
@@ -106,10 +101,10 @@ class Step {
     Step& step_;
   };
 
-  Outcome begin(const py::list& groups, const py::dict& state, std::optional<bool> at_cycle_end);
+  bool begin(const py::list& groups, const py::dict& state);
   bool read_groups(const py::list& groups);
   void reorder(const py::list& groups);
-  bool asks_for_cycle_end() const;
+  bool ends_cycle() const;
   void call_user_code();
   void warn_of_driver();
   // True if a step must find a dict for a parameter of this group in optimizer.state.
@@ -126,10 +121,10 @@ class Step {
   bool take_gradients(std::size_t begin, std::size_t end);
   void look(std::size_t begin, std::size_t end, std::size_t block);
   void settle(const py::dict& state, Reading reading);
-  Outcome make_state();
+  void make_state();
   bool catch_up(const py::list& groups, const py::dict& state);
   void note_device(const ParameterBinding& parameter, std::size_t position, Reading reading);
-  Outcome apply_on_devices(const StepRequest& request);
+  void apply_on_devices(const StepRequest& request);
   void refuse_on_devices(const StepRequest& request) const;
   DeviceStep device_step(const StepRequest& request) const;
   void put_back() const;
@@ -161,7 +156,6 @@ class Step {
   std::optional<double> gradient_norm_;
   bool moved_ = true;                       // has memory moved since overlaps were looked for?
   bool new_state_ = false;                  // did read() make any?
-  bool ends_cycle_ = false;                 // is this update the last of a cycle of the first group?
   bool found_gradient_ = false;             // does any parameter have one?
   std::vector<std::size_t> without_entry_;  // positions of parameters that need an entry in optimizer.state
   std::vector<std::size_t> made_entries_;   // of this step

@@ -88,7 +88,7 @@ DeviceStep Step::device_step(const StepRequest& request) const {
   return step;
 }
 
-Step::Outcome Step::apply_on_devices(const StepRequest& request) {
+void Step::apply_on_devices(const StepRequest& request) {
   refuse_on_devices(request);
   const DeviceStep step = device_step(request);
   device_steps_.prepare(groups_, parameters_.size(), plan_.slots, devices_, new_state_, captured_);
@@ -103,10 +103,9 @@ Step::Outcome Step::apply_on_devices(const StepRequest& request) {
   if (writes_unscaled(request)) TorchReader::get().increment_version(unscaled_);
   device_steps_.step(step, captured_);
   put_back();
-  if (captured_) return Outcome::done;
+  if (captured_) return;
   write_state();
   write();
-  return Outcome::done;
 }
 
 void Step::synchronise(const py::dict& state) {

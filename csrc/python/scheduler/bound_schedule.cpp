@@ -34,9 +34,15 @@ double called_scale(const Piece& piece, std::uint64_t own, py::handle scale_fn) 
 
 }  // namespace
 
-BoundSchedule::BoundSchedule(std::vector<Piece> pieces, std::uint64_t end) : pieces_(std::move(pieces)), view_{} {
+BoundSchedule::BoundSchedule(std::vector<Piece> pieces, std::vector<CycleSpan> spans, std::uint64_t end)
+    : pieces_(std::move(pieces)), spans_(std::move(spans)), view_{} {
   const auto any = [this](auto condition) { return std::any_of(pieces_.begin(), pieces_.end(), condition); };
-  view_ = {pieces_.data(), pieces_.size(), end, false, false, pieces_.size() == 1 && is_constant(pieces_[0].policy)};
+  view_.pieces = pieces_.data();
+  view_.count = pieces_.size();
+  view_.end = end;
+  view_.is_constant = pieces_.size() == 1 && is_constant(pieces_[0].policy);
+  view_.spans = spans_.data();
+  view_.span_count = spans_.size();
   view_.calls_back = any([](const Piece& piece) { return piece.policy.mode == Mode::custom; });
   view_.may_have_momentum = any([](const Piece& piece) {
     const Policy& policy = piece.policy;

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/cycles.h"
 #include "core/piece.h"
 
 namespace clr {
@@ -22,23 +23,28 @@ struct ScheduleView {
   bool calls_back;         // does value() call a user's function?
   bool may_have_momentum;  // can any momentum be other than zero?
   bool is_constant;        // every step has the same value
+  const CycleSpan* spans;
+  std::size_t span_count;  // at least one
 
   // The value of `step`; NaN for a momentum that the schedule leaves alone. `scale_fns`: a tuple with a function for
   // each piece that calls one. Needs the GIL.
   Value value(std::uint64_t step, py::handle scale_fns) const;
+
+  CyclePosition cycle_position(std::uint64_t step) const { return clr::cycle_position(spans, span_count, step); }
 };
 
 class BoundSchedule {
  public:
-  // At least one piece, the first from step 0.
-  BoundSchedule(std::vector<Piece> pieces, std::uint64_t end);
-  BoundSchedule(BoundSchedule&&) = default;  // the pieces stay where they are
+  // At least one piece and one span, the first of each from step 0.
+  BoundSchedule(std::vector<Piece> pieces, std::vector<CycleSpan> spans, std::uint64_t end);
+  BoundSchedule(BoundSchedule&&) = default;  // pieces and spans stay where they are
 
   // Valid as long as this object.
   const ScheduleView& view() const { return view_; }
 
  private:
   std::vector<Piece> pieces_;
+  std::vector<CycleSpan> spans_;
   ScheduleView view_;
 };
 

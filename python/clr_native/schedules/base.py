@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from clr_native import _core
 from clr_native.checks import choice, size
 from clr_native.schedules.advice import Check, Summary
-from clr_native.schedules.evaluate import FloatArray, Steps, checked_step, evaluate
+from clr_native.schedules.evaluate import FloatArray, Steps, checked_step, evaluate, invalid_value
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -42,6 +43,22 @@ class Piece(NamedTuple):
     cycle_length: int | None = None  # None: scale_fn is called with the step, not the cycle
 
 
+class CycleSpan(NamedTuple):
+    """A stretch of a schedule in which cycles have one length, up to where the next one begins (core/cycles.h)."""
+
+    first: int
+    length: int = 0  # of a cycle, in steps; 0: no cycle ends here
+    repeats: bool = False  # True if cycles follow each other; else there is one
+    complete_before: int = 0  # cycles
+
+
+class CyclePosition(NamedTuple):
+    """Where a step stands among cycles."""
+
+    complete: int  # cycles that end at or before it
+    at_end: bool  # True if the update before it was the last one of a cycle
+
+
 class Schedule(abc.ABC):
     """Learning rate and momentum as a function of the number of the update: immutable, plain, evaluated natively."""
 
@@ -64,16 +81,12 @@ class Schedule(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def _cycles(self, step: int) -> tuple[int, bool]:
-        """How many cycles are complete before update ``step``, and whether one was completed just before it."""
+    def _cycle_spans(self) -> Sequence[CycleSpan]:
+        """Where its cycles are, the first span from step 0."""
 
     @abc.abstractmethod
     def _advice(self, steps: int, per_epoch: int) -> Iterator[Check]:
         """What is advised on a run of so many steps, one or more, beside what this schedule does in it."""
-
-    @abc.abstractmethod
-    def cycle_starts(self, steps: int) -> list[int]:
-        """The numbers of the updates below ``steps`` with which a cycle begins."""
 
     def _functions(self) -> list[ScaleFn]:
         """Every ``scale_fn``, in the order in which ``from_dict`` takes them back."""
@@ -84,8 +97,10 @@ class Schedule(abc.ABC):
     def __call__(self, step: int) -> ScheduleValue:
         """The value of update number ``step``, from 0 to 2**63 - 2."""
         step = checked_step(step)
-        lr, momentum = self.values(range(step, step + 1))
-        return ScheduleValue(float(lr[0]), None if np.isnan(momentum[0]) else float(momentum[0]))
+        lr, momentum, is_valid = self._native.value(step, self._scale_fns)
+        if not is_valid:
+            raise invalid_value("the schedule", step, lr, momentum)
+        return ScheduleValue(lr, None if math.isnan(momentum) else momentum)
 
     def values(self, steps: Steps) -> tuple[FloatArray, FloatArray]:
         """Arrays ``(lr, momentum)`` of float64, one value a step; momentum is NaN where there is none.
@@ -94,6 +109,26 @@ class Schedule(abc.ABC):
         """
         lr, momentum = evaluate([self], steps)
         return lr[0], momentum[0]
+
+    def cycle_starts(self, steps: int) -> list[int]:
+        """The numbers of the updates below ``steps`` with which a cycle begins. A ramp has none.
+
+        >>> from clr_native import CyclicSchedule, OneCycleSchedule
+        >>> CyclicSchedule(0.1, 0.5, step_size_up=10).cycle_starts(50)
+        [0, 20, 40]
+        >>> OneCycleSchedule(0.5, total_steps=20).cycle_starts(50)
+        [0]
+        """
+        spans = self._cycle_spans()
+        starts: list[int] = []
+        for span, stop in zip(spans, [*(span.first for span in spans[1:]), steps], strict=True):
+            if span.length:
+                inside = range(span.first, min(stop, steps), span.length)
+                starts += inside if span.repeats else inside[:1]
+        return starts
+
+    def _cycle_position(self, step: int) -> CyclePosition:
+        return CyclePosition(*self._native.cycle_position(step))
 
     def summary(self, steps_per_epoch: int, epochs: int) -> Summary:
         """What the paper advises and what this schedule does, for a run of ``epochs * steps_per_epoch`` steps.
@@ -137,7 +172,7 @@ class Schedule(abc.ABC):
     def _native(self) -> _core.Schedule:
         pieces = [(piece.first, piece.last, piece.policy) for piece in self._cached_pieces]
         end = self._end()
-        return _core.Schedule(pieces, NEVER if end is None else end)
+        return _core.Schedule(pieces, list(self._cycle_spans()), NEVER if end is None else end)
 
     @functools.cached_property
     def _cached_pieces(self) -> Sequence[Piece]:

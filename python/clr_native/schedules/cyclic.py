@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from clr_native import _core
 from clr_native.checks import LARGEST_LR, boundaries, choice, flag, number, size
 from clr_native.schedules.advice import Check, length_in_words, number_in_words, steps_in_words
-from clr_native.schedules.base import NEVER, Functions, Piece, ScaleFn, Schedule
+from clr_native.schedules.base import NEVER, CycleSpan, Functions, Piece, ScaleFn, Schedule
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -132,17 +132,8 @@ class CyclicSchedule(Schedule):
     def _down(self) -> int:
         return self.step_size_up if self.step_size_down is None else self.step_size_down
 
-    def cycle_starts(self, steps: int) -> list[int]:
-        """The numbers of the updates below ``steps`` with which a cycle begins.
-
-        >>> CyclicSchedule(0.1, 0.5, step_size_up=10).cycle_starts(50)
-        [0, 20, 40]
-        """
-        return list(range(0, steps, self.cycle_length))
-
-    def _cycles(self, step: int) -> tuple[int, bool]:
-        cycle, place = divmod(step, self.cycle_length)
-        return cycle, step > 0 and place == 0
+    def _cycle_spans(self) -> list[CycleSpan]:
+        return [CycleSpan(0, self.cycle_length, repeats=True)]
 
     def _pieces(self) -> list[Piece]:
         policy = _core.Policy.cycles(

@@ -87,6 +87,14 @@ def _checked_out(out: object, shape: tuple[int, int]) -> tuple[FloatArray, Float
     return out
 
 
+def invalid_value(which: str, step: int, lr: float, momentum: float) -> ValueError:
+    """The error about a value that no optimizer may be given."""
+    return ValueError(
+        f"{which} at step={step} gives lr={lr} momentum={momentum}: "
+        "lr must be finite and not negative, momentum between 0 and 1"
+    )
+
+
 def evaluate(
     schedules: Sequence[Evaluated], steps: Steps, out: tuple[FloatArray, FloatArray] | None = None
 ) -> tuple[FloatArray, FloatArray]:
@@ -121,8 +129,5 @@ def evaluate(
         invalid = _core.fill_steps(natives, checked, scales, lr, momentum)
     if invalid is not None:
         which = f"schedule {invalid[0]}" if len(schedules) > 1 else "the schedule"
-        raise ValueError(
-            f"{which} at step={checked[invalid[1]]} gives lr={lr[invalid]} "
-            f"momentum={momentum[invalid]}: lr must be finite and not negative, momentum between 0 and 1"
-        )
+        raise invalid_value(which, int(checked[invalid[1]]), float(lr[invalid]), float(momentum[invalid]))
     return lr, momentum

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 from clr_native import _core
 from clr_native.checks import LARGEST_LR, boundaries, boundary, choice, flag, number, size
 from clr_native.schedules.advice import Check, end_of_run, number_in_words
-from clr_native.schedules.base import Piece, Schedule
+from clr_native.schedules.base import CycleSpan, Piece, Schedule
 from clr_native.schedules.lengths import rising_steps, run_length, share_rising
 
 CONVENTIONS = ("torch", "fastai")
@@ -167,12 +167,8 @@ class OneCycleSchedule(Schedule):
         share = share_rising(self._rising, total_steps)
         return dataclasses.replace(self, total_steps=total_steps, pct_start=share)
 
-    def cycle_starts(self, steps: int) -> list[int]:
-        """The one cycle begins with update 0."""
-        return [0] if steps > 0 else []
-
-    def _cycles(self, step: int) -> tuple[int, bool]:
-        return int(step >= self.total_steps), step == self.total_steps
+    def _cycle_spans(self) -> list[CycleSpan]:
+        return [CycleSpan(0, self.total_steps)]
 
     def _end(self) -> int:
         return self.total_steps

@@ -96,7 +96,7 @@ def _curve(schedule: Schedule, steps: range, label: str, parts: int, where: str)
     except ValueError as error:
         raise ValueError(f"{where}{error}") from None
     starts: list[int] = []
-    if schedule._cycles(steps[-1])[0] <= _MOST_CYCLES:
+    if schedule._cycle_position(steps[-1]).complete <= _MOST_CYCLES:
         starts = [start for start in schedule.cycle_starts(steps[-1] + 1) if start >= steps[0]]
     return Curve(label, chosen, lr, momentum, starts if len(starts) <= _MOST_MARKS else [])
 

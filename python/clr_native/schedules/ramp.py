@@ -9,7 +9,7 @@ from typing import ClassVar
 from clr_native import _core
 from clr_native.checks import LARGEST_LR, boundary, choice, number, size
 from clr_native.schedules.advice import Check, end_of_run
-from clr_native.schedules.base import NEVER, Piece, Schedule
+from clr_native.schedules.base import NEVER, CycleSpan, Piece, Schedule
 
 RAMPS = ("linear", "exponential")
 
@@ -67,12 +67,8 @@ class RampSchedule(Schedule):
             self._put("momentum", number("momentum", self.momentum))
             boundary("momentum", self.momentum, 1.0)
 
-    def cycle_starts(self, steps: int) -> list[int]:
-        """No cycle begins in a ramp."""
-        return []
-
-    def _cycles(self, step: int) -> tuple[int, bool]:
-        return 0, False
+    def _cycle_spans(self) -> list[CycleSpan]:
+        return [CycleSpan(0)]
 
     def _pieces(self) -> list[Piece]:
         rates = (self.start_lr, self.end_lr)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from clr_native.checks import size
 from clr_native.schedules.advice import Check, Summary, end_of_run, steps_in_words
-from clr_native.schedules.base import NEVER, Functions, Piece, ScaleFn, Schedule, made_from
+from clr_native.schedules.base import NEVER, CycleSpan, Functions, Piece, ScaleFn, Schedule, made_from
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -71,24 +71,21 @@ class ScheduleSequence(Schedule):
                 raise ValueError(f"segment {i}: n_steps=None must be a number of steps: only the last has no end")
         self._put("segments", segments)
 
-    def cycle_starts(self, steps: int) -> list[int]:
-        """The numbers of the updates below ``steps`` with which a cycle of some segment begins."""
-        starts, start = [], 0
+    def _cycle_spans(self) -> list[CycleSpan]:
+        spans: list[CycleSpan] = []
+        start = complete = 0
         for schedule, n_steps in self.segments:
-            length = steps - start if n_steps is None else min(n_steps, steps - start)
-            starts += [start + place for place in schedule.cycle_starts(max(length, 0))]
-            start += n_steps or 0
-        return starts
-
-    def _cycles(self, step: int) -> tuple[int, bool]:
-        complete = 0
-        for schedule, n_steps in self.segments:
-            if n_steps is None or step <= n_steps:
-                cycles, at_end = schedule._cycles(step)
-                return complete + cycles, at_end
-            complete += schedule._cycles(n_steps)[0]
-            step -= n_steps
-        return complete, False
+            stop = NEVER if n_steps is None else min(start + n_steps, NEVER)
+            spans += [
+                CycleSpan(start + span.first, span.length, span.repeats, complete + span.complete_before)
+                for span in schedule._cycle_spans()
+                if start + span.first < stop
+            ]
+            if n_steps is None:
+                return spans
+            complete += schedule._cycle_position(n_steps).complete
+            start += n_steps
+        return [*spans, CycleSpan(start, complete_before=complete)] if start < NEVER else spans
 
     def _pieces(self) -> list[Piece]:
         pieces: list[Piece] = []

@@ -254,10 +254,8 @@ class FusedCyclicSGD(AveragedWeights):
         scaling: Scaling | tuple[()] = ()
         if "grad_scale" in self.__dict__ or "found_inf" in self.__dict__:
             scaling = self._scaling()
-        ends_cycle = self._ends_cycle() if self._asks_for_cycle_end else None
-        done = self._plan.apply(self.param_groups, self.state, ends_cycle, *scaling)
-        if not done:
-            self._answer(done, lambda ends: self._plan.apply(self.param_groups, self.state, ends, *scaling))
+        if not self._plan.apply(self.param_groups, self.state, *scaling):
+            self._bind_and(lambda: self._plan.apply(self.param_groups, self.state, *scaling))
         if self._cycle_end_hooks and self._ended_cycle() and self.at_cycle_end:
             for hook in list(self._cycle_end_hooks.values()):
                 hook(self)
@@ -321,13 +319,9 @@ class FusedCyclicSGD(AveragedWeights):
         return release(self)
 
     def _release(self, parameter: torch.Tensor, position: int) -> None:
-        def call(ends_cycle: bool | None) -> bool | None:
-            return self._plan.release(self.param_groups, self.state, parameter, position, ends_cycle)
-
         self._refuse_inside_averages("backward() with release_gradients()")
-        done = call(self._ends_cycle() if self._asks_for_cycle_end else None)
-        if not done:
-            self._answer(done, call)
+        if not self._plan.release(self.param_groups, self.state, parameter, position):
+            self._bind_and(lambda: self._plan.release(self.param_groups, self.state, parameter, position))
 
     def register_cycle_end_hook(self, hook: Callable[[FusedCyclicSGD], None]) -> RemovableHandle:
         """Call ``hook(optimizer)`` after each update that was the last of a cycle of the first group.

@@ -115,24 +115,13 @@ class ScheduledGroups(Optimizer):
         for group in replaced:
             self._plan.write_schedule(group)
 
-    _asks_for_cycle_end = False  # does any group average the weights at the ends of cycles, as far as is known?
-
-    def _answer(self, asked: bool | None, again: Callable[[bool], bool | None]) -> None:
-        """Calls the plan again that has said False, for groups are to be bound, or None, for whether a cycle ends."""
+    def _bind_and(self, again: Callable[[], bool]) -> None:
+        """Binds the groups, then calls the plan again that has found some that are not bound."""
         for _ in range(3):
-            if asked is None:
-                self._asks_for_cycle_end = True
-            else:
-                self._bind()
-            asked = again(self._ends_cycle())
-            if asked:
+            self._bind()
+            if again():
                 return
         raise RuntimeError("param_groups change while a step reads them: a scale_fn must leave them alone")
-
-    def _ends_cycle(self) -> bool:
-        """Is the next update, if it follows the schedule, the last of a cycle of the first group?"""
-        first = self.param_groups[0]
-        return self._schedule_of(first)._cycles(first["applied_steps"] + 1)[1]
 
     def __repr__(self) -> str:
         """A line a group: its schedule, what is used next, settings that are not as by default. Waits for no GPU."""
@@ -159,7 +148,7 @@ class ScheduledGroups(Optimizer):
     @property
     def cycle(self) -> int:
         """The cycle, from 0, that the next update of the first group belongs to: how many are complete."""
-        return self._schedule_of(self.param_groups[0])._cycles(self.applied_steps)[0]
+        return self._schedule_of(self.param_groups[0])._cycle_position(self.applied_steps).complete
 
     @property
     def at_cycle_end(self) -> bool:
@@ -170,8 +159,8 @@ class ScheduledGroups(Optimizer):
     def _ended_cycle(self) -> bool:
         """The same, by the host's count."""
         first = self.param_groups[0]
-        _, at_end = self._schedule_of(first)._cycles(first["applied_steps"])
-        return at_end and self._plan.followed_schedule(first)
+        position = self._schedule_of(first)._cycle_position(first["applied_steps"])
+        return position.at_end and self._plan.followed_schedule(first)
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of each group's next update, as a torch scheduler gives it after its ``step()``."""
