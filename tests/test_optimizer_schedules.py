@@ -146,9 +146,14 @@ def test_what_is_written_into_a_group_around_a_transition_is_seen(when: int, key
     assert optimizer.get_last_lr() == [MIXED(expected).lr]
 
 
-@pytest.mark.parametrize("number", [0, 1, 4, 11, 13, 15])
-def test_a_momentum_that_no_update_can_use_is_refused_in_either_kind_of_segment(number: int) -> None:
-    optimizer = of(MIXED)
+CONSTANT = CyclicSchedule(0.1, 0.1, base_momentum=0.9, max_momentum=0.9)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "number"), [*((MIXED, n) for n in (0, 1, 4, 11, 13, 15)), (CONSTANT, 0)], ids=repr
+)
+def test_a_momentum_that_no_update_can_use_is_refused(schedule: Schedule, number: int) -> None:
+    optimizer = of(schedule)
     step(optimizer, number)
     kept = optimizer.param_groups[0]["momentum"]
     for wrong, error in [(1.5, ValueError), (float("nan"), ValueError), ("0.9", TypeError)]:

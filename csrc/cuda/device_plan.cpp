@@ -13,14 +13,7 @@ namespace clr {
 
 namespace {
 
-bool same(const GroupSettings& a, const GroupSettings& b) {
-  return a.pieces == b.pieces && a.piece_count == b.piece_count && a.momentum == b.momentum &&
-         a.dampening == b.dampening && a.weight_decay == b.weight_decay && a.ema_decay == b.ema_decay &&
-         a.trust_coefficient == b.trust_coefficient && a.trust_eps == b.trust_eps && a.lr_by_hand == b.lr_by_hand &&
-         a.momentum_by_hand == b.momentum_by_hand && a.order == b.order && a.seed == b.seed &&
-         a.nesterov == b.nesterov && a.maximize == b.maximize && a.averages == b.averages &&
-         a.ema_warmup == b.ema_warmup && a.counts_updates == b.counts_updates && a.constant == b.constant;
-}
+bool same(const GroupSettings& a, const GroupSettings& b) { return std::memcmp(&a, &b, sizeof(GroupSettings)) == 0; }
 
 bool same(const Slot& a, const Slot& b) {
   return a.parameter == b.parameter && a.gradient == b.gradient && a.buffer == b.buffer && a.size == b.size &&

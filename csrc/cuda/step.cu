@@ -1,5 +1,5 @@
 // One update of all tensors of a device in one launch. The last block to finish advances the schedules.
-#include "core/average.h"
+#include "core/progress.h"
 #include "core/random.h"
 #include "cuda/lanes_cuda.h"
 #include "cuda/last_block.h"
@@ -41,26 +41,6 @@ CLR_INLINE void for_lanes(const Work& work, int64_t begin, int64_t end) {
 #endif
 }
 
-__device__ bool is_by_hand(const GroupSettings& settings, const GroupProgress& progress) {
-  return settings.order != progress.last_order;
-}
-
-// The numbers of the update that the group stands before.
-__device__ GroupValues values_of(const GroupSettings& settings, const GroupProgress& progress) {
-  const bool by_hand = settings.constant || is_by_hand(settings, progress);
-  GroupValues values{};
-  values.lr = by_hand ? settings.lr_by_hand : progress.lr;
-  values.momentum = by_hand ? settings.momentum_by_hand : progress.momentum;
-  if (values.momentum != values.momentum) values.momentum = settings.momentum;
-  values.dampening = settings.dampening;
-  values.weight_decay = settings.weight_decay;
-  values.nesterov = settings.nesterov;
-  values.maximize = settings.maximize;
-  values.averages = settings.averages;
-  values.average_weight = progress.average_weight;
-  return values;
-}
-
 __device__ void update_chunk(const DeviceState& state, const DeviceWork& work, const GradientValues& gradients,
                              DeviceChunk chunk) {
   Slot slot = work.slots[chunk.slot];
@@ -72,36 +52,18 @@ __device__ void update_chunk(const DeviceState& state, const DeviceWork& work, c
   update_slot(gradients, values_of(settings, progress), slot, begin_of(chunk), end_of(chunk, slot));
 }
 
-// Counts an update that was applied. What is set by hand is used up.
-__device__ void count(const GroupSettings& settings, GroupProgress& progress) {
-  progress.n_updates += settings.counts_updates ? 1 : 0;
-  progress.n_averaged += settings.averages ? 1 : 0;
-  progress.step += is_by_hand(settings, progress) ? 0 : 1;
-  progress.last_order = settings.order;
-}
-
-// Counts an update that was skipped. What is set by hand waits for the update that it was set for.
-__device__ void count_skipped(const GroupSettings& settings, GroupProgress& progress, bool advances) {
-  progress.skipped += 1;
-  progress.step += advances && !is_by_hand(settings, progress) ? 1 : 0;
-}
-
-// Forms the numbers of the next update.
-__device__ void prepare(const GroupSettings& settings, GroupProgress& progress) {
+// The schedule's values where the group stands.
+__device__ Value scheduled_value(const GroupSettings& settings, const GroupProgress& progress) {
   const Piece& piece = piece_at(settings.pieces, settings.piece_count, progress.step);
-  const Value value = evaluate(piece.policy, step_in(piece, progress.step), 1.0);
-  progress.lr = value.lr;
-  progress.momentum = value.momentum;
-  if (settings.averages) {
-    progress.average_weight = ema_weight(settings.ema_decay, settings.ema_warmup, progress.n_averaged);
-  }
+  return evaluate(piece.policy, step_in(piece, progress.step), 1.0);
 }
 
-__device__ void advance(const DeviceState& state, const DeviceStep& step, bool skipped) {
+__device__ void advance_groups(const DeviceState& state, const DeviceStep& step, bool skipped) {
   for (uint64_t i = threadIdx.x; i < state.group_count; i += kDeviceThreads) {
+    const GroupSettings& settings = state.settings[i];
     GroupProgress& progress = state.progress[i];
-    skipped ? count_skipped(state.settings[i], progress, step.advances_on_skip) : count(state.settings[i], progress);
-    prepare(state.settings[i], progress);
+    skipped ? advance_skipped(settings, progress, step.advances_on_skip) : advance(settings, progress);
+    prepare_next(settings, progress, scheduled_value(settings, progress));
   }
 }
 
@@ -117,7 +79,7 @@ __device__ void mark_state(const DeviceState& state, const DeviceWork& work) {
 
 // What all blocks have left to the last.
 __device__ void finish(DeviceState& state, const DeviceWork& work, const DeviceStep& step, bool skipped) {
-  advance(state, step, skipped);
+  advance_groups(state, step, skipped);
   if (!skipped) mark_state(state, work);
   if (threadIdx.x != 0) return;
   ++(skipped ? state.counts.skipped : state.counts.applied);

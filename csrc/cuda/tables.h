@@ -2,36 +2,9 @@
 #pragma once
 
 #include "core/norm.h"
-#include "core/piece.h"
-#include "core/slot.h"
+#include "core/progress.h"
 
 namespace clr {
-
-// A parameter group as the host says it is. The device only reads it.
-struct GroupSettings {
-  const Piece* pieces;  // its schedule
-  uint64_t piece_count;
-  double momentum;  // where the schedule has none
-  double dampening, weight_decay;
-  double ema_decay;  // if it averages
-  double trust_coefficient, trust_eps;
-  double lr_by_hand, momentum_by_hand;  // of order number `order`
-  uint64_t order;  // to use what is set by hand in one update, which does not follow the schedule; 0 for none
-  uint64_t seed;
-  bool nesterov, maximize;
-  bool averages, ema_warmup;
-  bool counts_updates;  // random numbers depend on how many there were
-  bool constant;        // lr and momentum set by hand are used in every update, and all of them count
-};
-
-// Where a parameter group stands. The device writes it after each update; the host begins it, or moves it.
-struct GroupProgress {
-  double lr, momentum;    // of the next update, if it follows the schedule
-  double average_weight;  // of the next update
-  uint64_t step;          // its number along the schedule
-  uint64_t n_averaged, n_updates, skipped;
-  uint64_t last_order;  // the order that was carried out last
-};
 
 // What the host may read at any time without waiting for the device: how far it has come.
 struct DeviceReport {
@@ -41,8 +14,8 @@ struct DeviceReport {
 
 // What stays on the device from step to step.
 struct DeviceState {
-  const GroupSettings* settings;
-  GroupProgress* progress;
+  const GroupSettings* settings;  // the host writes them
+  GroupProgress* progress;        // the host begins it, or moves it; the device writes it after each update
   uint64_t group_count;
   // Does the buffer, and does the average, of the parameter at each position among all hold anything yet?
   bool* buffer_holds;

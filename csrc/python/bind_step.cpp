@@ -60,14 +60,15 @@ void set_rules(Step& step, double max_norm, double max_value, bool error_if_nonf
 
 // The dtypes, by name, of the tensors that steps keep for a parameter of this dtype.
 py::dict state_dtypes(const py::dict& group, const std::string& parameter) {
-  GroupTail tail;
-  tail.read({group.ptr(), 0});
+  GroupSettings settings{};
+  GroupProgress progress{};
+  const GroupOptions options = read_options({group.ptr(), 0}, settings, progress);
   for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
     if (parameter != name_of(dtype)) continue;
-    const char* const wide = name_of(companion_dtype(dtype, tail.storage()));
+    const char* const wide = name_of(companion_dtype(dtype, options.storage));
     py::dict dtypes;
     for (const char* const name : kStateTensors) dtypes[name] = wide;
-    dtypes[kStateTensors[0]] = name_of(tail.buffer_dtype(dtype));
+    dtypes[kStateTensors[0]] = name_of(options.buffer_dtype(dtype));
     return dtypes;
   }
   throw py::type_error("dtype=" + parameter + " must be float32, float64, bfloat16 or float16");
@@ -75,19 +76,19 @@ py::dict state_dtypes(const py::dict& group, const std::string& parameter) {
 
 // The schedule of a bound group, and whether its dict is still the one that stands there; None for an unknown group.
 py::object schedule_of(const Step& step, const py::dict& group) {
-  const GroupBinding* const bound = step.binding(group);
+  const BoundGroup* const bound = step.binding(group);
   if (bound == nullptr) return py::none();
   return py::make_tuple(bound->schedule(), bound->holds_bound_schedule());
 }
 
-GroupBinding& bound_group(const Step& step, const py::dict& group) {
-  GroupBinding* const bound = step.binding(group);
+BoundGroup& bound_group(const Step& step, const py::dict& group) {
+  BoundGroup* const bound = step.binding(group);
   if (bound == nullptr) throw py::key_error("this parameter group is not bound");
   return *bound;
 }
 
 py::tuple standing(const Step& step, const py::dict& group) {
-  const GroupBinding::Standing standing = bound_group(step, group).standing();
+  const BoundGroup::Standing standing = bound_group(step, group).standing();
   return py::make_tuple(standing.is_overridden, standing.lr,
                         standing.momentum ? standing.momentum : py::object(py::none()));
 }

@@ -190,8 +190,8 @@ class DeviceStep:
             self.rules["measured"] = True
             self._run("set_measured", self.state, clip_coefficient, int(finite))
 
-    def set_by_hand(self, lr: float, momentum: float, group: int = 0) -> None:
-        self._run("set_by_hand", self.settings, group, lr, momentum)
+    def override_next(self, lr: float, momentum: float, group: int = 0) -> None:
+        self._run("override_next", self.settings, group, lr, momentum)
 
     def step(self, gradients: Sequence[Tensor | None], **how: Any) -> Statistics:
         """See _launch()."""

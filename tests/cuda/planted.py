@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from toolkit import nvcc, ptx_of
+from toolkit import SOURCES, nvcc, ptx_of
 
-Fault = tuple[Path, str, str]  # a file of csrc/cuda, what stands there, and what is to stand there
+Fault = tuple[Path, str, str]  # a file under csrc/, what stands there, and what is to stand there
 
 
 def planted(folder: Path, kernel: Path, file: Path, right: str, wrong: str) -> Path:
-    """A copy of a kernel with one thing changed in it, or in a header that it includes."""
-    text, copy = file.read_text(), folder / file.name
+    """A copy of a kernel with one thing changed in it, or in a header, which is found beside the copy first."""
+    text = file.read_text()
     assert text.count(right) == 1
+    (folder / kernel.name).write_text(kernel.read_text())
+    copy = folder / (kernel.name if file == kernel else file.relative_to(SOURCES))
+    copy.parent.mkdir(exist_ok=True)
     copy.write_text(text.replace(right, wrong))
-    if file != kernel:
-        changed, found = re.subn(rf'"\w+/{file.name}"', f'"{copy}"', kernel.read_text())
-        assert found == 1, "included by the kernel itself"
-        (folder / kernel.name).write_text(changed)
     return folder / kernel.name
 
 

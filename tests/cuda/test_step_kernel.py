@@ -19,6 +19,7 @@ from helpers import give, gradient_sets, parameters
 from planted import Fault, all_planted, planted
 from ptx import Statistics
 from ptx.errors import PtxError
+from toolkit import SOURCES
 
 SIZES: list[int | tuple[int, ...]] = [0, 1, 3, 8, (5, 7), 700, CHUNK + 21]
 CASES: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
@@ -108,13 +109,13 @@ def test_a_skipped_step(found_inf: float, advance: bool) -> None:
 
 
 @pytest.mark.parametrize("lr", [0.25, 0.0])
-def test_by_hand_waits_for_the_update_that_it_was_set_for(lr: float) -> None:
+def test_an_override_waits_for_the_update_that_it_was_meant_for(lr: float) -> None:
     optimizer, over = made(torch.bfloat16, rounding="stochastic", ema_decay=0.5)
     device = DeviceStep(optimizer)
     for step, gradients in enumerate(gradient_sets(over, 4)):
         if step in (0, 1):
             optimizer.param_groups[0].update(lr=lr, momentum=0.25)
-            device.set_by_hand(lr, 0.25)
+            device.override_next(lr, 0.25)
         found = float(step == 1)
         give(over, gradients)
         vars(optimizer).update(grad_scale=2.0, found_inf=found)
@@ -172,6 +173,7 @@ def test_what_an_element_costs(dtype: torch.dtype, settings: dict[str, Any], rea
 LANES = STEP.parent / "lanes_cuda.h"
 LAST = STEP.parent / "last_block.h"
 VALUES = STEP.parent / "table_values.h"
+PROGRESS = SOURCES / "core" / "progress.h"
 STORED = "store(from, words.elements);"
 FAULTS: dict[str, Fault] = {
     "a tail that is too short": (STEP, "if (last + threadIdx.x < end)", "if (last + threadIdx.x + 1 < end)"),
@@ -181,7 +183,9 @@ FAULTS: dict[str, Fault] = {
     "a missing barrier": (LAST, "== gridDim.x - 1;\n  __syncthreads();", "== gridDim.x - 1;"),
     "a ticket that stays": (STEP, "state.ticket = 0;", ""),
     "a dropped store": (LANES, f"    {STORED}\n    words.write(to);", f"    {STORED}"),
-    "a step that does not advance": (STEP, "progress.step += is_by_hand(settings, progress) ? 0 : 1;", ""),
+    "a step that does not advance": (PROGRESS, "progress.step += is_overridden(settings, progress) ? 0 : 1;", ""),
+    "an average that is not counted": (PROGRESS, "progress.n_averaged += averages_next(settings) ? 1 : 0;", ""),
+    "an override that stays": (PROGRESS, "progress.last_override = settings.override_number;", ""),
     "a buffer that stays empty": (STEP, "state.buffer_holds[slot.random_key] = true;", ";"),
 }
 
@@ -195,11 +199,14 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Futu
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_caught(fault: str, sources: dict[str, Future[Path]]) -> None:
-    optimizer, over = made(torch.float32)
+    optimizer, over = made(torch.float32, ema_decay=0.5)
     device = DeviceStep(optimizer, 4, sources[fault].result())
 
     def train() -> None:
-        for seed in range(2):
+        for seed in range(3):
+            if seed == 1:
+                optimizer.param_groups[0].update(lr=0.25, momentum=0.25)
+                device.override_next(0.25, 0.25)
             run(optimizer, over, device, 1, seed=seed)
             assert_same(optimizer, over, device)
             assert_same_position(optimizer, device)

@@ -12,7 +12,7 @@ namespace {
 
 std::vector<std::uint64_t> origins_of(const Groups& groups) {
   std::vector<std::uint64_t> origins;
-  for (const auto& group : groups) origins.push_back(group->origin());
+  for (const auto& group : groups) origins.push_back(group->position_version());
   return origins;
 }
 
@@ -46,34 +46,19 @@ bool DeviceSteps::is_behind(const Groups& groups) const {
   return (runs_ahead_ || has_graphs_) && origins_of(groups) != origins_;
 }
 
-// Settings and progress of all groups, as the host has them. A value set by hand is an order, carried out once.
+// Settings and progress of all groups, as the host has them.
 void DeviceSteps::set_groups(const Groups& groups) {
   std::vector<std::uint64_t> ids, origins = origins_of(groups);
-  for (const auto& group : groups) ids.push_back(group->id());
+  for (const auto& group : groups) ids.push_back(group->binding_id());
   other_groups_ = ids != ids_;
   other_origins_ = other_groups_ || origins != origins_;
   new_ids_ = std::move(ids);
   new_origins_ = std::move(origins);
-  orders_.resize(groups.size(), 0);
-  const std::vector<GroupSettings> before = std::move(settings_);
   settings_.clear();
   progress_.clear();
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    GroupSettings settings = groups[g]->device_settings();
-    GroupProgress progress = groups[g]->device_progress();
-    progress.last_order = orders_[g];
-    if (!other_groups_ && g < before.size()) {
-      settings.lr_by_hand = before[g].lr_by_hand;
-      settings.momentum_by_hand = before[g].momentum_by_hand;
-    }
-    if (groups[g]->is_by_hand() || settings.constant) {
-      const Value values = groups[g]->values_by_hand();
-      settings.lr_by_hand = values.lr;
-      settings.momentum_by_hand = values.momentum;
-    }
-    settings.order = groups[g]->is_by_hand() ? ++last_order_ : orders_[g];
-    settings_.push_back(settings);
-    progress_.push_back(progress);
+  for (const auto& group : groups) {
+    settings_.push_back(group->settings());
+    progress_.push_back(group->progress());
   }
 }
 
@@ -153,7 +138,6 @@ void DeviceSteps::step(const DeviceStep& step, bool captured) {
   for (auto& [ordinal, device] : plans_) device.plan->step(TorchReader::get().current_stream(ordinal), step);
   has_graphs_ = has_graphs_ || captured;
   if (captured) return;
-  for (std::size_t g = 0; g < settings_.size(); ++g) orders_[g] = settings_[g].order;
   runs_ahead_ = true;
   ++launched_;
 }
@@ -180,12 +164,11 @@ DeviceSteps::Empty DeviceSteps::synchronise(const Groups& groups) {
     launched_ = progress.counts.applied + progress.counts.skipped;
     std::size_t guess = 0;
     for (const auto& group : groups) {
-      const std::size_t row = group == nullptr ? origins_.size() : row_of(group->origin(), guess++);
+      const std::size_t row = group == nullptr ? origins_.size() : row_of(group->position_version(), guess++);
       if (row >= std::min(progress.groups.size(), settings_.size())) continue;  // moved since, or new, or not told
       const GroupProgress& counted = progress.groups[row];
-      const Value by_hand = {settings_[row].lr_by_hand, settings_[row].momentum_by_hand};
-      group->take(counted, counted.last_order != settings_[row].order ? &by_hand : nullptr);
-      orders_[row] = counted.last_order;
+      const Value pending = {settings_[row].lr_override, settings_[row].momentum_override};
+      group->take(counted, clr::is_overridden(settings_[row], counted) ? &pending : nullptr);
     }
   }
   runs_ahead_ = false;

@@ -75,8 +75,6 @@ class DeviceSteps {
   std::vector<GroupProgress> progress_;
   std::vector<std::uint64_t> ids_, origins_;  // of the bindings that the devices know
   std::vector<std::uint64_t> new_ids_, new_origins_;
-  std::vector<std::uint64_t> orders_;  // by group: the order that was launched last, and, once asked, carried out last
-  std::uint64_t last_order_ = 0;       // no number is used twice, whatever became of the step
   bool parameters_known_ = false;
   bool other_groups_ = true, other_origins_ = true;
   bool runs_ahead_ = false;  // has the device been told anything since the last synchronise()?

@@ -14,10 +14,10 @@ bool Step::release(const py::list& groups, const py::dict& state, const py::obje
   }
   position = parameters_.find(parameter, position);
   refuse_release();
-  ParameterBinding& bound = parameters_[position];
+  BoundParameter& bound = parameters_[position];
   if (is_released(position)) bound.refuse_second_gradient();
   bound.drop_new_state();
-  const GroupBinding& group = *groups_[bound.group()];
+  const BoundGroup& group = *groups_[bound.group()];
   parameters_.refresh_state(state);
   if (!bound.has_state() && needs_entry(group, true)) parameters_.make_entries(state, {position});
   const py::object gradient = TorchReader::get().grad(parameter.ptr());

@@ -1,11 +1,12 @@
 #include "python/optimizer/group.h"
 
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "python/torch/dict_version.h"
 #include "python/torch/group_keys.h"
-#include "python/torch/tensor_view.h"
+#include "python/torch/tensor_checks.h"
 #include "python/torch/warning.h"
 
 namespace clr {
@@ -15,7 +16,7 @@ namespace {
 // Interned or not: keys that come out of a checkpoint need not be.
 bool same_key(PyObject* a, PyObject* b) { return a == b || (PyUnicode_Check(a) && PyUnicode_Compare(a, b) == 0); }
 
-// Not the same number twice.
+// Returns no number twice. 0 is none of them.
 std::uint64_t fresh_number() {
   static std::uint64_t last = 0;  // guarded by the GIL
   return ++last;
@@ -25,44 +26,51 @@ bool same_bits(double a, double b) { return double_to_bits(a) == double_to_bits(
 
 }  // namespace
 
-GroupBinding::GroupBinding(py::dict group, std::size_t index, py::object schedule)
+BoundGroup::BoundGroup(py::dict group, std::size_t index, py::object schedule)
     : group_(std::move(group)),
-      bound_{},
-      id_(fresh_number()),
-      origin_(fresh_number()),
+      binding_id_(fresh_number()),
+      position_version_(fresh_number()),
       index_(index),
       schedule_(std::move(schedule)),
       bound_object_(schedule_.attr("_native")),
       scale_fns_(schedule_.attr("_scale_fns")) {
   bound_ = bound_object_.cast<const BoundSchedule&>().view();
+  settings_.pieces = bound_.pieces;
+  settings_.piece_count = bound_.count;
+  settings_.constant = bound_.is_constant;
+  settings_.momentum_override = std::nan("");
   schedule_item_ = reader().item(keys().schedule);
   read_position();
   read_settings();
   require_legal_parameters();
 }
 
-Scheduled GroupBinding::scheduled() const {
-  Scheduled here = {bound_.pieces, step_, current_, step_object_, py::float_(current_.lr), py::object()};
-  if (has_momentum(current_)) here.momentum = py::float_(current_.momentum);
+Scheduled BoundGroup::scheduled() const {
+  const Value value = scheduled_value();
+  Scheduled here = {bound_.pieces, progress_.step, value, step_object_, py::float_(value.lr), py::object()};
+  if (has_momentum(value)) here.momentum = py::float_(value.momentum);
   return here;
 }
 
-void GroupBinding::write_schedule() {
-  if (bound_.is_constant) current_ = bound_.value(step_, scale_fns_);
+void BoundGroup::write_schedule() {
   written_ = scheduled();
+  if (bound_.is_constant) {
+    settings_.lr_override = progress_.lr;
+    settings_.momentum_override = progress_.momentum;
+  }
   write_items();
 }
 
-void GroupBinding::restore() {
+void BoundGroup::restore() {
   write_items();
   forget();
 }
 
-bool GroupBinding::holds_bound_schedule() const {
+bool BoundGroup::holds_bound_schedule() const {
   return PyDict_GetItemWithError(group_.ptr(), keys().schedule) == schedule_item_.ptr();
 }
 
-bool GroupBinding::is_bound_to(PyObject* group) {
+bool BoundGroup::is_bound_to(PyObject* group) {
   if (group != group_.ptr()) return false;
   const std::uint64_t version = version_of(group);
   unchanged_ = (version_ != 0 && version_ == version) || (!entries_.empty() && is_as_remembered());
@@ -70,7 +78,7 @@ bool GroupBinding::is_bound_to(PyObject* group) {
   return unchanged_ || holds_bound_schedule();
 }
 
-bool GroupBinding::is_as_remembered() const {
+bool BoundGroup::is_as_remembered() const {
   Py_ssize_t place = 0;
   PyObject *key = nullptr, *value = nullptr;
   std::size_t i = 0;
@@ -83,9 +91,9 @@ bool GroupBinding::is_as_remembered() const {
 // Remembers the dict as read() found it. What somebody changes between reading and writing, a scale_fn or another
 // thread while the kernel runs, is found at the next step. Every value that matters is kept alive by a member: no other
 // object can take its address.
-void GroupBinding::remember() {
-  const bool scheduled = has_momentum(current_);
-  if (by_hand_ || !dampening_.object || !weight_decay_.object || !(scheduled || momentum_.object)) return;
+void BoundGroup::remember() {
+  const bool scheduled = has_scheduled_momentum();
+  if (is_overridden() || !dampening_.object || !weight_decay_.object || !(scheduled || momentum_.object)) return;
   Py_ssize_t place = 0;
   PyObject *key = nullptr, *value = nullptr;
   bool as_read = written_.lr && (written_.momentum || !scheduled);
@@ -110,12 +118,12 @@ void GroupBinding::remember() {
   version_ = version_of(group_.ptr());
 }
 
-void GroupBinding::forget() {
+void BoundGroup::forget() {
   entries_.clear();
   version_ = 0;
 }
 
-void GroupBinding::refresh(Setting& setting, PyObject* key) const {
+void BoundGroup::refresh(Setting& setting, PyObject* key) const {
   const py::object object = reader().item(key);
   if (object.is(setting.object)) return;
   setting.value = reader().number(key, object.ptr());
@@ -126,7 +134,7 @@ void GroupBinding::refresh(Setting& setting, PyObject* key) const {
 }
 
 // After the last update the position is one further, from where no step is made.
-void GroupBinding::read_position() {
+void BoundGroup::read_position() {
   const py::object object = reader().item(keys().applied_steps);
   if (object.is(step_object_)) return;
   const unsigned long long step = PyLong_Check(object.ptr()) ? PyLong_AsUnsignedLongLong(object.ptr()) : 0;
@@ -134,20 +142,20 @@ void GroupBinding::read_position() {
     PyErr_Clear();
     refuse_position(object.ptr());
   }
-  const bool moved = !step_object_ || step != step_;
-  origin_ = fresh_number();
-  const Value value = moved ? bound_.value(step, scale_fns_) : current_;
-  current_ = value;
-  step_ = step;
+  const bool moved = !step_object_ || step != progress_.step;
+  position_version_ = fresh_number();
+  const Value value = moved ? bound_.value(step, scale_fns_) : scheduled_value();
+  progress_.step = step;
+  clr::prepare_next(settings_, progress_, value);
   step_object_ = object;
 }
 
-void GroupBinding::refuse_position(PyObject* object) const {
+void BoundGroup::refuse_position(PyObject* object) const {
   throw py::value_error(reader().name_value(keys().applied_steps, object) + " must be an int from 0 to 2**63 - 2");
 }
 
 // Obeys what stands in the group. Returns true if that is another value than the schedule's.
-bool GroupBinding::read_scheduled(PyObject* key, const py::object& written, double scheduled, double& value) const {
+bool BoundGroup::read_scheduled(PyObject* key, const py::object& written, double scheduled, double& value) const {
   const py::object object = reader().item(key);
   value = scheduled;
   if (written && object.is(written)) return false;
@@ -156,7 +164,7 @@ bool GroupBinding::read_scheduled(PyObject* key, const py::object& written, doub
 }
 
 // What stands in the group is the value of a constant schedule. `known`: the object that has been read already.
-void GroupBinding::read_constant(PyObject* key, py::object& known, double& value) const {
+void BoundGroup::read_constant(PyObject* key, py::object& known, double& value) const {
   const py::object object = reader().item(key);
   if (known && object.is(known)) return;
   value = reader().number(key, object.ptr());
@@ -164,88 +172,97 @@ void GroupBinding::read_constant(PyObject* key, py::object& known, double& value
 }
 
 // lr and momentum of this update, as far as a schedule has them.
-void GroupBinding::read_values() {
+void BoundGroup::read_values() {
   const bool is_ours = written_.lr && reader().item(keys().lr).is(written_.lr);
-  by_hand_ = lr_by_hand_ = false;
+  const Value scheduled = scheduled_value();
+  settings_.override_number = progress_.last_override;
+  lr_overridden_ = false;
   if (bound_.is_constant) {
-    read_constant(keys().lr, written_.lr, current_.lr);
-    if (has_momentum(current_)) read_constant(keys().momentum, written_.momentum, current_.momentum);
-    values_.lr = current_.lr;
-    if (has_momentum(current_)) values_.momentum = current_.momentum;
+    read_constant(keys().lr, written_.lr, settings_.lr_override);
+    settings_.momentum_override = has_momentum(scheduled) ? settings_.momentum_override : scheduled.momentum;
+    if (has_momentum(scheduled)) read_constant(keys().momentum, written_.momentum, settings_.momentum_override);
   } else {
-    lr_by_hand_ = by_hand_ = read_scheduled(keys().lr, written_.lr, current_.lr, values_.lr);
-    if (has_momentum(current_)) {
-      by_hand_ |= read_scheduled(keys().momentum, written_.momentum, current_.momentum, values_.momentum);
+    Value standing = scheduled;
+    lr_overridden_ = read_scheduled(keys().lr, written_.lr, scheduled.lr, standing.lr);
+    bool overridden = lr_overridden_;
+    if (has_momentum(scheduled)) {
+      overridden |= read_scheduled(keys().momentum, written_.momentum, scheduled.momentum, standing.momentum);
+    }
+    if (overridden) {
+      settings_.lr_override = standing.lr;
+      settings_.momentum_override = standing.momentum;
+      settings_.override_number = fresh_number();
     }
   }
-  foreign_zero_ = !is_ours && values_.lr == 0.0;
+  foreign_zero_ = !is_ours && next_value(settings_, progress_).lr == 0.0;
 }
 
-GroupBinding::Standing GroupBinding::standing() {
+BoundGroup::Standing BoundGroup::standing() {
   read_position();
-  const Value scheduled = bound_.is_constant ? bound_.value(step_, scale_fns_) : current_;
+  const Value scheduled = scheduled_value();
   double lr = 0.0, momentum = 0.0;
-  bool is_overridden = read_scheduled(keys().lr, bound_.is_constant ? py::object() : written_.lr, scheduled.lr, lr);
+  bool overridden = read_scheduled(keys().lr, bound_.is_constant ? py::object() : written_.lr, scheduled.lr, lr);
   const bool has = has_momentum(scheduled);
   if (has) {
     const py::object written = bound_.is_constant ? py::object() : written_.momentum;
-    is_overridden |= read_scheduled(keys().momentum, written, scheduled.momentum, momentum);
+    overridden |= read_scheduled(keys().momentum, written, scheduled.momentum, momentum);
   }
-  if (is_overridden) return {true, reader().item(keys().lr), has ? reader().item(keys().momentum) : py::object()};
+  if (overridden) return {true, reader().item(keys().lr), has ? reader().item(keys().momentum) : py::object()};
   return {false, py::float_(scheduled.lr), has ? py::object(py::float_(scheduled.momentum)) : py::object()};
 }
 
 // Everything that the schedule does not give.
-void GroupBinding::read_settings() {
+void BoundGroup::read_settings() {
   refresh(dampening_, keys().dampening);
   refresh(weight_decay_, keys().weight_decay);
-  values_.nesterov = reader().flag(keys().nesterov);
-  values_.maximize = reader().flag(keys().maximize);
-  if (!has_momentum(current_)) {
+  settings_.nesterov = reader().flag(keys().nesterov);
+  settings_.maximize = reader().flag(keys().maximize);
+  settings_.dampening = dampening_.value;
+  settings_.weight_decay = weight_decay_.value;
+  if (!has_scheduled_momentum()) {
     refresh(momentum_, keys().momentum);
-    values_.momentum = momentum_.value;
-    require(is_valid_momentum(values_.momentum), "momentum", values_.momentum, "between 0 and 1");
+    settings_.momentum = momentum_.value;
+    require(is_valid_momentum(settings_.momentum), "momentum", settings_.momentum, "between 0 and 1");
   }
-  values_.dampening = dampening_.value;
-  values_.weight_decay = weight_decay_.value;
-  require(std::isfinite(values_.dampening), "dampening", values_.dampening, "finite");
-  require(is_valid_lr(values_.weight_decay), "weight_decay", values_.weight_decay, "finite and not negative");
-  if (values_.nesterov) {
-    require(values_.dampening == 0.0, "dampening", values_.dampening, "0 with nesterov=True");
-    require(keeps_buffers(), "momentum", values_.momentum, "above 0 with nesterov=True");
+  require(std::isfinite(settings_.dampening), "dampening", settings_.dampening, "finite");
+  require(is_valid_lr(settings_.weight_decay), "weight_decay", settings_.weight_decay, "finite and not negative");
+  if (settings_.nesterov) {
+    require(settings_.dampening == 0.0, "dampening", settings_.dampening, "0 with nesterov=True");
+    require(keeps_buffers(), "momentum", next_value(settings_, progress_).momentum, "above 0 with nesterov=True");
   }
-  const std::uint64_t skipped = reader().count(keys().skipped_steps, INT64_MAX, "an int from 0 on");
-  const std::uint64_t before[] = {skipped_, tail_.n_averaged(), tail_.n_updates()};
-  tail_.read(reader());
-  skipped_ = skipped;
-  if (before[0] != skipped || before[1] != tail_.n_averaged() || before[2] != tail_.n_updates()) {
-    origin_ = fresh_number();
+  const GroupProgress before = progress_;
+  progress_.skipped = reader().count(keys().skipped_steps, INT64_MAX, "an int from 0 on");
+  options_ = read_options(reader(), settings_, progress_);
+  has_no_options_ = clr::has_no_options(options_, settings_);
+  clr::prepare_next(settings_, progress_, scheduled_value());
+  if (before.skipped != progress_.skipped || before.n_averaged != progress_.n_averaged ||
+      before.n_updates != progress_.n_updates) {
+    position_version_ = fresh_number();
   }
 }
 
 // Can the parameters be kept as the settings say? What is no tensor, or of another dtype, is for read() to refuse.
-void GroupBinding::require_legal_parameters() const {
+void BoundGroup::require_legal_parameters() const {
   const py::object parameters = reader().item(keys().params);
-  if (tail_.is_plain() || !PyList_Check(parameters.ptr())) return;
+  if (has_no_options_ || !PyList_Check(parameters.ptr())) return;
   const TorchReader& torch = TorchReader::get();
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parameters.ptr()); ++i) {
     PyObject* const parameter = PyList_GET_ITEM(parameters.ptr(), i);
     const std::optional<DType> dtype = torch.is_tensor(parameter) ? torch.dtype(parameter) : std::nullopt;
-    if (dtype) tail_.require_legal(*dtype, index_, static_cast<std::size_t>(i));
+    if (dtype) options_.require_legal(*dtype, index_, static_cast<std::size_t>(i));
   }
 }
 
-void GroupBinding::require(bool ok, const char* name, double value, const char* must) const {
+void BoundGroup::require(bool ok, const char* name, double value, const char* must) const {
   if (ok) return;
-  throw py::value_error(group_name(index_) + name + "=" + py::repr(py::float_(value)).cast<std::string>() +
-                        " at applied_steps=" + std::to_string(step_) + " must be " + must);
+  throw py::value_error(group_label(index_) + name + "=" + py::repr(py::float_(value)).cast<std::string>() +
+                        " at applied_steps=" + std::to_string(progress_.step) + " must be " + must);
 }
 
-void GroupBinding::read() {
+void BoundGroup::read() {
   if (unchanged_) {
-    values_.lr = current_.lr;
-    if (has_momentum(current_)) values_.momentum = current_.momentum;
-    by_hand_ = lr_by_hand_ = foreign_zero_ = false;
+    settings_.override_number = progress_.last_override;
+    lr_overridden_ = foreign_zero_ = false;
   } else {
     forget();
     parameters_ = reader().item(keys().params);
@@ -256,55 +273,71 @@ void GroupBinding::read() {
     read_values();
     read_settings();
   }
-  if (step_ > kLastStep) refuse_position(step_object_.ptr());
+  if (progress_.step > kLastStep) refuse_position(step_object_.ptr());
   require_valid_values();
   if (!unchanged_) remember();
 }
 
-void GroupBinding::require_valid_values() const {
-  require(is_valid_lr(values_.lr), "lr", values_.lr, "finite and not negative");
-  require(is_valid_momentum(values_.momentum), "momentum", values_.momentum, "between 0 and 1");
+void BoundGroup::require_valid_values() const {
+  Value value = next_value(settings_, progress_);
+  // A NaN set by hand is not the absence of a momentum.
+  const bool takes_overrides = bound_.is_constant || is_overridden();
+  if (takes_overrides && has_scheduled_momentum()) value.momentum = settings_.momentum_override;
+  require(is_valid_lr(value.lr), "lr", value.lr, "finite and not negative");
+  require(is_valid_momentum(value.momentum), "momentum", value.momentum, "between 0 and 1");
 }
 
-void GroupBinding::check_values() {
+void BoundGroup::check_values() {
   read_values();
   require_valid_values();
 }
 
+GroupValues BoundGroup::state_values() const {
+  GroupValues state = values();
+  state.averages = settings_.averaging != Averaging::none;
+  return state;
+}
+
 // The object of this value among two that may have it, or a new one.
-py::object GroupBinding::shared(double value, double a, const py::object& object_a, double b,
-                                const py::object& object_b) {
+py::object BoundGroup::shared(double value, double a, const py::object& object_a, double b,
+                              const py::object& object_b) {
   if (object_a && same_bits(value, a)) return object_a;
   if (object_b && same_bits(value, b)) return object_b;
   return py::float_(value);
 }
 
-void GroupBinding::warn_of_end() const {
-  const std::string message = group_name(index_) + "applied_steps=" + std::to_string(step_) +
+void BoundGroup::warn_of_end() const {
+  const std::string message = group_label(index_) + "applied_steps=" + std::to_string(progress_.step) +
                               " is past the end of its schedule, which holds its last value: extend it, or stop";
   warn_user(message);
 }
 
-void GroupBinding::warn_of_driver() const {
+void BoundGroup::warn_of_driver() const {
   const std::string message =
-      group_name(index_) + "something else has written lr before " + std::to_string(driven_ + 1) +
-      " updates in a row, and each time its schedule stood still, at applied_steps=" + std::to_string(step_) +
+      group_label(index_) + "something else has written lr before " + std::to_string(driven_ + 1) +
+      " updates in a row, and each time its schedule stood still, at applied_steps=" + std::to_string(progress_.step) +
       ": leave the other scheduler out, or give the optimizer lr= in place of its own schedule to be driven by it";
   warn_user(message);
 }
 
-void GroupBinding::prepare_next(const Scheduled& before) {
-  const std::uint64_t step = by_hand_ ? step_ : step_ + 1;
-  const bool same_step = !by_hand_ && before.schedule != nullptr && before.step == step;
+void BoundGroup::prepare_next(const Scheduled& before, const BoundGroup& first) {
+  settings_.ends_cycle = settings_.averaging == Averaging::at_cycle_ends && first.ends_cycle();
+  GroupProgress counted = progress_;
+  advance(settings_, counted);
+  next_n_averaged_ =
+      counted.n_averaged != progress_.n_averaged ? py::object(py::int_(counted.n_averaged)) : py::object();
+  next_n_updates_ = counted.n_updates != progress_.n_updates ? py::object(py::int_(counted.n_updates)) : py::object();
+  const bool stays = counted.step == progress_.step;
+  const bool same_step = !stays && before.schedule != nullptr && before.step == counted.step;
   if (same_step && before.schedule == bound_.pieces && !calls_back() && !bound_.is_constant) {
     next_ = before;
     return;
   }
-  const Value value = by_hand_ || bound_.is_constant ? current_ : bound_.value(step, scale_fns_);
+  const Value value = stays || bound_.is_constant ? scheduled_value() : bound_.value(counted.step, scale_fns_);
   next_.schedule = bound_.pieces;
-  next_.step = step;
+  next_.step = counted.step;
   next_.value = value;
-  next_.step_object = by_hand_ ? step_object_ : same_step ? before.step_object : py::int_(step);
+  next_.step_object = stays ? step_object_ : same_step ? before.step_object : py::int_(counted.step);
   if (bound_.is_constant) {
     next_.lr = written_.lr;
     next_.momentum = written_.momentum;
@@ -319,19 +352,16 @@ void GroupBinding::prepare_next(const Scheduled& before) {
   }
 }
 
-void GroupBinding::write_items() {
+void BoundGroup::write_items() {
   if (written_.lr) set_group_item(group_.ptr(), keys().lr, written_.lr);
   if (written_.momentum) set_group_item(group_.ptr(), keys().momentum, written_.momentum);
 }
 
-// The objects that stand in a group that nobody has touched live on in next_.
-void GroupBinding::write_next(std::vector<py::object>& replaced) {
+// Writes the objects of the next position. Those that stand in a group that nobody has touched live on in next_.
+void BoundGroup::write_next(std::vector<py::object>& replaced) {
   std::swap(written_, next_);
   if (!unchanged_) replaced.push_back(std::move(step_object_));
-  followed_ = !by_hand_;
-  step_ = written_.step;
   step_object_ = written_.step_object;
-  current_ = written_.value;
   const auto write = [&](PyObject* key, const py::object& value) {
     unchanged_ ? set_group_item(group_.ptr(), key, value) : replace_group_item(group_.ptr(), key, value, replaced);
   };
@@ -341,12 +371,16 @@ void GroupBinding::write_next(std::vector<py::object>& replaced) {
   if (written_.momentum) write(keys().momentum, written_.momentum);
 }
 
-void GroupBinding::write(std::vector<py::object>& replaced) {
+void BoundGroup::write(std::vector<py::object>& replaced) {
   // Without versions, what counts is looked at anew at every step.
-  if (tail_.counts()) entries_.clear();
+  if (next_n_averaged_ || next_n_updates_) entries_.clear();
   const bool untouched = version_ != 0 && version_ == version_of(group_.ptr());
-  const bool same_keys = has_momentum(current_) == has_momentum(next_.value);
-  tail_.write(group_.ptr(), replaced);
+  const bool same_keys = has_scheduled_momentum() == has_momentum(next_.value);
+  if (next_n_averaged_) replace_group_item(group_.ptr(), keys().n_averaged, next_n_averaged_, replaced);
+  if (next_n_updates_) replace_group_item(group_.ptr(), keys().n_updates, next_n_updates_, replaced);
+  followed_ = !is_overridden();
+  advance(settings_, progress_);
+  clr::prepare_next(settings_, progress_, next_.value);
   write_next(replaced);
   if (!same_keys) return forget();
   if (untouched) {
@@ -361,23 +395,56 @@ void GroupBinding::write(std::vector<py::object>& replaced) {
   if (written_.momentum) entries_[place_.momentum].second = written_.momentum.ptr();
 }
 
-void GroupBinding::prepare_skipped() {
-  if (skipped_ == INT64_MAX) {
+void BoundGroup::prepare_skipped() {
+  if (progress_.skipped == INT64_MAX) {
     throw py::value_error(reader().name_value(keys().skipped_steps, reader().item(keys().skipped_steps).ptr()) +
                           " must be below 2**63 - 1: a skipped step is to be counted on it");
   }
-  next_skipped_ = py::int_(skipped_ + 1);
+  next_skipped_ = py::int_(progress_.skipped + 1);
 }
 
-void GroupBinding::write_skipped(bool advance, std::vector<py::object>& replaced) {
-  if (advance && !by_hand_) write_next(replaced);  // what was set by hand waits for the update it was set for
+void BoundGroup::write_skipped(bool goes_on, std::vector<py::object>& replaced) {
+  const std::uint64_t step = progress_.step;
+  advance_skipped(settings_, progress_, goes_on);
+  if (progress_.step != step) {
+    clr::prepare_next(settings_, progress_, next_.value);
+    write_next(replaced);
+  }
   followed_ = false;
-  ++skipped_;
   replace_group_item(group_.ptr(), keys().skipped_steps, next_skipped_, replaced);
   forget();
 }
 
-int GroupBinding::traverse(visitproc visit, void* arg) const {
+void BoundGroup::take(const GroupProgress& counted, const Value* pending) {
+  const bool own_lr = reader().item(keys().lr).is(written_.lr);
+  const bool own_momentum = written_.momentum && reader().item(keys().momentum).is(written_.momentum);
+  const GroupProgress before = progress_;
+  const Value value =
+      counted.step == before.step || bound_.is_constant ? scheduled_value() : bound_.value(counted.step, scale_fns_);
+  progress_ = counted;
+  settings_.override_number = counted.last_override;
+  clr::prepare_next(settings_, progress_, value);
+  const auto write_count = [&](PyObject* key, std::uint64_t count, std::uint64_t count_before) {
+    if (count != count_before) set_group_item(group_.ptr(), key, py::int_(count));
+  };
+  if (counted.step != before.step) {
+    step_object_ = py::int_(counted.step);
+    set_group_item(group_.ptr(), keys().applied_steps, step_object_);
+    if (!bound_.is_constant) written_ = scheduled();
+  }
+  const auto write = [&](PyObject* key, bool own, const py::object& scheduled, double set) {
+    if (own && scheduled && !bound_.is_constant)
+      set_group_item(group_.ptr(), key, pending != nullptr ? py::float_(set) : scheduled);
+  };
+  write(keys().lr, own_lr, written_.lr, pending != nullptr ? pending->lr : 0.0);
+  write(keys().momentum, own_momentum, written_.momentum, pending != nullptr ? pending->momentum : 0.0);
+  write_count(keys().skipped_steps, counted.skipped, before.skipped);
+  write_count(keys().n_averaged, counted.n_averaged, before.n_averaged);
+  write_count(keys().n_updates, counted.n_updates, before.n_updates);
+  forget();
+}
+
+int BoundGroup::traverse(visitproc visit, void* arg) const {
   Py_VISIT(group_.ptr());
   Py_VISIT(schedule_.ptr());
   Py_VISIT(schedule_item_.ptr());

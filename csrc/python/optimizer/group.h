@@ -3,13 +3,11 @@
 
 #include <pybind11/pybind11.h>
 
-#include <string>
 #include <utility>
 #include <vector>
 
-#include "core/slot.h"
-#include "cuda/tables.h"
-#include "python/optimizer/group_settings.h"
+#include "core/progress.h"
+#include "python/optimizer/group_options.h"
 #include "python/scheduler/bound_schedule.h"
 #include "python/torch/group_dict.h"
 
@@ -24,12 +22,12 @@ struct Scheduled {
   py::object step_object, lr, momentum;  // momentum: null where there is none
 };
 
-class GroupBinding {
+class BoundGroup {
  public:
   // Takes the position from the group and checks the settings, also against its parameters' dtypes. A schedule's value
   // that cannot be used is not an error until it is to be used.
   // `schedule`: the Python object, of which native values are taken.
-  GroupBinding(py::dict group, std::size_t index, py::object schedule);
+  BoundGroup(py::dict group, std::size_t index, py::object schedule);
 
   // Writes the schedule's lr and momentum of the position into the group. Else what stands there is obeyed.
   void write_schedule();
@@ -42,41 +40,38 @@ class GroupBinding {
   bool holds_bound_schedule() const;
   void set_index(std::size_t index) { index_ = index; }
 
-  // Is this still the dict, with the schedule, that was bound? Also finds out, for read(), if anything in it changed.
+  // True if this is still the dict, with the schedule, that was bound. Also finds out, for read(), if anything in it
+  // has changed.
   bool is_bound_to(PyObject* group);
 
-  // The numbers of this update. Reads every setting, and the schedule's position if somebody moved it. Throws
-  // ValueError or TypeError, with nothing changed, for what no update can use.
+  // Reads every setting, and the schedule's position if somebody moved it. Throws ValueError or TypeError, with nothing
+  // changed, for what no update can use.
   void read();
 
-  // The numbers of this update. `at_cycle_end`: it is the last of a cycle.
-  const GroupValues& values(bool at_cycle_end) {
-    tail_.prepare(at_cycle_end, values_);
-    return values_;
-  }
-  // The numbers of a step that only makes state.
-  const GroupValues& state_values() {
-    tail_.prepare_state(values_);
-    return values_;
-  }
-  const GroupTail& tail() const { return tail_; }
-
-  // The group's list of parameters at the last read().
+  // As of the last read().
+  const GroupSettings& settings() const { return settings_; }
+  const GroupProgress& progress() const { return progress_; }
+  const GroupOptions& options() const { return options_; }
+  bool has_no_options() const { return has_no_options_; }
   PyObject* parameters() const { return parameters_.ptr(); }
+
+  // The numbers of this update.
+  GroupValues values() const { return values_of(settings_, progress_); }
+  // The numbers of a step that only makes state.
+  GroupValues state_values() const;
 
   // True if lr or momentum of this update is set by hand: it does not follow the schedule. Never so where the schedule
   // is constant: what stands in the group is then its value, and every update counts.
-  bool is_by_hand() const { return by_hand_; }
-  bool is_constant() const { return bound_.is_constant; }
+  bool is_overridden() const { return clr::is_overridden(settings_, progress_); }
 
   // True if lr is a zero that somebody else has written, as torch.distributed does to ask for state.
   bool has_foreign_zero() const { return foreign_zero_; }
 
   // True if this update is the `count`-th in a row whose lr somebody else has written while the schedule stands still.
-  bool is_driven(std::uint32_t count) const { return lr_by_hand_ && driven_ + 1 >= count; }
+  bool is_driven(std::uint32_t count) const { return lr_overridden_ && driven_ + 1 >= count; }
   void warn_of_driver() const;
   // Counts this update for is_driven().
-  void count_driver() { driven_ = lr_by_hand_ ? driven_ + 1 : 0; }
+  void count_driver() { driven_ = lr_overridden_ ? driven_ + 1 : 0; }
 
   // What a checkpoint says of lr and momentum: what stands there if that is other than the schedule's values, else
   // these. `momentum`: null where the schedule has none.
@@ -89,47 +84,42 @@ class GroupBinding {
   // Throws what read() would about the lr and momentum that stand in the group.
   void check_values();
 
-  Value values_by_hand() const { return {values_.lr, values_.momentum}; }
+  // True if momentum can play a part in this group at some time, going by the last read().
+  bool keeps_buffers() const { return bound_.may_have_momentum || next_value(settings_, progress_).momentum != 0.0; }
 
-  // Can momentum ever play a part in this group, going by the last read()?
-  bool keeps_buffers() const { return bound_.may_have_momentum || values_.momentum != 0.0; }
-
-  // Does prepare_next() call a user's function?
+  // True if prepare_next() calls a user's function.
   bool calls_back() const { return bound_.calls_back; }
 
-  // Is this update the first that lies past the end of the schedule? Then users are warned.
-  bool is_at_end() const { return step_ == bound_.end && !by_hand_; }
+  // True if this update is the first that lies past the end of the schedule. Then users are warned.
+  bool is_at_end() const { return progress_.step == bound_.end && !is_overridden(); }
   void warn_of_end() const;
 
-  // True if this update is the last of a cycle of the schedule, and follows it.
-  bool ends_cycle() const { return !by_hand_ && bound_.cycle_position(step_ + 1).at_end; }
+  // True if this update follows the schedule and is the last of a cycle of it.
+  bool ends_cycle() const { return !is_overridden() && bound_.cycle_position(progress_.step + 1).at_end; }
 
   // Computes what write() will write: the position and values of the next update. May throw what scale_fn throws.
-  void prepare_next(const Scheduled& before);
+  // `before`: of the group before, or nothing. `first`: the first group, whose cycles count.
+  void prepare_next(const Scheduled& before, const BoundGroup& first);
   const Scheduled& next() const { return next_; }
 
-  // Writes them into the group. Runs no Python: `replaced` takes what stood there.
+  // Counts an update that was applied. Runs no Python: `replaced` takes what stood in the group.
   void write(std::vector<py::object>& replaced);
 
-  // Counts an update that was skipped, after prepare_skipped(). `advance`: the schedule goes on all the same.
+  // Counts an update that was skipped, after prepare_skipped(). `goes_on`: the schedule advances all the same.
   void prepare_skipped();
-  void write_skipped(bool advance, std::vector<py::object>& replaced);
+  void write_skipped(bool goes_on, std::vector<py::object>& replaced);
+
+  // Writes into the group what a device has counted. `pending`: the values of an override that the device has yet to
+  // carry out, or null. What was set in the group since the last step stays.
+  void take(const GroupProgress& counted, const Value* pending);
 
   // A number that no other binding has and that changes when somebody else than a step moves the group: sets its
   // position or a counter.
-  std::uint64_t origin() const { return origin_; }
+  std::uint64_t position_version() const { return position_version_; }
   // Another number for each binding.
-  std::uint64_t id() const { return id_; }
+  std::uint64_t binding_id() const { return binding_id_; }
 
-  // What a device is told of the group, going by the last read(); but for what is set by hand.
-  GroupSettings device_settings() const;
-  // Where the group stands; but for orders.
-  GroupProgress device_progress() const;
-  // Writes into the group what a device has counted. `by_hand`: the values of an update that a device has yet to carry
-  // out with them, or null. What was set in the group since the last step stays.
-  void take(const GroupProgress& counted, const Value* by_hand);
-
-  // Did the last step follow the schedule? Not with lr or momentum set by hand, nor if it was skipped.
+  // True if the last step followed the schedule: not with lr or momentum set by hand, nor if it was skipped.
   bool followed_schedule() const { return followed_; }
 
   int traverse(visitproc visit, void* arg) const;
@@ -142,6 +132,8 @@ class GroupBinding {
   };
 
   GroupReader reader() const { return {group_.ptr(), index_}; }
+  Value scheduled_value() const { return {progress_.lr, progress_.momentum}; }
+  bool has_scheduled_momentum() const { return has_momentum(scheduled_value()); }
   bool is_as_remembered() const;
   // The schedule's values at the position, as objects to write.
   Scheduled scheduled() const;
@@ -173,19 +165,19 @@ class GroupBinding {
   } place_;  // of these keys in entries_
   py::object parameters_;
   bool unchanged_ = false;
-  bool by_hand_ = false, lr_by_hand_ = false, foreign_zero_ = false;
+  bool lr_overridden_ = false, foreign_zero_ = false;
   bool followed_ = true;
+  bool has_no_options_ = true;
   std::uint32_t driven_ = 0;  // updates in a row so far, with lr set by hand
-  ScheduleView bound_;        // of bound_object_
-  Scheduled written_;         // by us, last: what stands in the group unless somebody changed it
+  GroupProgress progress_{};
+  GroupSettings settings_{};
+  ScheduleView bound_{};  // of bound_object_
+  Scheduled written_;     // by us, last: what stands in the group unless somebody changed it
   Scheduled next_;
-  std::uint64_t step_ = 0;  // of this update; with the next two other than in written_ if somebody moved it
-  py::object step_object_;
-  Value current_{};  // the schedule's value there
-  GroupValues values_{};
-  GroupTail tail_;
-  std::uint64_t skipped_ = 0;
-  std::uint64_t id_, origin_;
+  py::object step_object_;                       // of progress_.step
+  py::object next_n_averaged_, next_n_updates_;  // null: this update does not count them
+  GroupOptions options_;
+  std::uint64_t binding_id_, position_version_;
 
   std::size_t index_;
   py::object schedule_, schedule_item_;  // Python's object; what stood in the group when it was bound

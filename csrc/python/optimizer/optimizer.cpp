@@ -39,7 +39,7 @@ void Step::empty(const py::list& list) {
 
 void Step::bind(std::size_t index, py::dict group, py::object schedule) {
   const Busy busy(*this);
-  auto bound = std::make_unique<GroupBinding>(std::move(group), index, std::move(schedule));
+  auto bound = std::make_unique<BoundGroup>(std::move(group), index, std::move(schedule));
   if (index >= groups_.size()) groups_.resize(index + 1);
   if (groups_[index] && groups_[index]->group() != bound->group()) {
     places_[groups_[index]->group()] = groups_.size();
@@ -49,7 +49,7 @@ void Step::bind(std::size_t index, py::dict group, py::object schedule) {
   groups_[index] = std::move(bound);
 }
 
-GroupBinding* Step::binding(const py::dict& group) const {
+BoundGroup* Step::binding(const py::dict& group) const {
   const auto place = places_.find(group.ptr());
   return place == places_.end() ? nullptr : groups_[place->second].get();
 }
@@ -68,9 +68,8 @@ bool Step::begin(const py::list& groups, const py::dict& state) {
   if (parameters_.refresh(groups_)) device_steps_.forget_parameters();
   if (calls_user_code_) call_user_code();
   warn_of_driver();
-  const bool at_cycle_end = ends_cycle();
   plan_.groups.clear();
-  for (auto& group : groups_) plan_.groups.push_back(group->values(at_cycle_end));
+  for (auto& group : groups_) plan_.groups.push_back(group->values());
   return true;
 }
 
@@ -119,7 +118,7 @@ bool Step::apply(const py::list& groups, const py::dict& state, const StepReques
 }
 
 bool Step::followed_schedule(const py::dict& group) const {
-  const GroupBinding* const bound = binding(group);
+  const BoundGroup* const bound = binding(group);
   return !captured_ && (bound == nullptr || bound->followed_schedule());
 }
 
@@ -153,12 +152,12 @@ bool Step::read_groups(const py::list& groups) {
     // A scale_fn may have been asked for a position set by hand, and have taken groups out.
     if (place >= PyList_GET_SIZE(groups.ptr())) return false;
     if (!groups_[g] || !groups_[g]->is_bound_to(PyList_GET_ITEM(groups.ptr(), place))) return false;
-    GroupBinding& group = *groups_[g];
+    BoundGroup& group = *groups_[g];
     group.read();
     calls_user_code_ = calls_user_code_ || group.calls_back() || group.is_at_end();
     is_driven_ = is_driven_ || group.is_driven(kDrivenUpdates);
     if (!group.calls_back()) {
-      group.prepare_next(*before);
+      group.prepare_next(*before, *groups_.front());
       before = &group.next();
     }
   }
@@ -181,17 +180,11 @@ void Step::reorder(const py::list& groups) {
   places_ = std::move(places);
 }
 
-// True if this update is the last of a cycle of the first group, and some group averages the weights then.
-bool Step::ends_cycle() const {
-  const auto asks = [](const auto& group) { return group->tail().averaging() == Averaging::at_cycle_ends; };
-  return std::any_of(groups_.begin(), groups_.end(), asks) && groups_.front()->ends_cycle();
-}
-
 // Warnings and scale_fns come before any tensor is looked at: they may do anything.
 void Step::call_user_code() {
   for (auto& group : groups_) {
     if (group->is_at_end()) group->warn_of_end();
-    if (group->calls_back()) group->prepare_next({});
+    if (group->calls_back()) group->prepare_next({}, *groups_.front());
   }
 }
 
@@ -319,7 +312,7 @@ void Step::run_one_by_one(const CpuKernels& kernels) {
 
 void Step::write_state() {
   if (!new_state_) return;
-  for (ParameterBinding& parameter : parameters_) parameter.write(held_);
+  for (BoundParameter& parameter : parameters_) parameter.write(held_);
 }
 
 void Step::write() {

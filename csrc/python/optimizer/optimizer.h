@@ -55,7 +55,7 @@ class Step {
   void bind(std::size_t index, py::dict group, py::object schedule);
 
   // The binding of this dict; null if there is none.
-  GroupBinding* binding(const py::dict& group) const;
+  BoundGroup* binding(const py::dict& group) const;
 
   bool is_bound(std::size_t index, const py::dict& group) const;
 
@@ -104,11 +104,10 @@ class Step {
   bool begin(const py::list& groups, const py::dict& state);
   bool read_groups(const py::list& groups);
   void reorder(const py::list& groups);
-  bool ends_cycle() const;
   void call_user_code();
   void warn_of_driver();
   // True if a step must find a dict for a parameter of this group in optimizer.state.
-  static bool needs_entry(const GroupBinding& group, bool has_gradient);
+  static bool needs_entry(const BoundGroup& group, bool has_gradient);
   bool warn_of_no_gradient();
   bool is_probe(const py::dict& state) const;
   // At scale 1 gradients are unscaled already.
@@ -123,7 +122,7 @@ class Step {
   void settle(const py::dict& state, Reading reading);
   void make_state();
   bool catch_up(const py::list& groups, const py::dict& state);
-  void note_device(const ParameterBinding& parameter, std::size_t position, Reading reading);
+  void note_device(const BoundParameter& parameter, std::size_t position, Reading reading);
   void apply_on_devices(const StepRequest& request);
   void refuse_on_devices(const StepRequest& request) const;
   DeviceStep device_step(const StepRequest& request) const;
@@ -150,7 +149,7 @@ class Step {
   Norms norms_;
   Held held_;
   static constexpr std::size_t kBlock = 16;  // parameters that are looked at together
-  ParameterBinding::Look looks_[kBlock];
+  BoundParameter::Look looks_[kBlock];
   DeviceSteps device_steps_;
   std::vector<int> devices_;  // CUDA devices of the slots of the running step: of all of them, or the step is refused
   std::optional<double> gradient_norm_;

@@ -1,5 +1,6 @@
 #include "python/optimizer/parameter.h"
 
+#include "core/random.h"
 #include "python/torch/dict_version.h"
 
 namespace clr {
@@ -10,16 +11,16 @@ void Held::clear() {
   replaced.clear();
 }
 
-ParameterBinding::ParameterBinding(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position)
+BoundParameter::BoundParameter(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position)
     : group_(group), parameter_(std::move(parameter)), index_(index), position_(position) {}
 
-void ParameterBinding::prefetch() const {
+void BoundParameter::prefetch() const {
   prefetch_tensor(parameter_.ptr(), shape_);
   prefetch_tensor(state_.ptr(), gradient_shape_);
   buffer_.prefetch();
 }
 
-void ParameterBinding::relayout(const DLTensor& view) {
+void BoundParameter::relayout(const DLTensor& view) {
   const Layout layout(view);
   require_device(layout.device, parameter_, name());
   const DType dtype = dtype_of(layout, parameter_, name());
@@ -33,17 +34,17 @@ void ParameterBinding::relayout(const DLTensor& view) {
   density_ = density;
   size_ = layout.size();
   buffer_.forget();  // to be looked at anew
-  if (tail_) *tail_ = Tail();
+  if (extras_) *extras_ = Extras();
   seen_ = true;
 }
 
-void ParameterBinding::require_plain(PyObject* tensor, const char* role) const {
+void BoundParameter::require_plain(PyObject* tensor, const char* role) const {
   if (TorchReader::get().is_negative(tensor)) throw py::type_error(name() + role + ": " + why_unreadable(tensor));
 }
 
 // Points the slot to the gradient, or to a copy of it in the parameter's layout.
-void ParameterBinding::read_gradient(const py::object& gradient, const Look& look, bool writes_unscaled, StepPlan& plan,
-                                     Held& held) {
+void BoundParameter::read_gradient(const py::object& gradient, const Look& look, bool writes_unscaled, StepPlan& plan,
+                                   Held& held) {
   if (!look.has_gradient) throw py::type_error(name() + ", gradient: " + why_unreadable(gradient));
   const DLTensor& view = look.gradient;
   // Autograd itself hands out lazy negatives, and nobody may hold on to a gradient that has been asked.
@@ -70,7 +71,7 @@ void ParameterBinding::read_gradient(const py::object& gradient, const Look& loo
 }
 
 // Points the slot to the buffer to use, if there is one or one is to be kept.
-void ParameterBinding::read_buffer(const DLTensor* view, bool kept, StateTensor::Content content, Slot& slot) {
+void BoundParameter::read_buffer(const DLTensor* view, bool kept, StateTensor::Content content, Slot& slot) {
   slot.first = !buffer_.read(state_.ptr(), view, slot.buffer_dtype, owner());
   if (slot.first && kept) buffer_.make(slot.buffer_dtype, owner(), content);
   has_other_buffer_ = buffer_.has_moved();
@@ -80,7 +81,7 @@ void ParameterBinding::read_buffer(const DLTensor* view, bool kept, StateTensor:
 }
 
 // Finds the tensor in the state, or makes it. Returns whether it holds anything.
-bool ParameterBinding::read_state(StateTensor& tensor, DType dtype, StateTensor::Content content) {
+bool BoundParameter::read_state(StateTensor& tensor, DType dtype, StateTensor::Content content) {
   const bool found = tensor.read(state_.ptr(), nullptr, dtype, owner());
   if (!found) tensor.make(dtype, owner(), content);
   has_new_state_ = has_new_state_ || tensor.is_new();
@@ -89,39 +90,42 @@ bool ParameterBinding::read_state(StateTensor& tensor, DType dtype, StateTensor:
 }
 
 // What a slot has beyond parameter, gradient and buffer.
-void ParameterBinding::read_tail(const GroupTail& tail, bool averages, StateTensor::Content content, Slot& slot) {
-  slot.storage = tail.storage();
-  slot.trusted = slot.gradient != nullptr && tail.trusts(layout_.ndim());
-  slot.random_key = slot.storage == Storage::stochastic ? tail.random_key(position_) : 0;
+void BoundParameter::read_extras(const BoundGroup& group, bool averages, StateTensor::Content content, Slot& slot) {
+  const GroupSettings& settings = group.settings();
+  const GroupProgress& progress = group.progress();
+  slot.storage = group.options().storage;
+  slot.trusted =
+      slot.gradient != nullptr && settings.trust_coefficient != 0.0 && layout_.ndim() >= group.options().trust_min_ndim;
+  slot.random_key = slot.storage == Storage::stochastic ? random_key(settings.seed, progress.n_updates, position_) : 0;
   const bool splits = slot.storage == Storage::split && slot.gradient != nullptr;
   const bool masters = slot.storage == Storage::master;
-  if (!tail_ && (averages || splits || masters)) tail_ = std::make_unique<Tail>();
+  if (!extras_ && (averages || splits || masters)) extras_ = std::make_unique<Extras>();
   const DType wide = companion_dtype(dtype_, slot.storage);
   if (splits) {
-    read_state(tail_->compensation, wide, StateTensor::Content::zeros);
-    slot.companion = tail_->compensation.data();
+    read_state(extras_->compensation, wide, StateTensor::Content::zeros);
+    slot.companion = extras_->compensation.data();
   }
   if (masters) {
-    read_state(tail_->master_weight, wide, StateTensor::Content::parameter);
-    slot.companion = tail_->master_weight.data();
+    read_state(extras_->master_weight, wide, StateTensor::Content::parameter);
+    slot.companion = extras_->master_weight.data();
   }
   if (averages) {
-    average_holds_ = read_state(tail_->average, wide, content);
-    has_other_average_ = tail_->average.has_moved();
-    slot.first_average = !average_holds_ || tail.average_is_empty();
-    slot.average = tail_->average.data();
+    average_holds_ = read_state(extras_->average, wide, content);
+    has_other_average_ = extras_->average.has_moved();
+    slot.first_average = !average_holds_ || progress.n_averaged == 0;
+    slot.average = extras_->average.data();
   }
 }
 
 // The slot's parameter is a dense copy, from where the values go back.
-void ParameterBinding::copy_gapped(const DLTensor& view, StepPlan& plan, Held& held) const {
+void BoundParameter::copy_gapped(const DLTensor& view, StepPlan& plan, Held& held) const {
   plan.copied.push_back({data_, static_cast<const char*>(data_) + layout_.span_bytes()});
   held.copies.emplace_back(plan.slots.size() - 1, parameter_, view, dense(), parameter_,
                            DenseCopy::Use::read_and_written);
   plan.slots.back().parameter = held.copies.back().data();
 }
 
-void ParameterBinding::look(const py::object& gradient, bool averages, Look& look) {
+void BoundParameter::look(const py::object& gradient, bool averages, Look& look) {
   const TorchReader& torch = TorchReader::get();
   look.has_gradient = look.has_buffer = false;
   if (!gradient && !averages) return;
@@ -131,8 +135,8 @@ void ParameterBinding::look(const py::object& gradient, bool averages, Look& loo
   look.has_buffer = buffer_.look(state_.ptr(), look.buffer);
 }
 
-bool ParameterBinding::read(const GroupBinding& group, const py::object& gradient, const Look& look, Reading reading,
-                            StepPlan& plan, Held& held) {
+bool BoundParameter::read(const BoundGroup& group, const py::object& gradient, const Look& look, Reading reading,
+                          StepPlan& plan, Held& held) {
   const bool averages = plan.groups[group_].averages;
   has_other_buffer_ = has_other_average_ = false;
   if (!gradient && !averages) return false;
@@ -145,7 +149,6 @@ bool ParameterBinding::read(const GroupBinding& group, const py::object& gradien
   data_ = data_of(view);
   shape_ = view.shape;
 
-  const GroupTail& tail = group.tail();
   // Filled in where it stands: a copy of bytes just written would wait for them.
   static const Slot blank = {};
   plan.slots.push_back(blank);
@@ -154,51 +157,51 @@ bool ParameterBinding::read(const GroupBinding& group, const py::object& gradien
   slot.size = size_;
   slot.group = group_;
   slot.dtype = slot.buffer_dtype = dtype_;
-  if (!tail.is_plain()) {
-    tail.require_legal(dtype_, group_, index_);
-    slot.buffer_dtype = tail.buffer_dtype(dtype_);
+  if (!group.has_no_options()) {
+    group.options().require_legal(dtype_, group_, index_);
+    slot.buffer_dtype = group.options().buffer_dtype(dtype_);
   }
   const auto content = reading.only_makes_state ? StateTensor::Content::zeros : StateTensor::Content::anything;
   if (gradient) {
     read_buffer(look.has_buffer ? &look.buffer : nullptr, group.keeps_buffers(), content, slot);
     read_gradient(gradient, look, reading.writes_unscaled, plan, held);
   }
-  if (!tail.is_plain()) read_tail(tail, averages, content, slot);
+  if (!group.has_no_options()) read_extras(group, averages, content, slot);
   if (density_ == Density::gapped) copy_gapped(view, plan, held);
   return true;
 }
 
-void ParameterBinding::refuse_second_gradient() const {
+void BoundParameter::refuse_second_gradient() const {
   throw std::runtime_error(
       name() +
       " got a second gradient before step(): release_gradients() uses each gradient at once, "
       "so they cannot be accumulated over several backward passes. To go on, call zero_grad(), then step()");
 }
 
-void ParameterBinding::drop_new_state() {
+void BoundParameter::drop_new_state() {
   if (!has_new_state_) return;
   buffer_.drop_new();
-  if (tail_) *tail_ = Tail();
+  if (extras_) *extras_ = Extras();
   has_new_state_ = false;
 }
 
-void ParameterBinding::write(Held& held) {
+void BoundParameter::write(Held& held) {
   if (!has_new_state_) return;
   buffer_.write(state_.ptr(), held.replaced);
-  if (tail_) {
-    tail_->average.write(state_.ptr(), held.replaced);
-    tail_->compensation.write(state_.ptr(), held.replaced);
-    tail_->master_weight.write(state_.ptr(), held.replaced);
+  if (extras_) {
+    extras_->average.write(state_.ptr(), held.replaced);
+    extras_->compensation.write(state_.ptr(), held.replaced);
+    extras_->master_weight.write(state_.ptr(), held.replaced);
   }
   has_new_state_ = false;
 }
 
-int ParameterBinding::traverse(visitproc visit, void* arg) const {
+int BoundParameter::traverse(visitproc visit, void* arg) const {
   Py_VISIT(parameter_.ptr());
   Py_VISIT(state_.ptr());
   if (const int stop = buffer_.traverse(visit, arg)) return stop;
-  if (!tail_) return 0;
-  for (const StateTensor* tensor : {&tail_->average, &tail_->compensation, &tail_->master_weight}) {
+  if (!extras_) return 0;
+  for (const StateTensor* tensor : {&extras_->average, &extras_->compensation, &extras_->master_weight}) {
     if (const int stop = tensor->traverse(visit, arg)) return stop;
   }
   return 0;

@@ -31,10 +31,10 @@ struct Reading {
   bool only_makes_state;  // nothing but missing state is written: what is made must hold zeros
 };
 
-class ParameterBinding {
+class BoundParameter {
  public:
   // Number `index` of the group's parameters, number `position` of all.
-  ParameterBinding(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position);
+  BoundParameter(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position);
 
   const py::object& parameter() const { return parameter_; }
   std::uint32_t group() const { return group_; }
@@ -57,7 +57,7 @@ class ParameterBinding {
   // Reads and checks everything and adds a slot to the plan, if the parameter has a gradient, which may be null, or an
   // average to move: returns whether it did. Throws TypeError or ValueError, with nothing changed, for what cannot be
   // updated. Memory that the slot points to is kept alive by `held` and this object.
-  bool read(const GroupBinding& group, const py::object& gradient, const Look& look, Reading reading, StepPlan& plan,
+  bool read(const BoundGroup& group, const py::object& gradient, const Look& look, Reading reading, StepPlan& plan,
             Held& held);
 
   // Asks for the memory that read() looks at.
@@ -88,7 +88,7 @@ class ParameterBinding {
 
  private:
   // State that a plain update has none of.
-  struct Tail {
+  struct Extras {
     StateTensor average{kStateTensors[1]}, compensation{kStateTensors[2]}, master_weight{kStateTensors[3]};
   };
 
@@ -101,7 +101,7 @@ class ParameterBinding {
   void read_gradient(const py::object& gradient, const Look& look, bool writes_unscaled, StepPlan& plan, Held& held);
   void read_buffer(const DLTensor* view, bool kept, StateTensor::Content content, Slot& slot);
   bool read_state(StateTensor& tensor, DType dtype, StateTensor::Content content);
-  void read_tail(const GroupTail& tail, bool averages, StateTensor::Content content, Slot& slot);
+  void read_extras(const BoundGroup& group, bool averages, StateTensor::Content content, Slot& slot);
   void copy_gapped(const DLTensor& view, StepPlan& plan, Held& held) const;
 
   // In the order of their use: a step over many small tensors waits for memory, not for arithmetic.
@@ -121,7 +121,7 @@ class ParameterBinding {
   std::unique_ptr<Layout> dense_;  // of a parameter with gaps
   py::object state_;
   StateTensor buffer_{kStateTensors[0]};
-  std::unique_ptr<Tail> tail_;
+  std::unique_ptr<Extras> extras_;
   std::size_t index_, position_;
 };
 

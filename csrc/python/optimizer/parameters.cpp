@@ -28,7 +28,7 @@ bool BoundParameters::refresh(const Groups& groups) {
 }
 
 void BoundParameters::bind(const Groups& groups) {
-  std::vector<ParameterBinding> fresh;
+  std::vector<BoundParameter> fresh;
   std::vector<std::pair<std::size_t, PyObject*>> known;
   for (std::size_t g = 0; g < groups.size(); ++g) {
     PyObject* const parameters = groups[g]->parameters();
@@ -67,7 +67,7 @@ void BoundParameters::refresh_state(const py::dict& state) {
   known_state_.clear();
   place = 0;
   while (PyDict_Next(state.ptr(), &place, &key, &value)) known_state_.emplace_back(key, value);
-  for (ParameterBinding& parameter : all_) {
+  for (BoundParameter& parameter : all_) {
     PyObject* const entry = PyDict_GetItemWithError(state.ptr(), parameter.parameter().ptr());
     if (entry == nullptr && PyErr_Occurred()) throw py::error_already_set();
     if (entry != nullptr && !PyDict_Check(entry)) throw py::type_error("optimizer.state must hold dicts");
@@ -113,7 +113,7 @@ void BoundParameters::clear() {
 }
 
 int BoundParameters::traverse(visitproc visit, void* arg) const {
-  for (const ParameterBinding& parameter : all_) {
+  for (const BoundParameter& parameter : all_) {
     if (const int stop = parameter.traverse(visit, arg)) return stop;
   }
   return 0;

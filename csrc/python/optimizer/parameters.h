@@ -13,7 +13,7 @@
 
 namespace clr {
 
-using Groups = std::vector<std::unique_ptr<GroupBinding>>;
+using Groups = std::vector<std::unique_ptr<BoundGroup>>;
 
 class BoundParameters {
  public:
@@ -35,11 +35,11 @@ class BoundParameters {
   // The next refresh_state() looks.
   void forget_state() { state_is_known_ = false; }
 
-  std::vector<ParameterBinding>::iterator begin() { return all_.begin(); }
-  std::vector<ParameterBinding>::iterator end() { return all_.end(); }
+  std::vector<BoundParameter>::iterator begin() { return all_.begin(); }
+  std::vector<BoundParameter>::iterator end() { return all_.end(); }
 
   std::size_t size() const { return all_.size(); }
-  ParameterBinding& operator[](std::size_t position) { return all_[position]; }
+  BoundParameter& operator[](std::size_t position) { return all_[position]; }
 
   // The position of a parameter, `guess` if it is there. Throws ValueError if it is none of them.
   std::size_t find(const py::object& parameter, std::size_t guess) const;
@@ -50,7 +50,7 @@ class BoundParameters {
  private:
   void bind(const Groups& groups);
 
-  std::vector<ParameterBinding> all_;
+  std::vector<BoundParameter> all_;
   std::vector<std::pair<std::size_t, PyObject*>> known_;      // with their groups; kept alive by all_
   std::vector<std::pair<PyObject*, PyObject*>> known_state_;  // kept alive by all_, or never looked at
   std::uint64_t state_version_ = 0;

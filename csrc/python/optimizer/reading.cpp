@@ -5,9 +5,9 @@
 
 namespace clr {
 
-bool Step::needs_entry(const GroupBinding& group, bool has_gradient) {
-  return (has_gradient && (group.keeps_buffers() || !group.tail().is_plain())) ||
-         group.tail().averaging() != Averaging::none;
+bool Step::needs_entry(const BoundGroup& group, bool has_gradient) {
+  return (has_gradient && (group.keeps_buffers() || !group.has_no_options())) ||
+         group.settings().averaging != Averaging::none;
 }
 
 // Reads and checks all tensors into the plan. Returns false if that ran, or may have run, any code, for which tensors
@@ -30,7 +30,7 @@ bool Step::read(Reading reading) {
     if (!again) is_settled = take_gradients(begin, end) && is_settled;
     look(begin, end, begin);
     for (std::size_t position = begin; position < end; ++position) {
-      ParameterBinding& parameter = parameters_[position];
+      BoundParameter& parameter = parameters_[position];
       const py::object& gradient = held_.gradients[position];
       found_gradient_ = found_gradient_ || gradient;
       if (open_ && is_released(position)) {
@@ -38,7 +38,7 @@ bool Step::read(Reading reading) {
         found_gradient_ = true;
         continue;
       }
-      const GroupBinding& group = *groups_[parameter.group()];
+      const BoundGroup& group = *groups_[parameter.group()];
       if (!parameter.has_state() && needs_entry(group, bool(gradient))) without_entry_.push_back(position);
       if (!parameter.read(group, gradient, looks_[position - begin], reading, plan_, held_)) continue;
       if (parameter.device() >= 0) note_device(parameter, position, reading);
@@ -68,7 +68,7 @@ bool Step::take_gradients(std::size_t begin, std::size_t end) {
   bool is_plain = true;
   for (std::size_t position = begin; position < end; ++position) {
     if (position + kBlock < parameters_.size()) parameters_[position + kBlock].prefetch();
-    ParameterBinding& parameter = parameters_[position];
+    BoundParameter& parameter = parameters_[position];
     parameter.drop_new_state();
     is_plain = is_plain && torch.is_plain(parameter.parameter().ptr());
     held_.gradients.push_back(torch.grad(parameter.parameter().ptr()));
@@ -79,7 +79,7 @@ bool Step::take_gradients(std::size_t begin, std::size_t end) {
 // Looks at the tensors of parameters of the block that starts at `block`.
 void Step::look(std::size_t begin, std::size_t end, std::size_t block) {
   for (std::size_t position = begin; position < end; ++position) {
-    ParameterBinding& parameter = parameters_[position];
+    BoundParameter& parameter = parameters_[position];
     parameter.look(held_.gradients[position], plan_.groups[parameter.group()].averages, looks_[position - block]);
   }
 }
@@ -87,7 +87,7 @@ void Step::look(std::size_t begin, std::size_t end, std::size_t block) {
 // Makes missing entries in optimizer.state and missing state, then reads all tensors again.
 void Step::settle(const py::dict& state, Reading reading) {
   if (reading.only_makes_state) {
-    for (ParameterBinding& parameter : parameters_) parameter.drop_new_state();
+    for (BoundParameter& parameter : parameters_) parameter.drop_new_state();
     plan_.groups.clear();
     for (auto& group : groups_) plan_.groups.push_back(group->state_values());
   }

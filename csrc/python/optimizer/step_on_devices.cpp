@@ -28,7 +28,7 @@ bool Step::catch_up(const py::list& groups, const py::dict& state) {
 }
 
 // The slot that `parameter` has just added, as a device wants it.
-void Step::note_device(const ParameterBinding& parameter, std::size_t position, Reading reading) {
+void Step::note_device(const BoundParameter& parameter, std::size_t position, Reading reading) {
   devices_.push_back(parameter.device());
   Slot& slot = plan_.slots.back();
   slot.random_key = position;
@@ -48,11 +48,11 @@ void Step::refuse_on_devices(const StepRequest& request) const {
   }
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     if (groups_[g]->calls_back()) {
-      refuse(group_name(g) +
+      refuse(group_label(g) +
              "scale_fn cannot be called on a CUDA device: use a mode, or a CyclicLR beside torch's SGD");
     }
-    if (groups_[g]->tail().averaging() == Averaging::at_cycle_ends) {
-      refuse(group_name(g) + "average='swa' is for cpu parameters: use ema_decay on a CUDA device");
+    if (groups_[g]->settings().averaging == Averaging::at_cycle_ends) {
+      refuse(group_label(g) + "average='swa' is for cpu parameters: use ema_decay on a CUDA device");
     }
   }
   if (plan_.in_order)

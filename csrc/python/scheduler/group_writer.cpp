@@ -2,24 +2,22 @@
 
 #include "python/torch/dict_version.h"
 #include "python/torch/group_dict.h"
+#include "python/torch/group_keys.h"
 #include "python/torch/tensor_view.h"
 
 namespace clr {
 
 namespace {
 
-struct TargetKeys {
-  PyObject* lr = PyUnicode_InternFromString("lr");
-  PyObject* momentum = PyUnicode_InternFromString("momentum");
-  PyObject* betas = PyUnicode_InternFromString("betas");
+struct TensorMethods {
   PyObject* fill = PyUnicode_InternFromString("fill_");
   PyObject* clone = PyUnicode_InternFromString("clone");
   PyObject* copy = PyUnicode_InternFromString("copy_");
 };
 
-const TargetKeys& target_keys() {
-  static const TargetKeys k;
-  return k;
+const TensorMethods& methods() {
+  static const TensorMethods m;
+  return m;
 }
 
 py::object owned(PyObject* object) { return py::reinterpret_borrow<py::object>(object); }
@@ -43,8 +41,7 @@ GroupWriter::GroupWriter(const std::vector<py::object>& schedules, const std::ve
     GroupTarget target{};
     target.source = place != known.end() ? place->second : values_.add(schedules[g], scale_fns[g], g);
     known.emplace(schedules[g].ptr(), target.source);
-    if (momentum_keys[g])
-      target.momentum_key = *momentum_keys[g] == "betas" ? target_keys().betas : target_keys().momentum;
+    if (momentum_keys[g]) target.momentum_key = *momentum_keys[g] == "betas" ? keys().betas : keys().momentum;
     targets_.push_back(std::move(target));
   }
 }
@@ -91,14 +88,14 @@ void GroupWriter::read(const py::list& groups) {
   // All of them first: a new tuple may start the garbage collector, and that anything.
   for (std::size_t g = 0; g < targets_.size(); ++g) {
     PyObject* const group = PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(g));
-    if (!PyDict_Check(group)) throw py::type_error(group_name(g) + "must be a dict");
+    if (!PyDict_Check(group)) throw py::type_error(group_label(g) + "must be a dict");
     targets_[g].group = owned(group);
   }
   for (std::size_t g = 0; g < targets_.size(); ++g) {
     GroupTarget& target = targets_[g];
     const Source& source = values_[target.source];
     if (target.version == 0 || target.version != version_of(target.group.ptr())) look_at(target, g);
-    if (target.lr_is_tensor) fill_later(group_item(target.group.ptr(), target_keys().lr, g), "lr", source.lr, g);
+    if (target.lr_is_tensor) fill_later(group_item(target.group.ptr(), keys().lr, g), "lr", source.lr, g);
     if (source.momentum && target.momentum_key != nullptr) read_momentum(target, source, g);
   }
 }
@@ -106,11 +103,11 @@ void GroupWriter::read(const py::list& groups) {
 void GroupWriter::look_at(GroupTarget& target, std::size_t g) {
   target.version = 0;
   target.written = nullptr;
-  PyObject* const lr = group_item(target.group.ptr(), target_keys().lr, g);
+  PyObject* const lr = group_item(target.group.ptr(), keys().lr, g);
   target.lr_is_tensor = is_tensor(lr);
   target.replaces_floats = PyFloat_CheckExact(lr);
-  if (target.momentum_key != target_keys().momentum) return;
-  PyObject* const momentum = group_item(target.group.ptr(), target_keys().momentum, g);
+  if (target.momentum_key != keys().momentum) return;
+  PyObject* const momentum = group_item(target.group.ptr(), keys().momentum, g);
   target.momentum_is_tensor = is_tensor(momentum);
   target.replaces_floats = target.replaces_floats && PyFloat_CheckExact(momentum);
 }
@@ -121,21 +118,20 @@ bool GroupWriter::is_tensor(PyObject* object) {
 
 void GroupWriter::read_momentum(GroupTarget& target, const Source& source, std::size_t g) {
   PyObject* const group = target.group.ptr();
-  if (target.momentum_is_tensor)
-    fill_later(group_item(group, target_keys().momentum, g), "momentum", source.momentum, g);
-  if (target.momentum_key != target_keys().betas) return;
-  py::object betas = owned(target.written != nullptr ? target.written : group_item(group, target_keys().betas, g));
+  if (target.momentum_is_tensor) fill_later(group_item(group, keys().momentum, g), "momentum", source.momentum, g);
+  if (target.momentum_key != keys().betas) return;
+  py::object betas = owned(target.written != nullptr ? target.written : group_item(group, keys().betas, g));
   if (!PyTuple_CheckExact(betas.ptr())) {
     target.replaces_floats = false;
     const bool is_sequence = PyTuple_Check(betas.ptr()) || PyList_Check(betas.ptr());
     if (!is_sequence) {
-      throw py::type_error(group_name(g) + "betas=" + py::repr(betas).cast<std::string>() + " must be a tuple");
+      throw py::type_error(group_label(g) + "betas=" + py::repr(betas).cast<std::string>() + " must be a tuple");
     }
     betas = py::reinterpret_steal<py::object>(PySequence_Tuple(betas.ptr()));
     if (!betas) throw py::error_already_set();  // of the __iter__ of a class of the user's
   }
   const Py_ssize_t size = PyTuple_GET_SIZE(betas.ptr());
-  if (size == 0) throw py::value_error(group_name(g) + "betas=() must hold at least one");
+  if (size == 0) throw py::value_error(group_label(g) + "betas=() must hold at least one");
   PyObject* const first = PyTuple_GET_ITEM(betas.ptr(), 0);
   target.replaces_floats = target.replaces_floats && PyFloat_CheckExact(first);
   if (is_tensor(first)) {
@@ -151,7 +147,7 @@ void GroupWriter::fill_later(PyObject* tensor, const char* name, const py::objec
   const void* const memory = TorchReader::get().read(tensor, view) ? data_of(view) : tensor;
   const auto [first, is_new] = filled_.emplace(memory, std::pair(value, g));
   if (is_new || PyFloat_AS_DOUBLE(first->second.first.ptr()) == PyFloat_AS_DOUBLE(value.ptr())) return;
-  throw py::value_error(group_name(g) + name + "=" + py::repr(value).cast<std::string>() +
+  throw py::value_error(group_label(g) + name + "=" + py::repr(value).cast<std::string>() +
                         " cannot be put into a tensor that parameter group " + std::to_string(first->second.second) +
                         " holds too, with " + py::repr(first->second.first).cast<std::string>() +
                         ": give each group a tensor of its own");
@@ -175,14 +171,14 @@ py::object GroupWriter::with_first(const py::object& betas, const py::object& fi
 void GroupWriter::fill() {
   for (std::size_t i = 0; i + 1 < fills_.size(); ++i) {
     fills_[i].before =
-        py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(fills_[i].tensor.ptr(), target_keys().clone));
+        py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(fills_[i].tensor.ptr(), methods().clone));
     if (!fills_[i].before) throw py::error_already_set();
   }
   std::size_t done = 0;
   try {
-    for (; done < fills_.size(); ++done) call(fills_[done].tensor, target_keys().fill, fills_[done].value);
+    for (; done < fills_.size(); ++done) call(fills_[done].tensor, methods().fill, fills_[done].value);
   } catch (...) {
-    while (done-- > 0) call(fills_[done].tensor, target_keys().copy, fills_[done].before);
+    while (done-- > 0) call(fills_[done].tensor, methods().copy, fills_[done].before);
     throw;
   }
 }
@@ -190,12 +186,12 @@ void GroupWriter::fill() {
 void GroupWriter::put(GroupTarget& target) {
   const Source& source = values_[target.source];
   PyObject* const group = target.group.ptr();
-  if (!target.lr_is_tensor) set_group_item(group, target_keys().lr, source.lr);
+  if (!target.lr_is_tensor) set_group_item(group, keys().lr, source.lr);
   if (source.momentum && target.momentum_key != nullptr) {
     if (target.betas) {
-      set_group_item(group, target_keys().betas, target.betas);
-    } else if (target.momentum_key == target_keys().momentum && !target.momentum_is_tensor) {
-      set_group_item(group, target_keys().momentum, source.momentum);
+      set_group_item(group, keys().betas, target.betas);
+    } else if (target.momentum_key == keys().momentum && !target.momentum_is_tensor) {
+      set_group_item(group, keys().momentum, source.momentum);
     }
   }
   // Any other object may have run code at its end that changed the dict again.

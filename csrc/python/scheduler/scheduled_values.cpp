@@ -17,7 +17,7 @@ bool is_one_policy(const ScheduleView& schedule) {
 
 void require(bool ok, const Source& source, const char* name, double value, std::uint64_t step, const char* must) {
   if (ok) return;
-  throw py::value_error(group_name(source.first) + name + "=" + py::repr(py::float_(value)).cast<std::string>() +
+  throw py::value_error(group_label(source.first) + name + "=" + py::repr(py::float_(value)).cast<std::string>() +
                         " at last_epoch=" + std::to_string(step) + " must be " + must);
 }
 
@@ -80,7 +80,7 @@ void ScheduledValues::warn_of_end(std::uint64_t step) const {
   const auto over =
       std::find_if(sources_.begin(), sources_.end(), [step](const Source& source) { return step == source.bound.end; });
   if (over == sources_.end()) return;
-  const std::string message = group_name(over->first) + "last_epoch=" + std::to_string(step) +
+  const std::string message = group_label(over->first) + "last_epoch=" + std::to_string(step) +
                               " is past the end of its schedule, which holds its last value: extend it, or stop";
   warn_user(message);
 }

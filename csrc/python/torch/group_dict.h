@@ -10,14 +10,14 @@ namespace clr {
 
 namespace py = pybind11;
 
-inline std::string group_name(std::size_t index) { return "parameter group " + std::to_string(index) + ": "; }
+inline std::string group_label(std::size_t index) { return "parameter group " + std::to_string(index) + ": "; }
 
 // Borrowed from the dict. Keys are interned once: a dict finds them by identity.
 inline PyObject* group_item(PyObject* group, PyObject* key, std::size_t index) {
   PyObject* const object = PyDict_GetItemWithError(group, key);
   if (object != nullptr) return object;
   if (PyErr_Occurred()) throw py::error_already_set();
-  throw py::value_error(group_name(index) + "has lost its key '" + py::str(key).cast<std::string>() + "'");
+  throw py::value_error(group_label(index) + "has lost its key '" + py::str(key).cast<std::string>() + "'");
 }
 
 inline void set_group_item(PyObject* group, PyObject* key, const py::object& value) {
@@ -40,7 +40,7 @@ struct GroupReader {
   py::object item(PyObject* key) const { return py::reinterpret_borrow<py::object>(group_item(group, key, index)); }
 
   std::string name_value(PyObject* key, PyObject* object) const {
-    return group_name(index) + py::str(key).cast<std::string>() + "=" + py::repr(object).cast<std::string>();
+    return group_label(index) + py::str(key).cast<std::string>() + "=" + py::repr(object).cast<std::string>();
   }
 
   double number(PyObject* key, PyObject* object) const {

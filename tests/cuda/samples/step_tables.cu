@@ -1,5 +1,4 @@
 // Fills the tables of the step kernel, so that tests need not know how structs are laid out.
-#include "core/average.h"
 #include "cuda/tables.h"
 
 namespace clr {
@@ -67,7 +66,7 @@ extern "C" __global__ void fill_groups(const AskedGroup* asked, uint64_t count, 
   said.seed = a.seed;
   said.nesterov = a.nesterov;
   said.maximize = a.maximize;
-  said.averages = a.averages;
+  said.averaging = a.averages ? Averaging::exponential : Averaging::none;
   said.ema_warmup = a.ema_warmup;
   said.counts_updates = a.counts_updates;
   settings[threadIdx.x] = said;
@@ -78,10 +77,10 @@ extern "C" __global__ void fill_groups(const AskedGroup* asked, uint64_t count, 
   progress[threadIdx.x] = begun;
 }
 
-extern "C" __global__ void set_by_hand(GroupSettings* settings, uint64_t group, double lr, double momentum) {
-  settings[group].lr_by_hand = lr;
-  settings[group].momentum_by_hand = momentum;
-  settings[group].order += 1;
+extern "C" __global__ void override_next(GroupSettings* settings, uint64_t group, double lr, double momentum) {
+  settings[group].lr_override = lr;
+  settings[group].momentum_override = momentum;
+  settings[group].override_number += 1;
 }
 
 extern "C" __global__ void fill_state(DeviceState* to, const GroupSettings* settings, GroupProgress* progress,

@@ -1,0 +1,103 @@
+// The state machine of a parameter group: what the group says, what it counts, and what an update makes of both. It
+// stands here once, for processors and for GPUs.
+#pragma once
+
+#include "core/average.h"
+#include "core/piece.h"
+#include "core/slot.h"
+
+namespace clr {
+
+// When the weights go into their average: in every update, or at the ends of the first group's cycles.
+enum class Averaging : uint8_t { none, exponential, at_cycle_ends };
+
+// A parameter group as its owner says that it is. An update only reads it.
+struct GroupSettings {
+  const Piece* pieces;  // its schedule
+  uint64_t piece_count;
+  double momentum;  // where the schedule has none
+  double dampening, weight_decay;
+  double ema_decay;  // Averaging::exponential
+  double trust_coefficient, trust_eps;
+  double lr_override, momentum_override;  // of the update that override_number asks for; a momentum of NaN is none
+  uint64_t override_number;  // other than the last one that was carried out: the next update takes the overrides
+  uint64_t seed;
+  bool nesterov, maximize;
+  Averaging averaging;
+  bool ema_warmup;
+  bool counts_updates;  // True if random numbers depend on how many updates there were
+  bool constant;        // True if every update takes the overrides, and counts all the same
+  bool ends_cycle;      // True if the next update is the last of a cycle of the first group
+  uint8_t unused[1];    // in the place of padding: settings are compared byte by byte
+};
+static_assert(sizeof(GroupSettings) == 12 * sizeof(double) + 8, "GroupSettings must have no padding");
+
+// Where a parameter group stands.
+struct GroupProgress {
+  double lr, momentum;    // the schedule's, of the next update
+  double average_weight;  // of the next update
+  uint64_t step;          // the next update's number along the schedule
+  uint64_t n_averaged, n_updates, skipped;
+  uint64_t last_override;  // the override that was carried out last
+};
+
+// True if the next update takes the overrides. It does not follow the schedule.
+CLR_INLINE bool is_overridden(const GroupSettings& settings, const GroupProgress& progress) {
+  return settings.override_number != progress.last_override;
+}
+
+// True if the next update moves the average.
+CLR_INLINE bool averages_next(const GroupSettings& settings) {
+  return settings.averaging == Averaging::exponential ||
+         (settings.averaging == Averaging::at_cycle_ends && settings.ends_cycle);
+}
+
+// lr and momentum of the next update.
+CLR_INLINE Value next_value(const GroupSettings& settings, const GroupProgress& progress) {
+  const bool takes_overrides = settings.constant || is_overridden(settings, progress);
+  const double momentum = takes_overrides ? settings.momentum_override : progress.momentum;
+  return {takes_overrides ? settings.lr_override : progress.lr, momentum == momentum ? momentum : settings.momentum};
+}
+
+// The numbers of the next update.
+CLR_INLINE GroupValues values_of(const GroupSettings& settings, const GroupProgress& progress) {
+  const Value value = next_value(settings, progress);
+  GroupValues values{};
+  values.lr = value.lr;
+  values.momentum = value.momentum;
+  values.dampening = settings.dampening;
+  values.weight_decay = settings.weight_decay;
+  values.nesterov = settings.nesterov;
+  values.maximize = settings.maximize;
+  values.averages = averages_next(settings);
+  values.average_weight = progress.average_weight;
+  values.trust_coefficient = settings.trust_coefficient;
+  values.trust_eps = settings.trust_eps;
+  return values;
+}
+
+// Counts an update that was applied. An override is used up.
+CLR_INLINE void advance(const GroupSettings& settings, GroupProgress& progress) {
+  progress.n_updates += settings.counts_updates ? 1 : 0;
+  progress.n_averaged += averages_next(settings) ? 1 : 0;
+  progress.step += is_overridden(settings, progress) ? 0 : 1;
+  progress.last_override = settings.override_number;
+}
+
+// Counts an update that was skipped. An override waits for the update that it was meant for.
+CLR_INLINE void advance_skipped(const GroupSettings& settings, GroupProgress& progress, bool schedule_goes_on) {
+  progress.skipped += 1;
+  progress.step += schedule_goes_on && !is_overridden(settings, progress) ? 1 : 0;
+}
+
+// Forms the numbers of the next update. `scheduled`: the schedule's values at progress.step.
+CLR_INLINE void prepare_next(const GroupSettings& settings, GroupProgress& progress, Value scheduled) {
+  progress.lr = scheduled.lr;
+  progress.momentum = scheduled.momentum;
+  if (settings.averaging == Averaging::exponential) {
+    progress.average_weight = ema_weight(settings.ema_decay, settings.ema_warmup, progress.n_averaged);
+  }
+  if (settings.averaging == Averaging::at_cycle_ends) progress.average_weight = mean_weight(progress.n_averaged);
+}
+
+}  // namespace clr

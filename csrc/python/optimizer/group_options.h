@@ -1,0 +1,35 @@
+// What a parameter group says beyond torch's SGD: averages, layer-wise rates, 16-bit weights and buffers.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "core/progress.h"
+#include "python/torch/group_dict.h"
+
+namespace clr {
+
+// How a group's tensors are kept. Numbers stand in GroupSettings.
+struct GroupOptions {
+  Storage storage = Storage::nearest;
+  std::optional<DType> momentum_dtype;
+  std::uint64_t trust_min_ndim = 0;
+
+  // Of the momentum buffer of a parameter of this dtype.
+  DType buffer_dtype(DType parameter) const;
+
+  // Throws ValueError for what cannot be kept with this dtype, of parameter `index` of group `group`.
+  void require_legal(DType parameter, std::size_t group, std::size_t index) const;
+};
+
+// Reads and checks everything that a group says beyond torch's SGD: its numbers into `settings`, and its counters into
+// `progress`.
+GroupOptions read_options(const GroupReader& group, GroupSettings& settings, GroupProgress& progress);
+
+// True if a group asks for nothing but an update.
+inline bool has_no_options(const GroupOptions& options, const GroupSettings& settings) {
+  return options.storage == Storage::nearest && !options.momentum_dtype && settings.averaging == Averaging::none &&
+         settings.trust_coefficient == 0.0;
+}
+
+}  // namespace clr
