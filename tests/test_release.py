@@ -201,7 +201,7 @@ NEEDS_ALL: dict[str, Any] = {
 @pytest.mark.parametrize("name", NEEDS_ALL)
 def test_what_needs_all_gradients_is_refused_by_name(name: str) -> None:
     _, optimizer = made(**{name: NEEDS_ALL[name]})
-    with refused(name):
+    with refused(f"{name}={NEEDS_ALL[name]!r} cannot be used with release_gradients()"):
         optimizer.release_gradients()
 
 
@@ -214,7 +214,7 @@ def test_it_is_refused_where_it_is_set_later(name: str) -> None:
     else:
         setattr(optimizer, name, NEEDS_ALL[name])
     before = [p.detach().clone() for p in model.parameters()]
-    with refused(f"{name} cannot be used with release_gradients()"):
+    with refused(f"{name}={NEEDS_ALL[name]!r} cannot be used with release_gradients()"):
         model(0).backward()
     assert all(torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
     assert not any(optimizer.state.values())

@@ -132,7 +132,7 @@ def test_everything_has_a_stub_that_is_typed() -> None:
         ),
         ("def build_info()", "def _build_info()", "build_info: absent in the stub, () in the module"),
         ("def ramp(", "def _hidden(", "Policy.ramp: absent in the stub"),
-        ("class Step:", "class _Step:", "Step: absent in the stub, {"),
+        ("class NativeOptimizer:", "class _NativeOptimizer:", "NativeOptimizer: absent in the stub, {"),
         ("gamma: float,", "", "Policy.cycles: (*, up, "),
         ("gamma: float,", "gamma: float = 1.0,", "gamma=, "),
         ("        *,\n", "", "Policy.cycles: (up, "),
@@ -141,7 +141,7 @@ def test_everything_has_a_stub_that_is_typed() -> None:
         (
             "    def followed_schedule(",
             "    @property\n    def followed_schedule(",
-            "Step.followed_schedule: property in the stub, (self, group) in the module",
+            "NativeOptimizer.followed_schedule: property in the stub, (self, group) in the module",
         ),
     ],
 )

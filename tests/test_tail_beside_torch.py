@@ -130,7 +130,7 @@ def test_clipping_binds_in_some_steps_only() -> None:
         side.step(step, own, torchs)
         own.update()
         torchs.update()
-        coefficients.append(side.ours._plan.clip_coefficient)
+        coefficients.append(side.ours._binding.native.clip_coefficient)
     assert min(coefficients) < 1.0
     assert max(coefficients) == 1.0
 

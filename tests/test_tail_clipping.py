@@ -63,7 +63,7 @@ def times_coefficient(optimizer: FusedCyclicSGD, over: Sequence[Tensor]) -> None
     """What clip_grad_norm_ does to the gradients, given the coefficient."""
     for parameter in over:
         if parameter.grad is not None:
-            parameter.grad.mul_(torch.tensor(optimizer._plan.clip_coefficient, dtype=parameter.dtype))
+            parameter.grad.mul_(torch.tensor(optimizer._binding.native.clip_coefficient, dtype=parameter.dtype))
 
 
 def train_beside_torch(optimizer: FusedCyclicSGD, sets: Sequence[Sequence[Tensor | None]], clip: Clip) -> list[float]:
@@ -81,7 +81,7 @@ def train_beside_torch(optimizer: FusedCyclicSGD, sets: Sequence[Sequence[Tensor
         assert all(p.grad is g for p, g in zip(over, gradients, strict=True))
         clip(optimizer, twins)
         theirs.step()
-        coefficients.append(optimizer._plan.clip_coefficient)
+        coefficients.append(optimizer._binding.native.clip_coefficient)
         assert_same_training(optimizer, theirs)
     return coefficients
 
@@ -113,7 +113,9 @@ def test_the_coefficient_is_clip_grad_norms(dtype: torch.dtype) -> None:
         optimizer.step()
         theirs = float(torch.nn.utils.clip_grad_norm_(over, 3.0))
         assert optimizer.last_grad_norm == pytest.approx(theirs, rel=20 * torch.finfo(dtype).eps)
-        assert optimizer._plan.clip_coefficient == pytest.approx(3.0 / (theirs + 1e-6), rel=20 * torch.finfo(dtype).eps)
+        assert optimizer._binding.native.clip_coefficient == pytest.approx(
+            3.0 / (theirs + 1e-6), rel=20 * torch.finfo(dtype).eps
+        )
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -158,7 +160,7 @@ def test_an_infinite_max_grad_norm_measures_only() -> None:
         assert bits(p) == bits(q)
     gradients = [p.grad for p in every_parameter(plain) if p.grad is not None]
     assert measuring.last_grad_norm == pytest.approx(float(torch.nn.utils.get_total_norm(gradients)), rel=1e-6)
-    assert measuring._plan.clip_coefficient == 1.0
+    assert measuring._binding.native.clip_coefficient == 1.0
     assert plain.last_grad_norm is None
 
 
@@ -168,7 +170,7 @@ def test_without_gradients_the_norm_is_zero() -> None:
     optimizer.zero_grad()
     optimizer.step()
     assert optimizer.last_grad_norm == 0.0
-    assert optimizer._plan.clip_coefficient == 1.0
+    assert optimizer._binding.native.clip_coefficient == 1.0
     assert optimizer.applied_steps == 4
     assert [bits(p) for p in every_parameter(optimizer)] == before
 
@@ -211,7 +213,7 @@ def test_rules_are_copied_and_pickled(copied: Callable[[FusedCyclicSGD], FusedCy
     for each in (optimizer, twin):
         each.step()
     assert twin.last_grad_norm == optimizer.last_grad_norm is not None
-    assert twin._plan.clip_coefficient == optimizer._plan.clip_coefficient < 1.0
+    assert twin._binding.native.clip_coefficient == optimizer._binding.native.clip_coefficient < 1.0
     assert_same_training(twin, optimizer)
 
 

@@ -49,7 +49,7 @@ def measured(gradients: Sequence[Tensor], max_norm: float, groups: int = 1) -> t
     give(over, gradients)
     optimizer.step()
     assert optimizer.last_grad_norm is not None
-    return optimizer.last_grad_norm, optimizer._plan.clip_coefficient
+    return optimizer.last_grad_norm, optimizer._binding.native.clip_coefficient
 
 
 def random_gradients(shapes: Sequence[Any], dtype: torch.dtype, scale: float = 1.0, seed: int = 0) -> list[Tensor]:
@@ -157,5 +157,5 @@ def test_every_layout_gives_the_same_bits(of_parameter: str, of_gradient: str) -
     expected = measured([weight.grad.contiguous()], 3.0)
     optimizer = FusedCyclicSGD([weight], 0.1, 0.5, max_grad_norm=3.0)
     optimizer.step()
-    assert (optimizer.last_grad_norm, optimizer._plan.clip_coefficient) == expected
+    assert (optimizer.last_grad_norm, optimizer._binding.native.clip_coefficient) == expected
     assert ulp_error(expected[0], exact_norm([weight.grad])) <= 1

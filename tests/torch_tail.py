@@ -208,7 +208,7 @@ class Side:
         if self.case.by_hand:
             own.unscale_(self.ours)
         own.step(self.ours)
-        coefficient = self.ours._plan.clip_coefficient
+        coefficient = self.ours._binding.native.clip_coefficient
         self.theirs.step(torchs, coefficient, self.case.max_grad_value, advance_on_skip=self.case.advance_on_skip)
 
     def assert_same(self) -> None:

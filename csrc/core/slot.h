@@ -50,6 +50,7 @@ struct Slot {
   Storage storage = Storage::nearest;
   bool first_average = false;  // the average holds nothing yet
   bool trusted = false;        // LARS: its norms are wanted
+  int16_t device = -1;         // the number of the CUDA device that its memory is on; -1: this processor's
   void* average = nullptr;     // null for none; float32 beside a master weight, else of the parameter's dtype
   void* companion = nullptr;   // see Storage
   void* unscaled = nullptr;    // where the gradient, times the scale, is written; null for nowhere

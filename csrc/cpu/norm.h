@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "core/norm.h"
-#include "core/plan.h"
 #include "cpu/kernels.h"
+#include "kernel/plan.h"
 
 namespace clr {
 

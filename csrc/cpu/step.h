@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "core/plan.h"
 #include "cpu/kernels.h"
+#include "kernel/plan.h"
 
 namespace clr {
 

@@ -8,6 +8,6 @@ namespace clr {
 void bind_info(pybind11::module_& m);
 void bind_schedule(pybind11::module_& m);
 void bind_scheduler(pybind11::module_& m);
-void bind_step(pybind11::module_& m);
+void bind_optimizer(pybind11::module_& m);
 
 }  // namespace clr

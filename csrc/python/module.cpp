@@ -7,5 +7,5 @@ PYBIND11_MODULE(_core, m) {
   clr::bind_info(m);
   clr::bind_schedule(m);
   clr::bind_scheduler(m);
-  clr::bind_step(m);
+  clr::bind_optimizer(m);
 }

@@ -11,6 +11,7 @@ from torch import Tensor
 from clr_native.spelling import nearest
 
 LARGEST_SIZE = 2**53 - 1
+LARGEST_STEP = 2**63 - 2
 
 # Between these no product on the way to a value leaves the range in which double-double arithmetic is exact.
 SMALLEST_BOUNDARY, LARGEST_LR = 1e-270, 1e270
@@ -40,6 +41,15 @@ def size(name: str, value: object, of: str = "steps") -> int:
     if not math.isfinite(count) or count != int(count) or not 1 <= count <= LARGEST_SIZE:
         raise ValueError(f"{name}={value!r} must be a whole number of {of} from 1 to 2**53 - 1")
     return int(count)
+
+
+def checked_step(step: int) -> int:
+    """The number of an update as an int; raises TypeError or ValueError for what is none."""
+    if isinstance(step, bool) or not isinstance(step, numbers.Integral):
+        raise TypeError(f"step={step!r} must be an int")
+    if not 0 <= step <= LARGEST_STEP:
+        raise ValueError(f"step={step!r} must be from 0 to 2**63 - 2")
+    return int(step)
 
 
 def choice(name: str, value: object, choices: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from clr_native.schedules import Schedule
-from clr_native.sgd.gradient_rules import GradientRules
+from clr_native.sgd.gradient_options import GradientOptions
 from clr_native.sgd.settings import SETTINGS, as_number
 
 Group = dict[str, Any]
@@ -59,15 +59,15 @@ def _size(groups: Iterable[ShownGroup]) -> str:
 
 
 def shown_optimizer(
-    name: str, groups: Sequence[Group], rules: GradientRules, schedule_of: Callable[[Group], Schedule]
+    name: str, groups: Sequence[Group], options: GradientOptions, schedule_of: Callable[[Group], Schedule]
 ) -> str:
     """An optimizer with the position of its first group; of settings those that are not as by default."""
     first: Group = groups[0] if groups else {}
-    clipping = {each.name: getattr(rules, each.name) for each in dataclasses.fields(rules)}
+    clipping = {each.name: getattr(options, each.name) for each in dataclasses.fields(options)}
     position = {"applied_steps": first.get("applied_steps", 0), "skipped_steps": first.get("skipped_steps", 0)}
     if not position["skipped_steps"]:
         del position["skipped_steps"]
-    title = {**position, **{key: value for key, value in clipping.items() if value != getattr(GradientRules, key)}}
+    title = {**position, **{key: value for key, value in clipping.items() if value != getattr(GradientOptions, key)}}
     return shown(f"{name}({_settings(title)})", [_group(group, position, schedule_of) for group in groups])
 
 

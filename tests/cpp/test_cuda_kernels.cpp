@@ -40,7 +40,7 @@ class Tables {
     settings_.weight_decay = values.weight_decay;
     settings_.nesterov = values.nesterov;
     settings_.maximize = values.maximize;
-    settings_.averages = around.has_average;
+    if (around.has_average) settings_.averaging = clr::Averaging::exponential;
     settings_.ema_decay = 0.75;
     settings_.seed = kSeed;
     settings_.counts_updates = true;

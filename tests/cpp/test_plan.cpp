@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "core/plan.h"
+#include "kernel/plan.h"
 #include "support/bits.h"
 
 using clr::Cut;

@@ -5,7 +5,7 @@
 #include <numeric>
 #include <vector>
 
-#include "cpu/strided.h"
+#include "kernel/strided.h"
 
 namespace {
 

@@ -66,7 +66,7 @@ class Both:
         return self.device.found()
 
     def assert_same_measures(self, found: Found) -> None:
-        theirs = self.optimizer.last_grad_norm, self.optimizer._plan.clip_coefficient
+        theirs = self.optimizer.last_grad_norm, self.optimizer._binding.native.clip_coefficient
         assert theirs[0] is not None
         # Through repr: NaN is NaN.
         assert (repr(found.norm), repr(found.clip_coefficient)) == (repr(theirs[0]), repr(theirs[1]))

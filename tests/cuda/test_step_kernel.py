@@ -134,7 +134,7 @@ def test_clipped_gradients(rules: dict[str, float]) -> None:
         vars(optimizer).update(grad_scale=3.0, found_inf=0.0)
         optimizer.step()
         limit = rules.get("max_grad_value", 0.0)
-        device.set_rules(clip_coefficient=optimizer._plan.clip_coefficient, limit=limit)
+        device.set_rules(clip_coefficient=optimizer._binding.native.clip_coefficient, limit=limit)
         device.step(gradients, grad_scale=3.0, found_inf=0.0)
     assert_same(optimizer, over, device)
 

@@ -48,7 +48,16 @@ def include_flags() -> list[str]:
 def _ptx(compiler: str, source: Path, target: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         to = Path(folder) / "out.ptx"
-        options = ["-std=c++17", f"-I{source.parent}", f"-I{SOURCES}", "-fmad=false", f"-arch={target}", "-ptx", "-o", str(to)]
+        options = [
+            "-std=c++17",
+            f"-I{source.parent}",
+            f"-I{SOURCES}",
+            "-fmad=false",
+            f"-arch={target}",
+            "-ptx",
+            "-o",
+            str(to),
+        ]
         done = subprocess.run([compiler, *options, str(source)], capture_output=True, text=True, timeout=600)
         if done.returncode:
             pytest.fail(f"nvcc {source.name} for {target}:\n{done.stderr}")

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <optional>
 #include <utility>
 
 #include "cpu/master.h"
@@ -11,27 +12,27 @@ namespace clr {
 
 namespace {
 
-// A tensor as dense memory: its own, or a copy that put_back() writes into it.
+// A tensor as dense memory: its own, or, on this processor, a copy that put_back() writes into it.
 class DenseTensor {
  public:
-  DenseTensor(const py::object& tensor, const Layout& dense, py::handle like, const char* role) : tensor_(tensor) {
+  DenseTensor(const py::object& tensor, const Layout& dense, const char* role) : tensor_(tensor) {
     const DLTensor view = must_read(tensor, role);
     data_ = data_of(view);
-    if (same_strides(dense, view)) return;
-    copy_.emplace_back(0, tensor, view, dense, like, DenseCopy::Use::read_and_written);
-    data_ = copy_.back().data();
+    if (!is_cpu(view.device) || same_strides(dense, view)) return;
+    copy_ = strided_copy(0, view, dense, StridedCopy::Use::read_and_written);
+    data_ = copy_->data();
   }
 
   const py::object& tensor() const { return tensor_; }
   void* data() const { return data_; }
   void put_back() const {
-    for (const DenseCopy& copy : copy_) copy.put_back();
+    if (copy_) copy_->put_back();
   }
 
  private:
   py::object tensor_;
   void* data_;
-  std::deque<DenseCopy> copy_;  // one or none
+  std::optional<StridedCopy> copy_;
 };
 
 // A parameter with its average and its master weight, checked and ready to change places.
@@ -75,7 +76,7 @@ class Exchange {
   void add(const py::object& tensor, DType dtype, const Layout& layout, const Layout& dense, py::handle parameter,
            const char* role) {
     require_alike(layout, dtype, must_read(tensor, role), tensor, parameter, role);
-    tensors_.emplace_back(tensor, dense, parameter, role);
+    tensors_.emplace_back(tensor, dense, role);
   }
 
   // The same by torch's own functions.
@@ -126,7 +127,7 @@ void AveragesInPlace::exchange(bool entering) {
 }
 
 void AveragesInPlace::enter() {
-  if (inside_) throw std::runtime_error("averaged_weights() inside averaged_weights(): leave it first");
+  refuse_inside("averaged_weights()");
   inside_entries_ = entries_();
   exchange(true);
 }

@@ -4,7 +4,9 @@
 
 #include <pybind11/pybind11.h>
 
-#include <vector>
+#include <stdexcept>
+#include <string>
+#include <utility>
 
 #include "python/torch/dense_copy.h"
 
@@ -16,6 +18,11 @@ class AveragesInPlace {
   explicit AveragesInPlace(py::object entries) : entries_(std::move(entries)) {}
 
   bool is_inside() const { return inside_; }
+
+  // Throws RuntimeError within the block. `what`: what is not to be done there.
+  void refuse_inside(const std::string& what) const {
+    if (inside_) throw std::runtime_error(what + " inside averaged_weights(): leave it first");
+  }
 
   // Throws, with nothing changed, where a tensor does not fit.
   void enter();

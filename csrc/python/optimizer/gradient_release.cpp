@@ -1,69 +1,88 @@
 // Gradient release: parameters that are updated before the step that they belong to ends.
-#include <algorithm>
 #include <string>
 
 #include "python/optimizer/optimizer.h"
 
 namespace clr {
 
-bool Step::release(const py::list& groups, const py::dict& state, const py::object& parameter, std::size_t position) {
+void NativeOptimizer::release(const py::list& groups, const py::dict& state, const py::object& parameter,
+                              std::size_t position) {
   const Busy busy(*this);
-  if (!open_) {
-    if (!begin(groups, state)) return false;
-    released_.assign(parameters_.size(), false);
-  }
+  averages.refuse_inside("backward() with release_gradients()");
+  begin(groups, state);
+  if (!open_) released_.assign(parameters_.size(), false);
+  refuse_release({});
   position = parameters_.find(parameter, position);
-  refuse_release();
   BoundParameter& bound = parameters_[position];
   if (is_released(position)) bound.refuse_second_gradient();
-  bound.drop_new_state();
-  const BoundGroup& group = *groups_[bound.group()];
-  parameters_.refresh_state(state);
-  if (!bound.has_state() && needs_entry(group, true)) parameters_.make_entries(state, {position});
-  const py::object gradient = TorchReader::get().grad(parameter.ptr());
-  plan_.gradients = {};
-  const auto read = [&] {
-    plan_.slots.clear();
-    plan_.copied.clear();
-    held_.copies.clear();
-    bound.look(gradient, plan_.groups[bound.group()].averages, looks_[0]);
-    return bound.read(group, gradient, looks_[0], {false, false}, plan_, held_);
-  };
-  if (!read()) return true;
-  if (bound.has_new_state()) read();  // making it may have run any code
-  if (bound.device() >= 0) {
-    throw std::runtime_error("release_gradients() works with cpu parameters only: leave it out on " +
-                             described(parameter, "device"));
-  }
-  moved_ = true;  // since apply() looked for overlaps
-  plan_.in_order = plan_.has_overlap();
-  py::list active;
-  active.append(parameter);
-  TorchReader::get().increment_version(active);
-  run();
-  bound.write(held_);
+  if (!read_released(bound, state)) return;
+  TorchReader::get().increment_version(active_);
+  run(cpu_);
+  bound.write(keep_alive_);
   released_[position] = true;
   open_ = true;
   TorchReader::get().forget_grad(parameter.ptr());
+}
+
+// Reads the tensors of one parameter into the plan. Returns false if it has no gradient.
+bool NativeOptimizer::read_released(BoundParameter& bound, const py::dict& state) {
+  bound.drop_new_state();
+  const BoundGroup& group = *groups_[bound.group()];
+  parameters_.refresh_state(state);
+  if (!bound.has_state() && needs_entry(group, true)) parameters_.make_entries(state, {bound.position()});
+  const py::object gradient = TorchReader::get().grad(bound.parameter().ptr());
+  plan_.gradients = {};
+  keep_alive_.gradients.assign(1, gradient);
+  const auto read = [&] {
+    plan_.slots.clear();
+    plan_.copied.clear();
+    plan_.copies.clear();
+    bound.look(gradient, plan_.groups[bound.group()].averages, looks_[0]);
+    return bound.read(group, gradient, looks_[0], {false, false}, plan_, keep_alive_);
+  };
+  if (!read()) return false;
+  if (bound.has_new_state()) read();  // making it may have run any code
+  if (bound.device() >= 0) {
+    throw std::runtime_error("release_gradients() works with cpu parameters only: leave it out on " +
+                             described(bound.parameter(), "device"));
+  }
+  moved_ = true;  // since apply() looked for overlaps
+  plan_.in_order = plan_.has_overlap();
+  empty(active_);
+  active_.append(bound.parameter());
   return true;
 }
 
-bool Step::is_released(std::size_t position) const {
+bool NativeOptimizer::is_released(std::size_t position) const {
   return open_ && position < released_.size() && released_[position];
 }
 
-// What needs all gradients before the first update.
-void Step::refuse_release() const {
-  const auto trusts = [](const GroupValues& group) { return group.trust_coefficient != 0.0; };
-  const char* const name = rules.max_norm != 0.0                                           ? "max_grad_norm"
-                           : rules.max_value != 0.0                                        ? "max_grad_value"
-                           : rules.skip_nonfinite                                          ? "skip_nonfinite"
-                           : std::any_of(plan_.groups.begin(), plan_.groups.end(), trusts) ? "trust_coefficient"
-                                                                                           : nullptr;
-  if (name == nullptr) return;
-  throw std::runtime_error(std::string(name) +
-                           " cannot be used with release_gradients(): it needs all gradients at "
-                           "once. Leave one of the two out");
+// Refuses what needs all gradients before the first update.
+void NativeOptimizer::refuse_release(const StepRequest& request) const {
+  if (request.scale != 1.0 || !request.found_inf || *request.found_inf) {
+    throw std::runtime_error(
+        "a GradScaler cannot be used with release_gradients(): gradients are used before it sees them");
+  }
+  const auto refuse = [](const std::string& what) {
+    throw std::runtime_error(what + " cannot be used with release_gradients(), for it needs all gradients at once: " +
+                             "leave one of the two out");
+  };
+  const auto with = [](const char* name, double value) {
+    return name + ("=" + py::repr(py::float_(value)).cast<std::string>());
+  };
+  if (options.max_norm != 0.0) refuse(with("max_grad_norm", options.max_norm));
+  if (options.max_value != 0.0) refuse(with("max_grad_value", options.max_value));
+  if (options.skip_nonfinite) refuse("skip_nonfinite=True");
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    const double coefficient = groups_[g]->settings().trust_coefficient;
+    if (coefficient != 0.0) refuse(group_label(g) + with("trust_coefficient", coefficient));
+  }
+}
+
+void NativeOptimizer::check_release(const py::list& groups) {
+  const Busy busy(*this);
+  read_bound_groups(groups);
+  refuse_release({});
 }
 
 }  // namespace clr

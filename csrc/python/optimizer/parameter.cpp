@@ -5,9 +5,9 @@
 
 namespace clr {
 
-void Held::clear() {
+void KeepAlive::clear() {
   gradients.clear();
-  copies.clear();
+  device_copies.clear();
   replaced.clear();
 }
 
@@ -44,7 +44,7 @@ void BoundParameter::require_plain(PyObject* tensor, const char* role) const {
 
 // Points the slot to the gradient, or to a copy of it in the parameter's layout.
 void BoundParameter::read_gradient(const py::object& gradient, const Look& look, bool writes_unscaled, StepPlan& plan,
-                                   Held& held) {
+                                   KeepAlive& keep_alive) {
   if (!look.has_gradient) throw py::type_error(name() + ", gradient: " + why_unreadable(gradient));
   const DLTensor& view = look.gradient;
   // Autograd itself hands out lazy negatives, and nobody may hold on to a gradient that has been asked.
@@ -64,10 +64,21 @@ void BoundParameter::read_gradient(const py::object& gradient, const Look& look,
     require_writable(layout, gradient, name() + ", gradient to unscale");
     plan.copied.push_back({data_of(view), static_cast<const char*>(data_of(view)) + layout.span_bytes()});
   }
-  const auto use = writes_unscaled ? DenseCopy::Use::read_and_written : DenseCopy::Use::read;
-  held.copies.emplace_back(plan.slots.size() - 1, gradient, view, this->dense(), parameter_, use);
-  slot.gradient = held.copies.back().data();
-  if (writes_unscaled) slot.unscaled = held.copies.back().data();
+  void* const copy = dense_copy(gradient, view, writes_unscaled, plan, keep_alive);
+  slot.gradient = copy;
+  if (writes_unscaled) slot.unscaled = copy;
+}
+
+// A copy of a tensor in the parameter's layout without gaps, for the slot that was added last.
+void* BoundParameter::dense_copy(const py::object& tensor, const DLTensor& view, bool is_written, StepPlan& plan,
+                                 KeepAlive& keep_alive) const {
+  const auto use = is_written ? StridedCopy::Use::read_and_written : StridedCopy::Use::read;
+  if (is_cpu(view.device)) {
+    plan.copies.push_back(strided_copy(plan.slots.size() - 1, view, dense(), use));
+    return plan.copies.back().data();
+  }
+  keep_alive.device_copies.emplace_back(tensor, parameter_, use);
+  return keep_alive.device_copies.back().data();
 }
 
 // Points the slot to the buffer to use, if there is one or one is to be kept.
@@ -117,14 +128,6 @@ void BoundParameter::read_extras(const BoundGroup& group, bool averages, StateTe
   }
 }
 
-// The slot's parameter is a dense copy, from where the values go back.
-void BoundParameter::copy_gapped(const DLTensor& view, StepPlan& plan, Held& held) const {
-  plan.copied.push_back({data_, static_cast<const char*>(data_) + layout_.span_bytes()});
-  held.copies.emplace_back(plan.slots.size() - 1, parameter_, view, dense(), parameter_,
-                           DenseCopy::Use::read_and_written);
-  plan.slots.back().parameter = held.copies.back().data();
-}
-
 void BoundParameter::look(const py::object& gradient, bool averages, Look& look) {
   const TorchReader& torch = TorchReader::get();
   look.has_gradient = look.has_buffer = false;
@@ -136,7 +139,7 @@ void BoundParameter::look(const py::object& gradient, bool averages, Look& look)
 }
 
 bool BoundParameter::read(const BoundGroup& group, const py::object& gradient, const Look& look, Reading reading,
-                          StepPlan& plan, Held& held) {
+                          StepPlan& plan, KeepAlive& keep_alive) {
   const bool averages = plan.groups[group_].averages;
   has_other_buffer_ = has_other_average_ = false;
   if (!gradient && !averages) return false;
@@ -157,6 +160,7 @@ bool BoundParameter::read(const BoundGroup& group, const py::object& gradient, c
   slot.size = size_;
   slot.group = group_;
   slot.dtype = slot.buffer_dtype = dtype_;
+  slot.device = static_cast<std::int16_t>(device());
   if (!group.has_no_options()) {
     group.options().require_legal(dtype_, group_, index_);
     slot.buffer_dtype = group.options().buffer_dtype(dtype_);
@@ -164,10 +168,13 @@ bool BoundParameter::read(const BoundGroup& group, const py::object& gradient, c
   const auto content = reading.only_makes_state ? StateTensor::Content::zeros : StateTensor::Content::anything;
   if (gradient) {
     read_buffer(look.has_buffer ? &look.buffer : nullptr, group.keeps_buffers(), content, slot);
-    read_gradient(gradient, look, reading.writes_unscaled, plan, held);
+    read_gradient(gradient, look, reading.writes_unscaled, plan, keep_alive);
   }
   if (!group.has_no_options()) read_extras(group, averages, content, slot);
-  if (density_ == Density::gapped) copy_gapped(view, plan, held);
+  if (density_ == Density::gapped) {
+    plan.copied.push_back({data_, static_cast<const char*>(data_) + layout_.span_bytes()});
+    slot.parameter = dense_copy(parameter_, view, true, plan, keep_alive);
+  }
   return true;
 }
 
@@ -185,13 +192,13 @@ void BoundParameter::drop_new_state() {
   has_new_state_ = false;
 }
 
-void BoundParameter::write(Held& held) {
+void BoundParameter::write(KeepAlive& keep_alive) {
   if (!has_new_state_) return;
-  buffer_.write(state_.ptr(), held.replaced);
+  buffer_.write(state_.ptr(), keep_alive.replaced);
   if (extras_) {
-    extras_->average.write(state_.ptr(), held.replaced);
-    extras_->compensation.write(state_.ptr(), held.replaced);
-    extras_->master_weight.write(state_.ptr(), held.replaced);
+    extras_->average.write(state_.ptr(), keep_alive.replaced);
+    extras_->compensation.write(state_.ptr(), keep_alive.replaced);
+    extras_->master_weight.write(state_.ptr(), keep_alive.replaced);
   }
   has_new_state_ = false;
 }

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/plan.h"
+#include "kernel/plan.h"
 #include "python/optimizer/group.h"
 #include "python/torch/dense_copy.h"
 #include "python/torch/state_tensor.h"
@@ -17,10 +17,10 @@
 namespace clr {
 
 // Objects and memory that must stay alive until a step has ended. The vectors keep their memory from step to step.
-struct Held {
-  std::vector<py::object> gradients;  // by position of the parameter; null where there is none
-  std::vector<DenseCopy> copies;      // in the order of slots
-  std::vector<py::object> replaced;   // objects that the step takes out of dicts: their end may run any code
+struct KeepAlive {
+  std::vector<py::object> gradients;      // by position of the parameter; null where there is none
+  std::vector<DeviceCopy> device_copies;  // that are written back after the update
+  std::vector<py::object> replaced;       // objects that the step takes out of dicts: their end may run any code
 
   void clear();
 };
@@ -37,6 +37,7 @@ class BoundParameter {
   BoundParameter(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position);
 
   const py::object& parameter() const { return parameter_; }
+  std::size_t position() const { return position_; }
   std::uint32_t group() const { return group_; }
 
   // `state`: the dict in optimizer.state for this parameter, or null.
@@ -56,9 +57,9 @@ class BoundParameter {
 
   // Reads and checks everything and adds a slot to the plan, if the parameter has a gradient, which may be null, or an
   // average to move: returns whether it did. Throws TypeError or ValueError, with nothing changed, for what cannot be
-  // updated. Memory that the slot points to is kept alive by `held` and this object.
+  // updated. Memory that the slot points to is kept alive by `keep_alive` and this object.
   bool read(const BoundGroup& group, const py::object& gradient, const Look& look, Reading reading, StepPlan& plan,
-            Held& held);
+            KeepAlive& keep_alive);
 
   // Asks for the memory that read() looks at.
   void prefetch() const;
@@ -82,7 +83,7 @@ class BoundParameter {
   bool has_new_state() const { return has_new_state_; }
 
   // Puts the state that read() made into the dict that is bound. Runs no Python.
-  void write(Held& held);
+  void write(KeepAlive& keep_alive);
 
   int traverse(visitproc visit, void* arg) const;
 
@@ -98,11 +99,13 @@ class BoundParameter {
   StateOwner owner() const { return {parameter_, dense(), group_, index_}; }
   void relayout(const DLTensor& view);
   void require_plain(PyObject* tensor, const char* role) const;
-  void read_gradient(const py::object& gradient, const Look& look, bool writes_unscaled, StepPlan& plan, Held& held);
+  void read_gradient(const py::object& gradient, const Look& look, bool writes_unscaled, StepPlan& plan,
+                     KeepAlive& keep_alive);
   void read_buffer(const DLTensor* view, bool kept, StateTensor::Content content, Slot& slot);
   bool read_state(StateTensor& tensor, DType dtype, StateTensor::Content content);
   void read_extras(const BoundGroup& group, bool averages, StateTensor::Content content, Slot& slot);
-  void copy_gapped(const DLTensor& view, StepPlan& plan, Held& held) const;
+  void* dense_copy(const py::object& tensor, const DLTensor& view, bool is_written, StepPlan& plan,
+                   KeepAlive& keep_alive) const;
 
   // In the order of their use: a step over many small tensors waits for memory, not for arithmetic.
   bool has_new_state_ = false;

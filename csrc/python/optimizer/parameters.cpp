@@ -7,7 +7,7 @@
 
 namespace clr {
 
-bool BoundParameters::is_known(const Groups& groups) const {
+bool BoundParameters::is_known(const BoundGroups& groups) const {
   std::size_t position = 0;
   for (std::size_t g = 0; g < groups.size(); ++g) {
     PyObject* const parameters = groups[g]->parameters();
@@ -21,13 +21,13 @@ bool BoundParameters::is_known(const Groups& groups) const {
   return position == known_.size();
 }
 
-bool BoundParameters::refresh(const Groups& groups) {
+bool BoundParameters::refresh(const BoundGroups& groups) {
   if (is_known(groups)) return false;
   bind(groups);
   return true;
 }
 
-void BoundParameters::bind(const Groups& groups) {
+void BoundParameters::bind(const BoundGroups& groups) {
   std::vector<BoundParameter> fresh;
   std::vector<std::pair<std::size_t, PyObject*>> known;
   for (std::size_t g = 0; g < groups.size(); ++g) {
@@ -95,6 +95,17 @@ void BoundParameters::drop_empty_entries(const py::dict& state, const std::vecto
     if (entry == nullptr && PyErr_Occurred()) throw py::error_already_set();
     if (entry == nullptr || !PyDict_Check(entry) || PyDict_GET_SIZE(entry) != 0) continue;
     if (PyDict_DelItem(state.ptr(), parameter) != 0) throw py::error_already_set();
+  }
+}
+
+void BoundParameters::take_out(const py::dict& state, const std::vector<std::size_t>& positions, const char* key) {
+  for (const std::size_t position : positions) {
+    const py::object parameter = all_[position].parameter();
+    if (!state.contains(parameter)) continue;
+    const py::dict entry = state[parameter];
+    if (entry.contains(key)) PyDict_DelItemString(entry.ptr(), key);
+    if (entry.empty()) PyDict_DelItem(state.ptr(), parameter.ptr());
+    forget_state();
   }
 }
 

@@ -8,21 +8,19 @@
 #include <utility>
 #include <vector>
 
-#include "python/optimizer/group.h"
+#include "python/optimizer/groups.h"
 #include "python/optimizer/parameter.h"
 
 namespace clr {
 
-using Groups = std::vector<std::unique_ptr<BoundGroup>>;
-
 class BoundParameters {
  public:
   // Is what the groups hold bound already?
-  bool is_known(const Groups& groups) const;
+  bool is_known(const BoundGroups& groups) const;
 
   // Binds what the groups hold, unless that is what is bound already.
   // Returns whether it did.
-  bool refresh(const Groups& groups);
+  bool refresh(const BoundGroups& groups);
 
   // Looks every parameter up in optimizer.state if its entries are not those of the last step.
   void refresh_state(const py::dict& state);
@@ -32,6 +30,8 @@ class BoundParameters {
   // Takes those of these entries out again that are still empty: torch.distributed asks for state only where there is
   // none at all. To be called after the last counter, for it runs Python.
   void drop_empty_entries(const py::dict& state, const std::vector<std::size_t>& positions);
+  // Takes state out that holds nothing.
+  void take_out(const py::dict& state, const std::vector<std::size_t>& positions, const char* key);
   // The next refresh_state() looks.
   void forget_state() { state_is_known_ = false; }
 
@@ -48,7 +48,7 @@ class BoundParameters {
   int traverse(visitproc visit, void* arg) const;
 
  private:
-  void bind(const Groups& groups);
+  void bind(const BoundGroups& groups);
 
   std::vector<BoundParameter> all_;
   std::vector<std::pair<std::size_t, PyObject*>> known_;      // with their groups; kept alive by all_

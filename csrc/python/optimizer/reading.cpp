@@ -1,26 +1,50 @@
 // Reading the tensors of a step: parameters, gradients and state, checked and put into the plan.
 #include <algorithm>
+#include <string>
 
 #include "python/optimizer/optimizer.h"
+#include "python/torch/warning.h"
 
 namespace clr {
 
-bool Step::needs_entry(const BoundGroup& group, bool has_gradient) {
+namespace {
+
+constexpr unsigned kStepsWithoutGradient = 3;  // in a row, before a user hears of it
+
+}  // namespace
+
+// Reads and checks all tensors into the plan. Nothing has changed afterwards but that entries in optimizer.state are
+// there.
+void NativeOptimizer::read_tensors(const py::dict& state, const StepRequest& request) {
+  parameters_.refresh_state(state);
+  plan_.gradients = {request.scale, 1.0, options.max_value};
+  plan_.parameter_count = parameters_.size();
+  keep_alive_.gradients.clear();
+  made_entries_.clear();
+  bool is_settled = read({writes_unscaled(request), false});
+  only_makes_state_ = !open_ && is_probe(state);
+  if (!only_makes_state_) is_settled = !warn_of_no_gradient() && is_settled;
+  if (!only_makes_state_ && is_settled) return;
+  settle(state, {!only_makes_state_ && writes_unscaled(request), only_makes_state_});
+}
+
+bool NativeOptimizer::needs_entry(const BoundGroup& group, bool has_gradient) {
   return (has_gradient && (group.keeps_buffers() || !group.has_no_options())) ||
          group.settings().averaging != Averaging::none;
 }
 
-// Reads and checks all tensors into the plan. Returns false if that ran, or may have run, any code, for which tensors
-// may have moved since, or if entries in optimizer.state are missing.
-bool Step::read(Reading reading) {
-  const bool again = !held_.gradients.empty();
+// Reads all tensors once. Returns false if that ran, or may have run, any code, for which tensors may have moved since,
+// or if entries in optimizer.state are missing.
+bool NativeOptimizer::read(Reading reading) {
+  const bool again = !keep_alive_.gradients.empty();
   plan_.slots.clear();
   plan_.copied.clear();
-  held_.copies.clear();
+  plan_.copies.clear();
+  keep_alive_.device_copies.clear();
   without_entry_.clear();
-  devices_.clear();
   empty(unscaled_);
-  new_state_ = trusts_ = found_gradient_ = false;
+  plan_.device_slots = 0;
+  plan_.makes_state = plan_.trusts = found_gradient_ = false;
   bool moved = moved_, is_settled = true;
   moved_ = true;  // until all have been read
   Py_ssize_t active = 0;
@@ -31,7 +55,7 @@ bool Step::read(Reading reading) {
     look(begin, end, begin);
     for (std::size_t position = begin; position < end; ++position) {
       BoundParameter& parameter = parameters_[position];
-      const py::object& gradient = held_.gradients[position];
+      const py::object& gradient = keep_alive_.gradients[position];
       found_gradient_ = found_gradient_ || gradient;
       if (open_ && is_released(position)) {
         if (gradient) parameter.refuse_second_gradient();
@@ -40,12 +64,12 @@ bool Step::read(Reading reading) {
       }
       const BoundGroup& group = *groups_[parameter.group()];
       if (!parameter.has_state() && needs_entry(group, bool(gradient))) without_entry_.push_back(position);
-      if (!parameter.read(group, gradient, looks_[position - begin], reading, plan_, held_)) continue;
+      if (!parameter.read(group, gradient, looks_[position - begin], reading, plan_, keep_alive_)) continue;
       if (parameter.device() >= 0) note_device(parameter, position, reading);
       moved = moved || parameter.moved();
-      trusts_ = trusts_ || plan_.slots.back().trusted;
+      plan_.trusts = plan_.trusts || plan_.slots.back().trusted;
       if (parameter.has_new_state()) {
-        new_state_ = true;
+        plan_.makes_state = true;
         look(position + 1, end, begin);  // making it may have run any code
       }
       if (!gradient) continue;
@@ -59,11 +83,11 @@ bool Step::read(Reading reading) {
   }
   if (moved) plan_.in_order = plan_.has_overlap();
   moved_ = false;
-  return is_settled && without_entry_.empty() && !new_state_;
+  return is_settled && without_entry_.empty() && !plan_.makes_state;
 }
 
 // Takes the gradients of a block of parameters. Returns false if that may have run any code.
-bool Step::take_gradients(std::size_t begin, std::size_t end) {
+bool NativeOptimizer::take_gradients(std::size_t begin, std::size_t end) {
   const TorchReader& torch = TorchReader::get();
   bool is_plain = true;
   for (std::size_t position = begin; position < end; ++position) {
@@ -71,25 +95,39 @@ bool Step::take_gradients(std::size_t begin, std::size_t end) {
     BoundParameter& parameter = parameters_[position];
     parameter.drop_new_state();
     is_plain = is_plain && torch.is_plain(parameter.parameter().ptr());
-    held_.gradients.push_back(torch.grad(parameter.parameter().ptr()));
+    keep_alive_.gradients.push_back(torch.grad(parameter.parameter().ptr()));
   }
   return is_plain;
 }
 
 // Looks at the tensors of parameters of the block that starts at `block`.
-void Step::look(std::size_t begin, std::size_t end, std::size_t block) {
+void NativeOptimizer::look(std::size_t begin, std::size_t end, std::size_t block) {
   for (std::size_t position = begin; position < end; ++position) {
     BoundParameter& parameter = parameters_[position];
-    parameter.look(held_.gradients[position], plan_.groups[parameter.group()].averages, looks_[position - block]);
+    parameter.look(keep_alive_.gradients[position], plan_.groups[parameter.group()].averages, looks_[position - block]);
+  }
+}
+
+// Tells the devices about the slot that `parameter` has just added.
+void NativeOptimizer::note_device(const BoundParameter& parameter, std::size_t position, Reading reading) {
+  ++plan_.device_slots;
+  Slot& slot = plan_.slots.back();
+  slot.random_key = position;
+  const bool empty = slot.size == 0;  // then its arrays may be null
+  if (parameter.has_other_buffer() && (slot.buffer != nullptr || empty)) {
+    devices_.note_state(parameter.device(), {position, false, !slot.first || reading.only_makes_state});
+  }
+  if (parameter.has_other_average() && (slot.average != nullptr || empty)) {
+    devices_.note_state(parameter.device(), {position, true, parameter.average_holds()});
   }
 }
 
 // Makes missing entries in optimizer.state and missing state, then reads all tensors again.
-void Step::settle(const py::dict& state, Reading reading) {
+void NativeOptimizer::settle(const py::dict& state, Reading reading) {
   if (reading.only_makes_state) {
     for (BoundParameter& parameter : parameters_) parameter.drop_new_state();
     plan_.groups.clear();
-    for (auto& group : groups_) plan_.groups.push_back(group->state_values());
+    for (const auto& group : groups_) plan_.groups.push_back(group->state_values());
   }
   made_entries_ = without_entry_;
   parameters_.make_entries(state, made_entries_);
@@ -99,7 +137,7 @@ void Step::settle(const py::dict& state, Reading reading) {
 
 // The list of updated parameters is kept from step to step; it changes only where another one stands. Returns whether
 // it did.
-bool Step::list_active(Py_ssize_t place, const py::object& parameter) {
+bool NativeOptimizer::list_active(Py_ssize_t place, const py::object& parameter) {
   if (place == PyList_GET_SIZE(active_.ptr())) {
     active_.append(parameter);
   } else if (PyList_GET_ITEM(active_.ptr(), place) != parameter.ptr()) {
@@ -108,6 +146,33 @@ bool Step::list_active(Py_ssize_t place, const py::object& parameter) {
     return false;
   }
   return true;
+}
+
+// Returns true if it warned.
+bool NativeOptimizer::warn_of_no_gradient() {
+  if (!warns || parameters_.size() == 0) return false;
+  steps_without_gradient_ = found_gradient_ ? 0 : steps_without_gradient_ + 1;
+  if (steps_without_gradient_ < kStepsWithoutGradient || warned_of_no_gradient_) return false;
+  warned_of_no_gradient_ = true;
+  const std::string message =
+      std::to_string(kStepsWithoutGradient) +
+      " steps in a row found no gradient and trained nothing. The parameters, "
+      "the first of which is on " +
+      described(parameters_[0].parameter(), "device") +
+      ", may not be those that the model trains, if it was made or loaded anew since (by to_empty(), for example): "
+      "construct the optimizer after that, with model.parameters()";
+  warn_user(message);
+  return true;
+}
+
+// True if this is how torch.distributed asks for state to be made: no state, every lr a zero that somebody has written,
+// and every gradient zero. Such a step makes state and counts for nothing.
+bool NativeOptimizer::is_probe(const py::dict& state) const {
+  if (PyDict_GET_SIZE(state.ptr()) != 0) return false;
+  const auto asks = [](const auto& group) { return group->has_foreign_zero(); };
+  const auto is_zero = [](const py::object& gradient) { return !gradient || !gradient.attr("any")().cast<bool>(); };
+  return !groups_.empty() && std::all_of(groups_.begin(), groups_.end(), asks) &&
+         std::all_of(keep_alive_.gradients.begin(), keep_alive_.gradients.end(), is_zero);
 }
 
 }  // namespace clr

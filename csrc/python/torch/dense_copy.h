@@ -1,41 +1,29 @@
-// A tensor that a kernel cannot go through, and the dense copy that a slot works on in its place.
+// Dense copies in the place of tensors that a kernel cannot go through.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
-#include <cstddef>
-#include <memory>
-#include <vector>
-
-#include "cpu/strided.h"
+#include "kernel/strided.h"
 #include "python/torch/tensor_view.h"
 
 namespace clr {
 
-class DenseCopy {
+// A copy of a tensor on this processor, in a dense layout. Its memory is our own, and nothing of it runs Python.
+StridedCopy strided_copy(std::size_t slot, const DLTensor& view, const Layout& dense, StridedCopy::Use use);
+
+// A copy of a tensor on a device, laid out as `like` would be without gaps. torch copies.
+class DeviceCopy {
  public:
-  enum class Use { read, read_and_written };
+  DeviceCopy(py::object original, py::handle like, StridedCopy::Use use);
 
-  // Fills the copy. `slot`: the number of the slot that works on it; `dense`: its layout. On the CPU its memory is our
-  // own and nothing here runs Python; on a device it is a tensor like `like`.
-  DenseCopy(std::size_t slot, py::object original, const DLTensor& view, const Layout& dense, py::handle like, Use use);
-
-  std::size_t slot() const { return slot_; }
   void* data() const { return data_; }
-
-  void fill() const;
   // Writes the copy back into the original, if the use says that it is written.
   void put_back() const;
 
  private:
-  std::vector<StridedDimension> dimensions(bool back) const;
-
-  std::size_t slot_;
-  Use use_;
-  py::object original_, tensor_;  // tensor_: on a device
-  std::unique_ptr<std::byte[]> memory_;
-  void *data_ = nullptr, *original_data_ = nullptr;
-  Layout layout_, dense_;
+  py::object original_, tensor_;
+  void* data_;
+  StridedCopy::Use use_;
 };
 
 }  // namespace clr

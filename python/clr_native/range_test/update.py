@@ -122,13 +122,12 @@ def unremarked(optimizer: Optimizer) -> Iterator[None]:
     if not isinstance(optimizer, FusedCyclicSGD):
         yield
         return
-    plan = optimizer._plan
-    plan.set_warns(False)
+    native = optimizer._binding.native
+    native.set_warns(False)
     try:
         yield
     finally:
-        for each in (plan, optimizer._plan):  # a checkpoint that was loaded inside has made another
-            each.set_warns(True)
+        native.set_warns(True)
 
 
 def _means(measured: Sequence[tuple[float, float]]) -> tuple[float, float]:

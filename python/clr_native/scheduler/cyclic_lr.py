@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler
 
 from clr_native import _core
+from clr_native.checks import checked_step
 from clr_native.scheduler.arguments import PerGroup, own_arguments, shared
 from clr_native.scheduler.last_values import LastValues, move_momentum, saved_values
 from clr_native.scheduler.own_momenta import found_momenta, give_momenta_back, note_latest, release_momenta
@@ -18,7 +19,6 @@ from clr_native.scheduler.own_rates import unchanged_on_error, write_rates
 from clr_native.scheduler.torch_attributes import TorchAttributes
 from clr_native.schedules import Schedule
 from clr_native.schedules.arguments import SCHEDULE_FIELDS
-from clr_native.schedules.evaluate import checked_step
 from clr_native.schedules.saved import saved_schedules
 from clr_native.schedules.torch_cyclic_lr import written_for_torch
 from clr_native.sgd.optimizer import FusedCyclicSGD

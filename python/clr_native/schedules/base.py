@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clr_native import _core
-from clr_native.checks import choice, size
+from clr_native.checks import checked_step, choice, size
 from clr_native.schedules.advice import Check, Summary
-from clr_native.schedules.evaluate import FloatArray, Steps, checked_step, evaluate, invalid_value
+from clr_native.schedules.evaluate import FloatArray, Steps, evaluate, invalid_value
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -10,11 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clr_native import _core
+from clr_native.checks import checked_step
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 Steps: TypeAlias = int | range | npt.NDArray[np.integer[Any]] | Sequence[int]
-
-LARGEST_STEP = 2**63 - 2
 
 
 class Evaluated(Protocol):
@@ -25,15 +24,6 @@ class Evaluated(Protocol):
     @property
     def _scale_fns(self) -> tuple[Callable[[int], float] | None, ...]: ...
     def _scales(self, steps: range | npt.NDArray[np.int64]) -> FloatArray | None: ...
-
-
-def checked_step(step: int) -> int:
-    """The number of an update as an int; raises TypeError or ValueError for what is none."""
-    if isinstance(step, bool) or not isinstance(step, numbers.Integral):
-        raise TypeError(f"step={step!r} must be an int")
-    if not 0 <= step <= LARGEST_STEP:
-        raise ValueError(f"step={step!r} must be from 0 to 2**63 - 2")
-    return int(step)
 
 
 def _checked_schedules(schedules: Iterable[Evaluated]) -> list[Evaluated]:

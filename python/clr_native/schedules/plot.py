@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from clr_native.checks import LARGEST_STEP
 from clr_native.schedules import Schedule
-from clr_native.schedules.evaluate import LARGEST_STEP, FloatArray
+from clr_native.schedules.evaluate import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

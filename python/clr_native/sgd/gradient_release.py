@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+
+from clr_native.sgd.binding import Binding
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -19,6 +21,7 @@ class Releasing(Protocol):
     """An optimizer that can update one of its parameters, which is told with its position among all."""
 
     param_groups: list[dict[str, Any]]
+    _binding: Binding
 
     def _release(self, parameter: torch.Tensor, position: int) -> None: ...
 
@@ -45,12 +48,7 @@ class ReleaseHandle:
 
 def release(optimizer: Releasing) -> ReleaseHandle:
     """Hooks every parameter that requires a gradient. Raises RuntimeError for what needs all gradients at once."""
-    for name in ("max_grad_norm", "max_grad_value", "skip_nonfinite"):
-        if getattr(optimizer, name):
-            _refuse(f"{name}={getattr(optimizer, name)!r}")
-    for index, group in enumerate(optimizer.param_groups):
-        if group["trust_coefficient"] is not None:
-            _refuse(f"trust_coefficient={group['trust_coefficient']!r} of group {index}")
+    optimizer._binding.native.check_release(optimizer.param_groups)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     # Parameters must not keep their optimizer alive.
     reference = weakref.ref(optimizer)
@@ -70,7 +68,3 @@ def _hook(reference: weakref.ref[Releasing], position: int) -> Callable[[torch.T
             optimizer._release(parameter, position)
 
     return use
-
-
-def _refuse(what: str) -> NoReturn:
-    raise RuntimeError(f"{what} needs all gradients at once: leave it out, or release_gradients()")

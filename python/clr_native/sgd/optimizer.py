@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 from torch.optim.optimizer import (
     Optimizer,
@@ -18,24 +20,30 @@ from torch.optim.optimizer import (
 from torch.utils.hooks import RemovableHandle
 
 from clr_native import _core
+from clr_native.checks import checked_step, group_label
 from clr_native.schedules import Schedule
-from clr_native.schedules.arguments import SCHEDULE_FIELDS, ScheduleArguments
-from clr_native.sgd.averages import AveragedWeights
+from clr_native.schedules.arguments import SCHEDULE_FIELDS, ScheduleArguments, read_schedule
+from clr_native.sgd.averages import averaged_entries, copy_to
+from clr_native.sgd.binding import Binding, global_option
+from clr_native.sgd.checkpoint import COUNTERS, checked, complete_groups, own_state
+from clr_native.sgd.grad_scaling import scaling_in
+from clr_native.sgd.gradient_options import GradientOptions
 from clr_native.sgd.gradient_release import ReleaseHandle, release
-from clr_native.sgd.gradient_rules import GradientRules, inverse_scale, is_found, rule
-from clr_native.sgd.settings import SETTINGS, as_number
-from clr_native.sgd.torch_pair import groups_of, pair_of
+from clr_native.sgd.settings import SETTINGS, as_number, check_parameter, dtype_name
+from clr_native.sgd.torch_pair import groups_from_torch_pair, to_torch_pair
+from clr_native.shown import shown_optimizer
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+Group = dict[str, Any]
 
-Scaling = tuple[float | torch.Tensor, bool | torch.Tensor | None, torch.Tensor | None]
-RULES = tuple(field.name for field in dataclasses.fields(GradientRules))
-ARGUMENTS = frozenset({"lr", "schedule", "momentum", *SCHEDULE_FIELDS, *SETTINGS, *RULES})
+GLOBAL_OPTIONS = tuple(field.name for field in dataclasses.fields(GradientOptions))
+ARGUMENTS = frozenset({"lr", "schedule", "momentum", *SCHEDULE_FIELDS, *SETTINGS, *GLOBAL_OPTIONS})
+_IN_GROUPS = ARGUMENTS - {*SCHEDULE_FIELDS, *GLOBAL_OPTIONS}
 
 
-class FusedCyclicSGD(AveragedWeights):
+class FusedCyclicSGD(Optimizer):
     """SGD with momentum under a cyclical schedule; ``step()`` computes lr and momentum and updates everything.
 
     Update number ``n`` (from 0, counted in ``applied_steps``) uses the schedule's lr and momentum at step ``n``, in the
@@ -166,11 +174,15 @@ class FusedCyclicSGD(AveragedWeights):
             given[name] = as_number(given[name])
         flat = {name: given[name] for name in SCHEDULE_FIELDS}
         arguments = ScheduleArguments.of(flat, schedule, momentum, given["lr"])
-        super().__init__(params, arguments, GradientRules(**{name: given[name] for name in RULES}), given)
+        self._arguments = arguments
+        self._binding = self._new_binding(GradientOptions(**{name: given[name] for name in GLOBAL_OPTIONS}))
+        super().__init__(params, given)
         if lr is None and arguments.schedule is not None:  # a scale_fn has been asked for the first value already
             has_function = bool(arguments.schedule._functions())
             self.defaults["lr"] = self.param_groups[0]["lr"] if has_function else arguments.schedule(0).lr
-        self._cycle_end_hooks: OrderedDict[int, Callable[[FusedCyclicSGD], None]] = OrderedDict()
+
+    def _new_binding(self, options: GradientOptions) -> Binding:
+        return Binding(options, self._averaged_entries)
 
     # --- beside torch's own pair ----------------------------------------------------------------------------------
 
@@ -195,7 +207,7 @@ class FusedCyclicSGD(AveragedWeights):
         >>> opt.get_last_lr(), opt.get_last_momentum()
         ([0.02], [0.95])
         """
-        optimizer = cls(groups_of(sgd, scheduler))
+        optimizer = cls(groups_from_torch_pair(sgd, scheduler))
         for parameter, entry in sgd.state.items():
             optimizer.state[parameter] = dict(entry)
         return optimizer
@@ -214,10 +226,10 @@ class FusedCyclicSGD(AveragedWeights):
         >>> sgd.param_groups[0]["lr"], scheduler.last_epoch
         (0.1, 0)
         """
-        self._refuse_inside_averages("to_torch()")
+        self._binding.native.averages.refuse_inside("to_torch()")
         self._synchronise()
         schedules = [self._schedule_of(group) for group in self.param_groups]
-        return pair_of(self.param_groups, schedules, self.state, self._rules)
+        return to_torch_pair(self.param_groups, schedules, self.state, self._binding.options)
 
     # --- the step -------------------------------------------------------------------------------------------------
 
@@ -249,53 +261,50 @@ class FusedCyclicSGD(AveragedWeights):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._averages.is_inside:
-            self._refuse_inside_averages("step()")
-        scaling: Scaling | tuple[()] = ()
+        binding = self._binding
         if "grad_scale" in self.__dict__ or "found_inf" in self.__dict__:
-            scaling = self._scaling()
-        if not self._plan.apply(self.param_groups, self.state, *scaling):
-            self._bind_and(lambda: self._plan.apply(self.param_groups, self.state, *scaling))
-        if self._cycle_end_hooks and self._ended_cycle() and self.at_cycle_end:
-            for hook in list(self._cycle_end_hooks.values()):
+            scaling = scaling_in(self.__dict__, self.param_groups[0]["params"][0])
+            binding.native.apply(self.param_groups, self.state, *scaling)
+        else:
+            binding.native.apply(self.param_groups, self.state)
+        if binding.cycle_end_hooks and self._ended_cycle() and self.at_cycle_end:
+            for hook in list(binding.cycle_end_hooks.values()):
                 hook(self)
         return loss
 
     # A GradScaler asks for this, sets grad_scale and found_inf before a step, and deletes them after it.
     _step_supports_amp_scaling = True
 
-    def _scaling(self) -> Scaling:
-        """What to multiply gradients by, whether an infinity was found (None for to be found out) and where to say so.
+    def register_cycle_end_hook(self, hook: Callable[[FusedCyclicSGD], None]) -> RemovableHandle:
+        """Call ``hook(optimizer)`` after each update that was the last of a cycle of the first group.
 
-        On a GPU these are tensors there, the first of them the scale of the loss: nobody waits for their values.
+        That is where to take a snapshot or stop (Smith 2017; Huang et al. 2017, "Snapshot ensembles"). The handle's
+        ``remove()`` ends it. Hooks are neither copied nor saved.
         """
-        grad_scale, found_inf = self.__dict__.get("grad_scale"), self.__dict__.get("found_inf")
-        on_gpu = _core.is_on_gpu(self.param_groups[0]["params"][0])
-        scale: float | torch.Tensor = 1.0
-        if grad_scale is not None:
-            scale = grad_scale if on_gpu and _core.is_on_gpu(grad_scale) else inverse_scale(grad_scale)
-        if found_inf is None:
-            return scale, None if grad_scale is not None else False, self.__dict__.get("_report_inf")
-        return scale, found_inf if on_gpu and _core.is_on_gpu(found_inf) else is_found(found_inf), None
+        if not callable(hook):
+            raise TypeError(f"hook={hook!r} must be callable with the optimizer")
+        handle = RemovableHandle(self._binding.cycle_end_hooks)
+        self._binding.cycle_end_hooks[handle.id] = hook
+        return handle
 
     # --- gradients ------------------------------------------------------------------------------------------------
 
-    max_grad_norm: float | None = rule("Clip all gradients to this 2-norm; None for no clipping.")
-    max_grad_value: float | None = rule("Clip every element to plus and minus this.")
-    error_if_nonfinite: bool = rule("Is a norm that is infinite or NaN an error?")
-    skip_nonfinite: bool = rule("Is a step with an infinity or a NaN among its gradients skipped?")
-    advance_on_skip: bool = rule("Does the schedule go on in a skipped step?")
-    write_unscaled_grad: bool = rule("Does a step leave the unscaled gradient in p.grad?")
+    max_grad_norm: float | None = global_option("Clip all gradients to this 2-norm; None for no clipping.")
+    max_grad_value: float | None = global_option("Clip every element to plus and minus this.")
+    error_if_nonfinite: bool = global_option("True if a norm that is infinite or NaN raises RuntimeError.")
+    skip_nonfinite: bool = global_option("True if a step with an infinity or a NaN among its gradients is skipped.")
+    advance_on_skip: bool = global_option("True if the schedule goes on in a skipped step.")
+    write_unscaled_grad: bool = global_option("True if a step leaves the unscaled gradient in p.grad.")
 
     @property
     def last_grad_norm(self) -> float | None:
         """The 2-norm of all gradients of the last step, unscaled and before clipping. None if nothing needed it."""
-        return self._plan.gradient_norm
+        return self._binding.native.gradient_norm
 
     @property
     def last_step_skipped(self) -> bool:
-        """Was the last step skipped for an infinity or a NaN?"""
-        return self._plan.was_skipped
+        """True if the last step was skipped for an infinity or a NaN."""
+        return self._binding.native.was_skipped
 
     def release_gradients(self) -> ReleaseHandle:
         """From now on, update each parameter during ``backward()``, as soon as its gradient is complete, and free that.
@@ -319,26 +328,277 @@ class FusedCyclicSGD(AveragedWeights):
         return release(self)
 
     def _release(self, parameter: torch.Tensor, position: int) -> None:
-        self._refuse_inside_averages("backward() with release_gradients()")
-        if not self._plan.release(self.param_groups, self.state, parameter, position):
-            self._bind_and(lambda: self._plan.release(self.param_groups, self.state, parameter, position))
+        self._binding.native.release(self.param_groups, self.state, parameter, position)
 
-    def register_cycle_end_hook(self, hook: Callable[[FusedCyclicSGD], None]) -> RemovableHandle:
-        """Call ``hook(optimizer)`` after each update that was the last of a cycle of the first group.
+    # --- averages -----------------------------------------------------------------------------------------------------
 
-        That is where to take a snapshot or stop (Smith 2017; Huang et al. 2017, "Snapshot ensembles"). The handle's
-        ``remove()`` ends it. Hooks are neither copied nor saved.
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Within the block the parameters hold their averages, in place and without a copy of the model.
+
+        Batch-norm statistics are not averaged: recompute them inside with ``torch.optim.swa_utils.update_bn``. Steps,
+        copies of the optimizer, ``state_dict()`` and ``load_state_dict()`` raise RuntimeError inside. Entering raises
+        RuntimeError if there is no average yet. Neither way can be interrupted in the middle.
+
+        >>> import clr_native
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0]))
+        >>> opt = clr_native.FusedCyclicSGD([weight], 1.0, 1.0, cycle_momentum=False, momentum=0.0, ema_decay=0.75)
+        >>> for _ in range(2):
+        ...     weight.grad = torch.ones(1)
+        ...     opt.step()
+        >>> with opt.averaged_weights():
+        ...     weight.data
+        tensor([-0.2500])
+        >>> weight.data
+        tensor([-1.])
         """
-        if not callable(hook):
-            raise TypeError(f"hook={hook!r} must be callable with the optimizer")
-        handle = RemovableHandle(self._cycle_end_hooks)
-        self._cycle_end_hooks[handle.id] = hook
-        return handle
+        self._binding.native.averages.refuse_inside("averaged_weights()")
+        return self._binding.native.averages
+
+    def _averaged_entries(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+        self._synchronise()
+        return averaged_entries(self.param_groups, self.state)
+
+    def copy_average_to(self, model: nn.Module) -> None:
+        """Copy the averages into the parameters of ``model``, a copy of the one that is trained, or that one itself.
+
+        Parameters are matched by name where the optimizer was given names (``model.named_parameters()``), else by their
+        order in its only group. Parameters without an average are copied as they are. Raises ValueError if the model
+        does not fit, and RuntimeError if there is no average yet.
+        """
+        self._binding.native.averages.refuse_inside("copy_average_to()")
+        self._synchronise()
+        copy_to(model, self.param_groups, self.state)
+
+    # --- groups ---------------------------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group; arguments it does not set are the constructor's. It starts at the first group's position.
+
+        Its averages begin anew. An ``lr`` in it is the rate of a group that has no schedule; a schedule wins over it. A
+        group of another such optimizer goes on where it stands; under a constant schedule with its present rate.
+        """
+        if not isinstance(param_group, dict):
+            raise TypeError(f"param_group={param_group!r} must be a dict")
+        group = dict(param_group)
+        index = len(self.param_groups)
+        # As it stands in a group of another optimizer.
+        standing = {name: as_number(group.get(name)) for name in ("lr", "momentum")}
+        is_written = isinstance(group.get("schedule"), Mapping) and None not in standing.values()
+        schedule, momentum = self._arguments.take_from(group, group_label(index))
+        is_obeyed = is_written and schedule._native.is_constant
+        first = self.param_groups[0] if self.param_groups else {}
+        group["schedule"] = schedule._to_dict()
+        group["momentum"] = momentum
+        group["overridden"] = False
+        for counter in COUNTERS:
+            group.setdefault(counter, first.get(counter, 0))
+        group["n_averaged"] = 0
+        group["lr"] = 0.0  # the schedule's, once bound
+        if is_obeyed:
+            group.update(standing)
+        group["momentum_dtype"] = dtype_name(group.get("momentum_dtype", self.defaults["momentum_dtype"]))
+        own = group.keys() | _IN_GROUPS
+        super().add_param_group(group)
+        for name in self.defaults.keys() - own:  # put there by torch
+            del group[name]
+        try:
+            for i, parameter in enumerate(group["params"]):
+                check_parameter(parameter, f"parameter {i} of group {index}")
+            self._binding.native.append(group, schedule, is_obeyed)
+        except BaseException:
+            self.param_groups.pop()
+            raise
+
+    def _schedule_of(self, group: Group) -> Schedule:
+        """The schedule that stands in a group, with the scale_fn of the one that was bound."""
+        return self._binding.native.schedule_of(group)
+
+    def __repr__(self) -> str:
+        """A line a group: its schedule, what is used next, settings that are not as by default. Waits for no GPU."""
+        return shown_optimizer(type(self).__name__, self.param_groups, self._binding.options, self._schedule_of)
+
+    # --- where the schedule stands --------------------------------------------------------------------------------
+
+    def _synchronise(self) -> None:
+        """Waits for GPUs, and puts what they have counted into the groups."""
+        self._binding.native.synchronise(self.state)
+
+    @property
+    def applied_steps(self) -> int:
+        """Updates applied so far along the schedule: the number of the next one. Speaks of the first group."""
+        self._synchronise()
+        return int(self.param_groups[0]["applied_steps"])
+
+    @property
+    def skipped_steps(self) -> int:
+        """Updates that were skipped. Speaks of the first group."""
+        self._synchronise()
+        return int(self.param_groups[0]["skipped_steps"])
+
+    @property
+    def cycle(self) -> int:
+        """The cycle, from 0, that the next update of the first group belongs to: how many are complete."""
+        return self._schedule_of(self.param_groups[0])._cycle_position(self.applied_steps).complete
+
+    @property
+    def at_cycle_end(self) -> bool:
+        """True if the update just applied was the last of a cycle of the first group: the place to snapshot or stop."""
+        self._synchronise()
+        return self._ended_cycle()
+
+    def _ended_cycle(self) -> bool:
+        """The same, by the host's count."""
+        first = self.param_groups[0]
+        position = self._schedule_of(first)._cycle_position(first["applied_steps"])
+        return position.at_end and self._binding.native.followed_schedule(first)
+
+    def get_last_lr(self) -> list[float]:
+        """The learning rate of each group's next update, as a torch scheduler gives it after its ``step()``."""
+        self._synchronise()
+        return [float(group["lr"]) for group in self.param_groups]
+
+    def get_last_momentum(self) -> list[float]:
+        """The momentum of each group's next update."""
+        self._synchronise()
+        return [float(group["momentum"]) for group in self.param_groups]
+
+    def seek(self, step: int) -> None:
+        """Move the schedules of all groups to update number ``step``, from 0 to 2**63 - 2. Changes no weight."""
+        step = checked_step(step)
+        self._synchronise()
+        written = ("applied_steps", "lr", "momentum")
+        before = [{name: group[name] for name in written} for group in self.param_groups]
+        try:
+            for group in self.param_groups:
+                group["applied_steps"] = step
+            schedules = [self._schedule_of(group) for group in self.param_groups]
+            obeyed = [schedule._native.is_constant for schedule in schedules]
+            self._adopt(_core.BoundGroups(self.param_groups, schedules, obeyed))
+        except BaseException:
+            for group, values in zip(self.param_groups, before, strict=True):
+                group.update(values)
+            raise
+
+    def _refuse_in_mid_step(self) -> None:
+        if self._binding.native.is_open:
+            raise RuntimeError("gradients of this step are released already: call step() first")
+
+    def _adopt(self, groups: _core.BoundGroups) -> None:
+        self._refuse_in_mid_step()
+        self._binding.native.adopt(groups)
+
+    # --- saving and loading ---------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """``{"state": ..., "param_groups": ...}`` as in torch; the schedule and its position stand in the groups.
+
+        The key ``overridden`` of a group is True where its lr or momentum is not the schedule's: such values are saved.
+        """
+        self._binding.native.averages.refuse_inside("state_dict()")
+        self._refuse_in_mid_step()
+        self._synchronise()
+        state_dict = super().state_dict()
+        # A step that was refused, skipped or interrupted may have left empty entries.
+        entries = state_dict["state"].items()
+        state_dict["state"] = {key: entry for key, entry in entries if not isinstance(entry, dict) or entry}
+        plain: dict[int, dict[str, Any]] = {}  # by schedule, which many groups share
+        for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
+            schedule, saved["overridden"], saved["lr"], momentum = self._binding.native.standing(group)
+            if momentum is not None:
+                saved["momentum"] = momentum
+            if id(schedule) not in plain:
+                plain[id(schedule)] = schedule._to_dict()
+            written = plain[id(schedule)]
+            saved["schedule"] = copy.deepcopy(written) if "segments" in written else dict(written)
+        return state_dict
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from ``state_dict``, of this class or of ``torch.optim.SGD``.
+
+        The checkpoint's schedule, position and settings win over the constructor's. One without a schedule keeps the
+        present one and its position; where that is constant, the checkpoint's lr and momentum hold. A ``scale_fn`` is
+        not saved: the constructor's is kept. Tensors are copied. Raises TypeError or ValueError that names the key,
+        with nothing changed, if the checkpoint does not fit: other groups, other shapes, or a schedule that needs a
+        ``scale_fn`` where there is none.
+        """
+        self._binding.native.averages.refuse_inside("load_state_dict()")
+        if not isinstance(state_dict, Mapping):
+            raise TypeError(f"state_dict of type={type(state_dict).__name__} must be a dict")
+        self._refuse_in_mid_step()
+        before = (self.state, self.param_groups)
+        present = [self._schedule_of(group) for group in self.param_groups]
+        loaded: dict[str, Any] = {}
+        bound: list[_core.BoundGroups] = []
+
+        def take(_: Optimizer, final: dict[str, Any]) -> dict[str, Any]:  # what the other hooks made of the checkpoint
+            loaded.update(checked(final))
+            # torch only has to see which parameter is which: it would round the state, and read what cannot be read.
+            return {"state": {}, "param_groups": [{"params": group["params"]} for group in loaded["param_groups"]]}
+
+        def fill(_: Optimizer) -> None:
+            bound.append(self._filled(before[1], loaded, present))
+
+        hooks = (
+            self.register_load_state_dict_pre_hook(take),
+            self.register_load_state_dict_post_hook(fill, prepend=True),
+        )
+        try:
+            super().load_state_dict(dict(state_dict))
+            self._adopt(bound[0])
+        except BaseException:
+            self.state, self.param_groups = before
+            raise
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _filled(self, before: list[Group], loaded: dict[str, Any], present: list[Schedule]) -> _core.BoundGroups:
+        """Puts what was loaded into the new groups and the new state, and binds the groups."""
+        groups, saved_groups = self.param_groups, loaded["param_groups"]
+        complete_groups(groups, before, saved_groups, self.defaults.keys() & SETTINGS.keys())
+        schedules = [read_schedule(group, own) for group, own in zip(groups, present, strict=True)]
+        obeyed = [
+            saved.get("overridden", False) or ("schedule" not in saved and schedule._native.is_constant)
+            for saved, schedule in zip(saved_groups, schedules, strict=True)
+        ]
+        bound = _core.BoundGroups(groups, schedules, obeyed)
+        self.state = own_state(groups, loaded)
+        return bound
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy would not know which of the two are its weights.
+        self._binding.native.averages.refuse_inside("copying or pickling")
+        self._refuse_in_mid_step()
+        self._synchronise()
+        standing = [self._binding.native.standing(group) for group in self.param_groups]
+        return {
+            **super().__getstate__(),
+            "_arguments": self._arguments,
+            "_options": self._binding.options,
+            "_schedules": [schedule for schedule, *_ in standing],
+            "_obeyed": [is_overridden for _, is_overridden, *_ in standing],
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        if "_schedules" in state:  # unpickled or copied, not load_state_dict
-            self._cycle_end_hooks = OrderedDict()
         super().__setstate__(state)
+        self.defaults.pop("differentiable", None)  # put there by torch
+        if "_schedules" in state:  # unpickled or copied, not load_state_dict
+            self._complete_copy()
+
+    def _complete_copy(self) -> None:
+        """Binds a copy. What was pickled by version 0.1.0 lacks options, settings and counters."""
+        schedules = self.__dict__.pop("_schedules")
+        obeyed = self.__dict__.pop("_obeyed", [False] * len(schedules))
+        options = self.__dict__.pop("_options", None) or self.__dict__.pop("_rules", GradientOptions())
+        for settings in (self.defaults, *self.param_groups):
+            for name, default in SETTINGS.items():
+                settings.setdefault(name, default)
+        for group in self.param_groups:
+            group.setdefault("overridden", False)
+            for counter in COUNTERS:
+                group.setdefault(counter, 0)
+        self._binding = self._new_binding(options)
+        self._adopt(_core.BoundGroups(self.param_groups, schedules, obeyed))
 
 
 _hooked_step = Optimizer.profile_hook_step(FusedCyclicSGD._step)

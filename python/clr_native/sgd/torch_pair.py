@@ -17,7 +17,7 @@ from clr_native.schedules.saved import saved_schedules
 from clr_native.schedules.torch_cyclic_lr import written_for_torch
 from clr_native.schedules.torch_one_cycle_lr import one_cycle_lr
 from clr_native.sgd.checkpoint import COUNTERS
-from clr_native.sgd.gradient_rules import GradientRules
+from clr_native.sgd.gradient_options import GradientOptions
 from clr_native.sgd.settings import SETTINGS, dtype_name
 from clr_native.torch_groups import stands_as
 
@@ -34,7 +34,7 @@ _FEATURES = ("ema_decay", "average", "trust_coefficient", "rounding", "kahan", "
 _RULES = ("max_grad_norm", "max_grad_value", "skip_nonfinite")
 
 
-def groups_of(sgd: torch.optim.SGD, scheduler: Scheduler) -> list[Group]:
+def groups_from_torch_pair(sgd: torch.optim.SGD, scheduler: Scheduler) -> list[Group]:
     """The parameter groups of a pair, as the constructor of ``FusedCyclicSGD`` takes them, at the pair's position."""
     _check_pair(sgd, scheduler)
     function = getattr(scheduler, "_scale_fn_custom", None)
@@ -88,11 +88,14 @@ def _check_values(groups: Sequence[Group], scheduler: Scheduler) -> None:
                 )
 
 
-def pair_of(
-    groups: Sequence[Group], schedules: Sequence[Schedule], state: Mapping[torch.Tensor, Group], rules: GradientRules
+def to_torch_pair(
+    groups: Sequence[Group],
+    schedules: Sequence[Schedule],
+    state: Mapping[torch.Tensor, Group],
+    options: GradientOptions,
 ) -> Pair:
     """A torch pair that goes on where these groups stand, with the same buffers."""
-    _refuse_what_torch_has_not(groups, rules)
+    _refuse_what_torch_has_not(groups, options)
     positions = {group["applied_steps"] for group in groups}
     if len(positions) != 1:
         raise ValueError(f"applied_steps={sorted(positions)} must be the same in all groups: torch counts once for all")
@@ -135,12 +138,12 @@ def _torch_group(group: Group) -> Group:
     return {name: value for name, value in group.items() if name not in _OURS_ONLY}
 
 
-def _refuse_what_torch_has_not(groups: Sequence[Group], rules: GradientRules) -> None:
-    absent = GradientRules()
+def _refuse_what_torch_has_not(groups: Sequence[Group], options: GradientOptions) -> None:
+    absent = GradientOptions()
     for name in _RULES:
-        if getattr(rules, name) != getattr(absent, name):
+        if getattr(options, name) != getattr(absent, name):
             raise ValueError(
-                f"{name}={getattr(rules, name)!r}: torch.optim.SGD does not do that: set it to "
+                f"{name}={getattr(options, name)!r}: torch.optim.SGD does not do that: set it to "
                 f"{getattr(absent, name)!r} first, and do it in the training loop"
             )
     for index, group in enumerate(groups):

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from toolkit import include_flags
 
 HERE = Path(__file__).parent
 _FOLDER = "CLR_NATIVE_STANDIN"
+_BUILDING = threading.Lock()  # two threads would build two folders, and the first goes with its last reference
 
 
 @cache
@@ -44,7 +46,9 @@ def run_tests(file: Path, timeout: int = 100) -> None:
     tests = HERE.parents[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
     paths = [str(HERE.parent), str(tests), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment |= {_FOLDER: _built().name, "PYTHONPATH": os.pathsep.join(paths)}
+    with _BUILDING:
+        folder = _built().name
+    environment |= {_FOLDER: folder, "PYTHONPATH": os.pathsep.join(paths)}
     environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_WAIT_POLICY": "passive"}
     options = ["-q", "-p", "standin.plugin", "-p", "no:cacheprovider", "--durations=3"]
     done = subprocess.run(

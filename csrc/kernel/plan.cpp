@@ -1,4 +1,4 @@
-#include "core/plan.h"
+#include "kernel/plan.h"
 
 #include <algorithm>
 #include <functional>

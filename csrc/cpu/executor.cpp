@@ -1,0 +1,85 @@
+#include "cpu/executor.h"
+
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+#include "core/norm.h"
+#include "cpu/isa.h"
+#include "cpu/step.h"
+
+namespace clr {
+
+namespace {
+
+void require_complete(bool complete, const char* meaning) {
+  if (!complete)
+    throw std::runtime_error(std::string("torch's thread pool failed in the middle of a step: ") + meaning);
+}
+
+// A tensor with gaps shares memory with another one: each copy is made when its turn has come.
+void run_one_by_one(const StepPlan& plan, const CpuKernels& kernels) {
+  auto copy = plan.copies.begin();
+  for (std::size_t i = 0; i < plan.slots.size(); ++i) {
+    auto last = copy;
+    while (last != plan.copies.end() && last->slot() == i) ++last;
+    for (auto each = copy; each != last; ++each) each->fill();
+    run_between(plan, kernels, {i, 0}, {i + 1, 0});
+    for (; copy != last; ++copy) copy->put_back();
+  }
+}
+
+}  // namespace
+
+void refuse_norm(double norm) {
+  throw std::runtime_error(std::string("the norm of all gradients is ") + (std::isnan(norm) ? "nan" : "inf") +
+                           ": with error_if_nonfinite=True that is an error, and nothing has changed");
+}
+
+Measured CpuExecutor::measure(StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
+  last_ = {};
+  const bool finite = !measures_gradients(plan, options, request) || all_are_finite(plan, options, request);
+  last_.skipped = request.found_inf.value_or(false) || (!finite && looks_for_infinity(options, request));
+  if (last_.skipped) return {true, false};
+  if (options.error_if_nonfinite && last_.gradient_norm && !std::isfinite(*last_.gradient_norm)) {
+    refuse_norm(*last_.gradient_norm);
+  }
+  if (plan.trusts) set_trust_ratios(plan);
+  return {};
+}
+
+// The read-only pass over all gradients, which also finds the factor that they are multiplied by.
+bool CpuExecutor::all_are_finite(StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
+  const CpuKernels& kernels = *selected_isa().kernels;
+  if (options.max_norm != 0.0 || plan.trusts) {
+    require_complete(run_norms(plan, kernels, options.max_value / request.scale, norms_), "nothing has changed");
+    const DoubleDouble norm = scaled(square_root(norms_.total.squares), request.scale);
+    last_.gradient_norm = norm.hi;
+    if (options.max_norm != 0.0) last_.clip_coefficient = clip_coefficient(norm, options.max_norm);
+    plan.gradients.clip_coefficient = last_.clip_coefficient;
+    return norms_.total.finite;
+  }
+  require_complete(run_finite_check(plan, kernels, norms_), "nothing has changed");
+  return norms_.total.finite;
+}
+
+void CpuExecutor::set_trust_ratios(StepPlan& plan) const {
+  const double factor = plan.gradients.scale * plan.gradients.clip_coefficient;
+  for (std::size_t i = 0; i < plan.slots.size(); ++i) {
+    Slot& slot = plan.slots[i];
+    if (!slot.trusted) continue;
+    const GroupValues& group = plan.groups[slot.group];
+    slot.trust_ratio = trust_ratio(group.trust_coefficient, group.trust_eps, group.weight_decay,
+                                   norms_.slots[i].parameter, factor * norms_.slots[i].gradient);
+  }
+}
+
+void CpuExecutor::run(const StepPlan& plan) {
+  const CpuKernels& kernels = *selected_isa().kernels;
+  if (plan.in_order && !plan.copies.empty()) return run_one_by_one(plan, kernels);
+  const bool complete = run_step(plan, kernels, cuts_);
+  for (const StridedCopy& copy : plan.copies) copy.put_back();
+  require_complete(complete, "weights are undefined");
+}
+
+}  // namespace clr

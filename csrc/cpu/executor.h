@@ -1,0 +1,27 @@
+// Runs the steps of an optimizer on this processor.
+#pragma once
+
+#include <vector>
+
+#include "cpu/norm.h"
+#include "kernel/executor.h"
+
+namespace clr {
+
+class CpuExecutor final : public Executor {
+ public:
+  Measured measure(StepPlan& plan, const GradientOptions& options, const StepRequest& request) override;
+  void run(const StepPlan& plan) override;
+  LastStep last_step() const override { return last_; }
+  bool works_without_python() const override { return true; }
+
+ private:
+  bool all_are_finite(StepPlan& plan, const GradientOptions& options, const StepRequest& request);
+  void set_trust_ratios(StepPlan& plan) const;
+
+  LastStep last_;
+  Norms norms_;
+  std::vector<Cut> cuts_;
+};
+
+}  // namespace clr

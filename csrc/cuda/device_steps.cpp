@@ -1,0 +1,252 @@
+#include "cuda/device_steps.h"
+
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+
+namespace clr {
+
+namespace {
+
+[[noreturn]] void refuse_step(const std::string& message) { throw std::runtime_error(message); }
+
+[[noreturn]] void refuse_in_graph(const std::string& what) {
+  refuse_step(what + " cannot be captured in a CUDA graph: call step() once before you capture it");
+}
+
+DeviceStep device_step(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
+  DeviceStep step{};
+  step.gradients = plan.gradients;
+  step.grad_scale = request.grad_scale.at;
+  step.found_inf = request.device_found_inf.at;
+  step.report_inf = request.report_inf.at;
+  step.max_norm = options.max_norm;
+  step.trusts = plan.trusts;
+  step.skips_nonfinite = looks_for_infinity(options, request);
+  step.measured = measures_gradients(plan, options, request);
+  step.skipped = request.found_inf.value_or(false);
+  step.advances_on_skip = options.advance_on_skip;
+  return step;
+}
+
+}  // namespace
+
+bool DeviceSteps::are_on_several(const StepPlan& plan) const {
+  const int one = !plans_.empty() ? plans_.begin()->first : plan.slots.empty() ? -1 : plan.slots.front().device;
+  return plans_.size() > 1 ||
+         std::any_of(plan.slots.begin(), plan.slots.end(), [one](const Slot& slot) { return slot.device != one; });
+}
+
+bool DeviceSteps::is_captured() const {
+  return std::any_of(plans_.begin(), plans_.end(), [this](const auto& device) {
+    return clr::is_captured(device.first, current_stream_(device.first));
+  });
+}
+
+bool DeviceSteps::notice_capture() {
+  captured_ = is_captured();
+  return captured_;
+}
+
+void DeviceSteps::require_readable() const {
+  if (!is_captured()) return;
+  refuse_step(
+      "what a device has counted cannot be read while its stream is captured in a CUDA graph: read it before or after");
+}
+
+bool DeviceSteps::is_behind(const std::vector<std::uint64_t>& position_versions) const {
+  if (plans_.empty()) return false;
+  const DeviceReport report = plans_.begin()->second.plan->reported();
+  if (report.skipped != seen_skipped_ || report.applied + report.skipped > launched_) return true;
+  return (runs_ahead_ || has_graphs_) && position_versions != position_versions_;
+}
+
+void DeviceSteps::forget_parameters() {
+  parameters_known_ = false;
+  changes_.clear();
+  for (auto& [ordinal, device] : plans_) {
+    device.told_of_buffer.clear();
+    device.told_of_average.clear();
+  }
+}
+
+// What no device can do.
+void DeviceSteps::refuse(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) const {
+  if (plan.device_slots != plan.slots.size()) {
+    refuse_step("parameters on cpu and on cuda cannot be updated by one optimizer: make one for each");
+  }
+  if (plan.in_order) {
+    refuse_step("parameters that share memory cannot be updated on a CUDA device: make them one parameter");
+  }
+  const char* const global = options.max_norm != 0.0                                  ? "max_grad_norm"
+                             : options.skip_nonfinite                                 ? "skip_nonfinite"
+                             : !request.found_inf || request.grad_scale.at != nullptr ? "a GradScaler"
+                                                                                      : nullptr;
+  if (global != nullptr && are_on_several(plan)) {
+    refuse_step(std::string(global) + " needs all gradients on one device: parameters lie on several");
+  }
+  for (const DeviceNumber& number : {request.grad_scale, request.device_found_inf, request.report_inf}) {
+    if (number.at != nullptr && !plan.slots.empty() && number.device != plan.slots.front().device) {
+      refuse_step("grad_scale and found_inf must lie on the device of the parameters, cuda:" +
+                  std::to_string(plan.slots.front().device));
+    }
+  }
+}
+
+// Takes over how the groups stand. Are they those that the devices know, and where they know them?
+void DeviceSteps::take_groups(const std::vector<GroupRecord>& records) {
+  settings_.clear();
+  progress_.clear();
+  new_binding_ids_.clear();
+  new_position_versions_.clear();
+  for (const GroupRecord& record : records) {
+    settings_.push_back(*record.settings);
+    progress_.push_back(*record.progress);
+    new_binding_ids_.push_back(record.binding_id);
+    new_position_versions_.push_back(record.position_version);
+  }
+  other_groups_ = new_binding_ids_ != binding_ids_;
+  other_positions_ = other_groups_ || new_position_versions_ != position_versions_;
+}
+
+void DeviceSteps::refuse_capture(bool makes_state) const {
+  if (plans_.size() > 1) refuse_step("a step over several devices cannot be captured in a CUDA graph");
+  const OneDevice& device = plans_.begin()->second;
+  if (!device.has_groups || !device.has_parameters || !parameters_known_) refuse_in_graph("the first step");
+  if (makes_state || !changes_.empty()) refuse_in_graph("a step that makes a buffer or an average");
+  if (other_positions_) refuse_in_graph("a step after a change of position");
+  if (!device.plan->has_groups(settings_)) {
+    refuse_in_graph("a step with changed settings, or lr or momentum set by hand,");
+  }
+}
+
+void DeviceSteps::add_devices(const std::vector<Slot>& slots) {
+  for (const Slot& slot : slots) {
+    if (plans_.count(slot.device) != 0) continue;
+    if (clr::is_captured(slot.device, current_stream_(slot.device))) refuse_in_graph("the first step");
+    std::unique_ptr<DevicePlan> plan = make_device_plan(slot.device);
+    plans_[slot.device].plan = std::move(plan);
+  }
+}
+
+// Tells a device what it does not know yet.
+void DeviceSteps::tell(int ordinal, OneDevice& device, std::size_t parameters) {
+  void* const stream = current_stream_(ordinal);
+  if (!device.has_groups || other_positions_) device.plan->set_progress(stream, progress_);
+  device.plan->set_groups(stream, settings_, !device.has_groups || other_groups_);
+  device.has_groups = true;
+  if (!device.has_parameters || !parameters_known_) {
+    device.plan->set_parameters(stream, parameters);
+    device.told_of_buffer.assign(parameters, 0);
+    device.told_of_average.assign(parameters, 0);
+    device.has_parameters = true;
+  }
+  std::vector<StateChange>& changes = changes_[ordinal];
+  device.plan->set_state(stream, changes);
+  for (const StateChange& change : changes) {
+    (change.is_average ? device.told_of_average : device.told_of_buffer)[change.position] = 1;
+  }
+  changes_.erase(ordinal);
+}
+
+// Tables for one step, for all devices that the optimizer has been on.
+void DeviceSteps::prepare(const StepPlan& plan) {
+  take_groups(plan.records);
+  add_devices(plan.slots);
+  if (captured_) refuse_capture(plan.makes_state);
+  const bool one = plans_.size() == 1;
+  for (auto& [ordinal, device] : plans_) device.slots.clear();
+  for (std::size_t i = 0; !one && i < plan.slots.size(); ++i) {
+    plans_[plan.slots[i].device].slots.push_back(plan.slots[i]);
+  }
+  for (auto& [ordinal, device] : plans_) {
+    if (captured_) {
+      device.plan->set_captured_work(plan.slots);
+      continue;
+    }
+    tell(ordinal, device, plan.parameter_count);
+    device.plan->set_work(current_stream_(ordinal), one ? plan.slots : device.slots);
+  }
+  parameters_known_ = true;
+  binding_ids_ = new_binding_ids_;
+  position_versions_ = new_position_versions_;
+}
+
+Measured DeviceSteps::measure(StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
+  refuse(plan, options, request);
+  step_ = device_step(plan, options, request);
+  prepare(plan);
+  if (step_.measured) {
+    for (auto& [ordinal, device] : plans_) device.plan->measure(current_stream_(ordinal), step_);
+  }
+  measured_norm_ = step_.max_norm != 0.0 || step_.trusts;
+  clips_ = step_.max_norm != 0.0;
+  if (options.error_if_nonfinite && !step_.skipped) {
+    if (captured_) {
+      refuse_step("error_if_nonfinite=True has to wait for the norm, and cannot be captured in a CUDA graph");
+    }
+    const double norm = read_first().norm;
+    if (!std::isfinite(norm)) refuse_norm(norm);
+  }
+  return {false, captured_};
+}
+
+void DeviceSteps::run(const StepPlan&) {
+  for (auto& [ordinal, device] : plans_) device.plan->step(current_stream_(ordinal), step_);
+  has_graphs_ = has_graphs_ || captured_;
+  if (captured_) return;
+  runs_ahead_ = true;
+  ++launched_;
+}
+
+// Where a group stands among those that the devices know, or behind all.
+std::size_t DeviceSteps::row_of(std::uint64_t position_version, std::size_t guess) const {
+  const std::vector<std::uint64_t>& known = position_versions_;
+  if (guess < known.size() && known[guess] == position_version) return guess;
+  return static_cast<std::size_t>(std::find(known.begin(), known.end(), position_version) - known.begin());
+}
+
+DeviceSteps::Counted DeviceSteps::synchronise(const std::vector<std::uint64_t>& position_versions) {
+  Counted counted;
+  counted.groups.resize(position_versions.size());
+  if (!runs_ahead_ && !has_graphs_) return counted;  // nothing has been launched since
+  require_readable();
+  for (auto& [ordinal, device] : plans_) {
+    if (!device.has_groups) continue;
+    const DeviceProgress progress = device.plan->read(current_stream_(ordinal));
+    for (std::size_t i = 0; i < std::min(device.told_of_buffer.size(), progress.buffer_holds.size()); ++i) {
+      if (device.told_of_buffer[i] != 0 && progress.buffer_holds[i] == 0) counted.empty_buffers.push_back(i);
+      if (device.told_of_average[i] != 0 && progress.average_holds[i] == 0) counted.empty_averages.push_back(i);
+    }
+    if (ordinal != plans_.begin()->first) continue;
+    seen_skipped_ = progress.counts.skipped;
+    launched_ = progress.counts.applied + progress.counts.skipped;
+    for (std::size_t g = 0; g < position_versions.size(); ++g) {
+      const std::size_t row = row_of(position_versions[g], g);
+      if (row >= std::min(progress.groups.size(), settings_.size())) continue;
+      counted.groups[g] = Counted::Group{progress.groups[row], std::nullopt};
+      if (!is_overridden(settings_[row], progress.groups[row])) continue;
+      counted.groups[g]->pending = Value{settings_[row].lr_override, settings_[row].momentum_override};
+    }
+  }
+  runs_ahead_ = false;
+  return counted;
+}
+
+DeviceProgress DeviceSteps::read_first() const {
+  require_readable();
+  const auto& [ordinal, device] = *plans_.begin();
+  return device.plan->read(current_stream_(ordinal));
+}
+
+LastStep DeviceSteps::last_step() const {
+  const DeviceProgress progress = read_first();
+  LastStep last;
+  last.skipped = progress.counts.last_skipped;
+  if (measured_norm_) last.gradient_norm = progress.norm;
+  if (clips_) last.clip_coefficient = progress.clip_coefficient;
+  return last;
+}
+
+}  // namespace clr

@@ -1,0 +1,57 @@
+// A step as integers and pointers: what to update, with which numbers, cut into equal parts.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "core/progress.h"
+#include "kernel/strided.h"
+
+namespace clr {
+
+// A place in the work list: element `element` of slot `slot`.
+struct Cut {
+  std::size_t slot;
+  std::int64_t element;
+};
+
+// Memory from begin up to end.
+struct Range {
+  const void *begin, *end;
+};
+
+// A parameter group as its owner keeps it, for what carries the state machine of the group on by itself.
+struct GroupRecord {
+  const GroupSettings* settings;
+  const GroupProgress* progress;
+  std::uint64_t binding_id;        // other than that of every other group
+  std::uint64_t position_version;  // changes when the owner moves the group; no other group has it
+};
+
+class StepPlan {
+ public:
+  GradientValues gradients;
+  std::vector<GroupValues> groups;
+  std::vector<Slot> slots;
+  std::vector<StridedCopy> copies;   // of tensors with gaps, in the order of slots
+  std::vector<Range> copied;         // memory that slots are copies of, written after them
+  bool in_order = false;             // True if some slots share memory: their updates must follow each other as listed
+  bool trusts = false;               // True if any slot takes a trust ratio
+  bool makes_state = false;          // True if tensors of the state are new
+  std::size_t device_slots = 0;      // slots on CUDA devices
+  std::size_t parameter_count = 0;   // of all groups, whether they have a slot or not
+  std::vector<GroupRecord> records;  // of the groups, where slots are on devices
+
+  // Bytes of all parameters of the work list.
+  std::int64_t parameter_bytes() const;
+
+  // Fills `cuts` with `parts` + 1 places that cut the work list into ranges of about equal bytes, each on a cache line
+  // of its parameter. Reuses the memory of `cuts`.
+  void cut(int parts, std::vector<Cut>& cuts) const;
+
+  // Do any two of the written arrays, or of what they are copies of, overlap?
+  bool has_overlap() const;
+};
+
+}  // namespace clr

@@ -1,0 +1,144 @@
+// The native half of FusedCyclicSGD, for python/clr_native/sgd/.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string>
+
+#include "python/bindings.h"
+#include "python/optimizer/optimizer.h"
+#include "python/torch/gc_support.h"
+
+namespace clr {
+
+namespace {
+
+bool is_on_gpu(const py::object& object) {
+  const TorchReader& torch = TorchReader::get();
+  DLTensor view;
+  return torch.is_tensor(object.ptr()) && torch.read(object.ptr(), view) && view.device.device_type == kDLCUDA;
+}
+
+bool is_readable(const py::object& tensor) {
+  DLTensor view;
+  return TorchReader::get().read(tensor.ptr(), view);
+}
+
+// What a GradScaler has on a device.
+DeviceNumber device_number(const py::object& tensor, const char* name) {
+  if (tensor.is_none()) return {};
+  const DLTensor view = must_read(tensor, name);
+  const Layout layout(view);
+  if (layout.size() != 1 || dtype_of(layout, tensor, name) != DType::float32) {
+    throw py::value_error(std::string(name) + " of " + described(tensor, "dtype") + " and " +
+                          described(tensor, "shape") + " must be one torch.float32 number");
+  }
+  return {static_cast<float*>(data_of(view)), view.device.device_id};
+}
+
+void apply(NativeOptimizer& optimizer, const py::list& groups, const py::dict& state, const py::object& scale,
+           const py::object& found_inf, const py::object& report_inf) {
+  StepRequest request;
+  if (PyFloat_Check(scale.ptr())) {
+    request.scale = scale.cast<double>();
+  } else {
+    request.grad_scale = device_number(scale, "grad_scale");
+  }
+  if (TorchReader::get().is_tensor(found_inf.ptr())) {
+    request.device_found_inf = device_number(found_inf, "found_inf");
+  } else {
+    request.found_inf = found_inf.cast<std::optional<bool>>();
+  }
+  request.report_inf = device_number(report_inf, "found_inf");
+  optimizer.apply(groups, state, request);
+}
+
+void set_options(NativeOptimizer& optimizer, double max_norm, double max_value, bool error_if_nonfinite,
+                 bool skip_nonfinite, bool advance_on_skip, bool write_unscaled) {
+  optimizer.options = {max_norm, max_value, error_if_nonfinite, skip_nonfinite, advance_on_skip, write_unscaled};
+}
+
+// The dtypes, by name, of the tensors that steps keep for a parameter of this dtype.
+py::dict state_dtypes(const py::dict& group, const std::string& parameter) {
+  GroupSettings settings{};
+  GroupProgress progress{};
+  const GroupOptions options = read_options({group.ptr(), 0}, settings, progress);
+  for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
+    if (parameter != name_of(dtype)) continue;
+    const char* const wide = name_of(companion_dtype(dtype, options.storage));
+    py::dict dtypes;
+    for (const char* const name : kStateTensors) dtypes[name] = wide;
+    dtypes[kStateTensors[0]] = name_of(options.buffer_dtype(dtype));
+    return dtypes;
+  }
+  throw py::type_error("dtype=" + parameter + " must be float32, float64, bfloat16 or float16");
+}
+
+}  // namespace
+
+void bind_optimizer(py::module_& m) {
+  m.attr("STATE_TENSORS") = py::make_tuple(kStateTensors[0], kStateTensors[1], kStateTensors[2], kStateTensors[3]);
+  m.def("state_dtypes", &state_dtypes, py::arg("group"), py::arg("parameter_dtype"),
+        "The dtype, by name, of each of STATE_TENSORS for a parameter of this dtype.");
+  m.def("is_readable", &is_readable, py::arg("tensor"), "True if a tensor has memory of its own that a step can read.");
+  m.def("is_on_gpu", &is_on_gpu, py::arg("tensor"), "Is this a tensor on a CUDA device?");
+  // It refers to a method of the optimizer, which holds it.
+  py::class_<AveragesInPlace>(m, "AveragesInPlace", "Puts averages into the place of weights for a `with` block.",
+                              collected<AveragesInPlace>())
+      .def("__enter__", &AveragesInPlace::enter)
+      .def("__exit__", [](AveragesInPlace& averages, const py::args&) { averages.leave(); })
+      .def("refuse_inside", &AveragesInPlace::refuse_inside, py::arg("what"),
+           "RuntimeError within the block: `what` is not to be done there.");
+  py::class_<BoundGroups>(m, "BoundGroups", "Parameter groups, each bound to its schedule.", collected<BoundGroups>())
+      .def(
+          py::init<const py::list&, const py::list&, const std::vector<bool>&>(), py::arg("groups"),
+          py::arg("schedules"), py::arg("obeyed"),
+          "Bind groups to schedules. Where a group is obeyed, the lr and momentum in it are checked and stay; else the "
+          "schedule's are written, once all groups have been bound.");
+  // It refers to parameters and to a user's scale_fn, which may refer to the optimizer.
+  py::class_<NativeOptimizer>(m, "NativeOptimizer", "The steps of one optimizer.", collected<NativeOptimizer>())
+      .def(py::init<py::object, py::object>(), py::arg("read_schedule"), py::arg("averaged_entries"),
+           "read_schedule(group, known): the schedule that stands in a group, with the functions of the known one. "
+           "averaged_entries: of AveragesInPlace.")
+      .def("append", &NativeOptimizer::append, py::arg("group"), py::arg("schedule"), py::arg("is_obeyed"),
+           "Bind one more group, as BoundGroups does.")
+      .def("adopt", &NativeOptimizer::adopt, py::arg("groups"), "Go on with these groups in the place of all others.")
+      .def("schedule_of", &NativeOptimizer::schedule_of, py::arg("group"),
+           "The schedule that stands in a group, with the functions of the one that was bound.")
+      .def("standing", &NativeOptimizer::standing, py::arg("group"),
+           "(schedule, True, lr, momentum) as they stand in a group if they are not the schedule's, else (schedule, "
+           "False, and those of the schedule). momentum is None where the schedule has none.")
+      .def("set_options", &set_options, py::kw_only(), py::arg("max_norm"), py::arg("max_value"),
+           py::arg("error_if_nonfinite"), py::arg("skip_nonfinite"), py::arg("advance_on_skip"),
+           py::arg("write_unscaled"), "Set what holds for all gradients; 0 for no clipping.")
+      .def(
+          "apply", &apply, py::arg("groups"), py::arg("state"), py::arg("scale") = 1.0, py::arg("found_inf") = false,
+          py::arg("report_inf") = py::none(),
+          "Apply one update, or skip it. scale: the factor of all gradients or, on a GPU, the scale of the loss there. "
+          "found_inf: None if the step is to find out; report_inf: the tensor on a GPU that receives the result.")
+      .def("release", &NativeOptimizer::release, py::arg("groups"), py::arg("state"), py::arg("parameter"),
+           py::arg("position"),
+           "Apply this step's update to one parameter, number `position`, before apply() ends the step.")
+      .def("check_release", &NativeOptimizer::check_release, py::arg("groups"),
+           "RuntimeError if something needs all gradients at once.")
+      .def("synchronise", &NativeOptimizer::synchronise, py::arg("state"),
+           "Wait for the devices and put what they have counted into the groups.")
+      .def("followed_schedule", &NativeOptimizer::followed_schedule, py::arg("group"),
+           "True if this group's last update followed its schedule.")
+      .def(
+          "set_warns", [](NativeOptimizer& optimizer, bool warns) { optimizer.warns = warns; }, py::arg("warns"),
+          "False: a step warns of no driver and of no missing gradient, and counts none.")
+      .def_readonly("averages", &NativeOptimizer::averages, "The averages, to be put into the place of the weights.")
+      .def_property_readonly("is_open", &NativeOptimizer::is_open,
+                             "True if release() has begun a step that apply() has not ended.")
+      .def_property_readonly(
+          "was_skipped", [](const NativeOptimizer& optimizer) { return optimizer.last_step().skipped; },
+          "True if the last step was skipped.")
+      .def_property_readonly(
+          "gradient_norm", [](const NativeOptimizer& optimizer) { return optimizer.last_step().gradient_norm; },
+          "Of the last step, if it was wanted.")
+      .def_property_readonly(
+          "clip_coefficient", [](const NativeOptimizer& optimizer) { return optimizer.last_step().clip_coefficient; },
+          "Of the last step.");
+}
+
+}  // namespace clr

@@ -1,0 +1,61 @@
+"""Everything of an optimizer that changes beside torch's ``state`` and ``param_groups``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+
+from clr_native import _core
+from clr_native.schedules.arguments import read_schedule
+from clr_native.sgd.gradient_options import GradientOptions
+
+
+class Binding:
+    """One object that an optimizer keeps as long as it lives.
+
+    A wrapper that has copied the optimizer's attributes holds the same object, and so acts on the same optimizer.
+    """
+
+    def __init__(
+        self,
+        options: GradientOptions,
+        averaged_entries: Callable[[], list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]],
+    ) -> None:
+        self.native = _core.NativeOptimizer(read_schedule, averaged_entries)
+        self.cycle_end_hooks: OrderedDict[int, Callable[[Any], None]] = OrderedDict()
+        self.options = options
+        options.apply_to(self.native)
+
+    def set_options(self, options: GradientOptions) -> None:
+        self.options = options
+        options.apply_to(self.native)
+
+
+class Bound(Protocol):
+    """An optimizer with a binding."""
+
+    _binding: Binding
+
+
+def global_option(doc: str) -> Any:
+    """An option of an optimizer as an attribute, to be set between steps; of the type that it is said to have."""
+    return _GlobalOption(doc)
+
+
+class _GlobalOption:
+    def __init__(self, doc: str) -> None:
+        self.__doc__ = doc
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, optimizer: Bound | None, owner: type) -> Any:
+        return self if optimizer is None else getattr(optimizer._binding.options, self.name)
+
+    def __set__(self, optimizer: Bound, value: Any) -> None:
+        change: dict[str, Any] = {self.name: value}
+        optimizer._binding.set_options(dataclasses.replace(optimizer._binding.options, **change))
