@@ -12,7 +12,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import CyclicLR
 
 from clr_native import FusedCyclicSGD
-from clr_native.sgd.settings import SETTINGS
+from clr_native.sgd.settings import GROUP_DEFAULTS
 from half_helpers import HALVES, ids_of
 from helpers import assert_same_training, clones, every_parameter, gradient_sets, parameters, picture, train
 
@@ -43,7 +43,7 @@ TORCH_KEYS = set(pair([torch.zeros(1)])[0].param_groups[0])
 def test_a_pair_taken_over_has_the_new_settings_at_their_defaults(dtype: torch.dtype) -> None:
     optimizer = FusedCyclicSGD.from_torch(*pair(parameters([9, (3, 4)], dtype)))
     (group,) = optimizer.param_groups
-    for name, default in SETTINGS.items():
+    for name, default in GROUP_DEFAULTS.items():
         assert group[name] == (0.01 if name == "weight_decay" else default), name
     assert [group[name] for name in ("skipped_steps", "n_averaged", "n_updates")] == [0, 0, 0]
     over = every_parameter(optimizer)
@@ -87,7 +87,7 @@ def test_what_torch_has_not_is_refused_by_name(dtype: torch.dtype, name: str, va
     with pytest.raises(ValueError, match=f"parameter group 1: {name}={value!r}: torch.optim.SGD"):
         optimizer.to_torch()
     assert picture(optimizer) == before
-    optimizer.param_groups[1][name] = SETTINGS[name]
+    optimizer.param_groups[1][name] = GROUP_DEFAULTS[name]
     optimizer.load_state_dict(optimizer.state_dict())  # as the message says: converts buffers
     sgd, _ = optimizer.to_torch()
     assert set(sgd.param_groups[1]) <= TORCH_KEYS

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from clr_native import CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, RampSchedule, ScheduleSequence
-from clr_native.sgd.settings import SETTINGS
+from clr_native.sgd.settings import GROUP_DEFAULTS
 from helpers import assert_same_training, case_name, clones, every_parameter, gradient_sets, parameters, train
 
 BOUNDS: dict[str, Any] = {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2}
 WARM = ScheduleSequence([(RampSchedule(0.0, 0.1, 3), 3), (CyclicSchedule(0.1, 0.5, step_size_up=2), None)])
 COUNTERS = {"applied_steps", "skipped_steps", "n_averaged", "n_updates"}
-IN_A_GROUP = {"params", "lr", "momentum", "schedule", "overridden", *SETTINGS, *COUNTERS}
+IN_A_GROUP = {"params", "lr", "momentum", "schedule", "overridden", *GROUP_DEFAULTS, *COUNTERS}
 
 
 def halving(cycle: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
@@ -14,7 +13,7 @@ from torch.nn.parameter import is_lazy
 
 from clr_native.schedules import Schedule
 from clr_native.sgd.gradient_options import GradientOptions
-from clr_native.sgd.settings import SETTINGS, as_number
+from clr_native.sgd.settings import GLOBAL_DEFAULTS, GROUP_DEFAULTS, as_number
 
 Group = dict[str, Any]
 
@@ -63,20 +62,21 @@ def shown_optimizer(
 ) -> str:
     """An optimizer with the position of its first group; of settings those that are not as by default."""
     first: Group = groups[0] if groups else {}
-    clipping = {each.name: getattr(options, each.name) for each in dataclasses.fields(options)}
+    clipping = {name: value for name, value in vars(options).items() if value != GLOBAL_DEFAULTS[name]}
     position = {"applied_steps": first.get("applied_steps", 0), "skipped_steps": first.get("skipped_steps", 0)}
     if not position["skipped_steps"]:
         del position["skipped_steps"]
-    title = {**position, **{key: value for key, value in clipping.items() if value != getattr(GradientOptions, key)}}
-    return shown(f"{name}({_settings(title)})", [_group(group, position, schedule_of) for group in groups])
+    return shown(
+        f"{name}({_settings({**position, **clipping})})", [_group(group, position, schedule_of) for group in groups]
+    )
 
 
 def _group(group: Group, position: Mapping[str, Any], schedule_of: Callable[[Group], Schedule]) -> ShownGroup:
     schedule = group.get("schedule")
     with contextlib.suppress(TypeError, ValueError):  # what stands there may be refused by the next step
         schedule = schedule_of(group)
-    settings = {name: as_number(group.get(name, default)) for name, default in SETTINGS.items()}
-    own = {name: value for name, value in settings.items() if value != SETTINGS[name]}
+    settings = {name: as_number(group.get(name, default)) for name, default in GROUP_DEFAULTS.items()}
+    own = {name: value for name, value in settings.items() if value != GROUP_DEFAULTS[name]}
     own |= {name: group.get(name) for name, value in position.items() if group.get(name) != value}
     what = shown_values(schedule, group.get("lr"), group.get("momentum"))
     return ShownGroup(", ".join(each for each in (what, _settings(own)) if each), group["params"])

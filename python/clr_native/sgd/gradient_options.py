@@ -6,18 +6,19 @@ import dataclasses
 import math
 
 from clr_native import _core
+from clr_native.sgd.settings import GLOBAL_DEFAULTS
 
 
 @dataclasses.dataclass(frozen=True)
 class GradientOptions:
     """The global arguments of ``FusedCyclicSGD``. Raises ValueError or TypeError for what cannot be used."""
 
-    max_grad_norm: float | None = None
-    max_grad_value: float | None = None
-    error_if_nonfinite: bool = False
-    skip_nonfinite: bool = False
-    advance_on_skip: bool = False
-    write_unscaled_grad: bool = False
+    max_grad_norm: float | None = GLOBAL_DEFAULTS["max_grad_norm"]
+    max_grad_value: float | None = GLOBAL_DEFAULTS["max_grad_value"]
+    error_if_nonfinite: bool = GLOBAL_DEFAULTS["error_if_nonfinite"]
+    skip_nonfinite: bool = GLOBAL_DEFAULTS["skip_nonfinite"]
+    advance_on_skip: bool = GLOBAL_DEFAULTS["advance_on_skip"]
+    write_unscaled_grad: bool = GLOBAL_DEFAULTS["write_unscaled_grad"]
 
     def __post_init__(self) -> None:
         _check_limit("max_grad_norm", self.max_grad_norm)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, overload
@@ -29,7 +28,14 @@ from clr_native.sgd.checkpoint import COUNTERS, checked, complete_groups, own_st
 from clr_native.sgd.grad_scaling import scaling_in
 from clr_native.sgd.gradient_options import GradientOptions
 from clr_native.sgd.gradient_release import ReleaseHandle, release
-from clr_native.sgd.settings import SETTINGS, as_number, check_parameter, dtype_name
+from clr_native.sgd.settings import (
+    GLOBAL_DEFAULTS,
+    GROUP_DEFAULTS,
+    SETTINGS,
+    as_number,
+    check_parameter,
+    dtype_name,
+)
 from clr_native.sgd.torch_pair import groups_from_torch_pair, to_torch_pair
 from clr_native.shown import shown_optimizer
 
@@ -38,9 +44,8 @@ if TYPE_CHECKING:
 
 Group = dict[str, Any]
 
-GLOBAL_OPTIONS = tuple(field.name for field in dataclasses.fields(GradientOptions))
-ARGUMENTS = frozenset({"lr", "schedule", "momentum", *SCHEDULE_FIELDS, *SETTINGS, *GLOBAL_OPTIONS})
-_IN_GROUPS = ARGUMENTS - {*SCHEDULE_FIELDS, *GLOBAL_OPTIONS}
+ARGUMENTS = frozenset({"lr", "schedule", "momentum", *SCHEDULE_FIELDS, *SETTINGS})
+_IN_GROUPS = ARGUMENTS - {*SCHEDULE_FIELDS, *GLOBAL_DEFAULTS}
 
 
 class FusedCyclicSGD(Optimizer):
@@ -175,7 +180,7 @@ class FusedCyclicSGD(Optimizer):
         flat = {name: given[name] for name in SCHEDULE_FIELDS}
         arguments = ScheduleArguments.of(flat, schedule, momentum, given["lr"])
         self._arguments = arguments
-        self._binding = self._new_binding(GradientOptions(**{name: given[name] for name in GLOBAL_OPTIONS}))
+        self._binding = self._new_binding(GradientOptions(**{name: given[name] for name in GLOBAL_DEFAULTS}))
         super().__init__(params, given)
         if lr is None and arguments.schedule is not None:  # a scale_fn has been asked for the first value already
             has_function = bool(arguments.schedule._functions())
@@ -555,7 +560,7 @@ class FusedCyclicSGD(Optimizer):
     def _filled(self, before: list[Group], loaded: dict[str, Any], present: list[Schedule]) -> _core.BoundGroups:
         """Puts what was loaded into the new groups and the new state, and binds the groups."""
         groups, saved_groups = self.param_groups, loaded["param_groups"]
-        complete_groups(groups, before, saved_groups, self.defaults.keys() & SETTINGS.keys())
+        complete_groups(groups, before, saved_groups, self.defaults.keys() & GROUP_DEFAULTS.keys())
         schedules = [read_schedule(group, own) for group, own in zip(groups, present, strict=True)]
         obeyed = [
             saved.get("overridden", False) or ("schedule" not in saved and schedule._native.is_constant)
@@ -591,7 +596,7 @@ class FusedCyclicSGD(Optimizer):
         obeyed = self.__dict__.pop("_obeyed", [False] * len(schedules))
         options = self.__dict__.pop("_options", None) or self.__dict__.pop("_rules", GradientOptions())
         for settings in (self.defaults, *self.param_groups):
-            for name, default in SETTINGS.items():
+            for name, default in GROUP_DEFAULTS.items():
                 settings.setdefault(name, default)
         for group in self.param_groups:
             group.setdefault("overridden", False)

@@ -1,30 +1,50 @@
-"""What a parameter group says besides its schedule, and what parameters can be updated."""
+"""The settings of the optimizer as a table, and which parameters can be updated."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.parameter import is_lazy
 
 from clr_native import _core
 
-# What a group says besides its schedule, with the defaults of the constructor.
-SETTINGS = {
-    "dampening": 0.0,
-    "weight_decay": 0.0,
-    "nesterov": False,
-    "maximize": False,
-    "ema_decay": None,
-    "ema_warmup": False,
-    "average": None,
-    "trust_coefficient": None,
-    "trust_eps": 1e-8,
-    "trust_min_ndim": 2,
-    "momentum_dtype": None,
-    "rounding": "nearest",
-    "seed": 0,
-    "kahan": False,
-    "master_weights": False,
+
+class Setting(NamedTuple):
+    """What is to be known of a setting of ``FusedCyclicSGD`` beside its formula."""
+
+    default: Any
+    of_group: bool = True  # True if each group has its own, else it holds for all gradients
+    in_torch: bool = False  # True if torch.optim.SGD has it
+    by_itself: bool = True  # True if it changes what an update does without another setting
+
+
+SETTINGS: dict[str, Setting] = {
+    "dampening": Setting(0.0, in_torch=True),
+    "weight_decay": Setting(0.0, in_torch=True),
+    "nesterov": Setting(False, in_torch=True),
+    "maximize": Setting(False, in_torch=True),
+    "ema_decay": Setting(None),
+    "ema_warmup": Setting(False, by_itself=False),
+    "average": Setting(None),
+    "trust_coefficient": Setting(None),
+    "trust_eps": Setting(1e-8, by_itself=False),
+    "trust_min_ndim": Setting(2, by_itself=False),
+    "momentum_dtype": Setting(None, by_itself=False),  # it may say the parameter's own
+    "rounding": Setting("nearest"),
+    "seed": Setting(0, by_itself=False),
+    "kahan": Setting(False),
+    "master_weights": Setting(False),
+    "max_grad_norm": Setting(None, of_group=False),
+    "max_grad_value": Setting(None, of_group=False),
+    "error_if_nonfinite": Setting(False, of_group=False, by_itself=False),
+    "skip_nonfinite": Setting(False, of_group=False),
+    "advance_on_skip": Setting(False, of_group=False, by_itself=False),
+    "write_unscaled_grad": Setting(False, of_group=False, by_itself=False),
 }
+GROUP_DEFAULTS = {name: setting.default for name, setting in SETTINGS.items() if setting.of_group}
+GLOBAL_DEFAULTS = {name: setting.default for name, setting in SETTINGS.items() if not setting.of_group}
+
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 

@@ -27,11 +27,9 @@ Pair: TypeAlias = tuple[torch.optim.SGD, Scheduler]
 
 # What SGD and the schedulers keep in a group for themselves.
 _TORCH_ONLY = ("lr", "initial_lr", "foreach", "fused", "capturable", "differentiable")
-_SHARED = ("dampening", "weight_decay", "nesterov", "maximize")
-_OURS_ONLY = ("schedule", "overridden", *COUNTERS, *(name for name in SETTINGS if name not in _SHARED))
-# What torch's SGD does not do: in a group, and for all gradients. The rest of ours matters only with these.
-_FEATURES = ("ema_decay", "average", "trust_coefficient", "rounding", "kahan", "master_weights")
-_RULES = ("max_grad_norm", "max_grad_value", "skip_nonfinite")
+_OURS_ONLY = ("schedule", "overridden", *COUNTERS, *(name for name in SETTINGS if not SETTINGS[name].in_torch))
+# What torch's SGD does not do.
+_FEATURES = {name: setting for name, setting in SETTINGS.items() if setting.by_itself and not setting.in_torch}
 
 
 def groups_from_torch_pair(sgd: torch.optim.SGD, scheduler: Scheduler) -> list[Group]:
@@ -139,20 +137,17 @@ def _torch_group(group: Group) -> Group:
 
 
 def _refuse_what_torch_has_not(groups: Sequence[Group], options: GradientOptions) -> None:
-    absent = GradientOptions()
-    for name in _RULES:
-        if getattr(options, name) != getattr(absent, name):
+    for name, setting in _FEATURES.items():
+        for index, group in enumerate(groups if setting.of_group else [vars(options)]):
+            if group[name] == setting.default:
+                continue
+            where = group_label(index) if setting.of_group else ""
+            afterwards = "" if setting.of_group else ", and do it in the training loop"
             raise ValueError(
-                f"{name}={getattr(options, name)!r}: torch.optim.SGD does not do that: set it to "
-                f"{getattr(absent, name)!r} first, and do it in the training loop"
+                f"{where}{name}={group[name]!r}: torch.optim.SGD does not do that: set it to {setting.default!r} "
+                f"first{afterwards}"
             )
     for index, group in enumerate(groups):
-        for name in _FEATURES:
-            if group[name] != SETTINGS[name]:
-                raise ValueError(
-                    f"{group_label(index)}{name}={group[name]!r}: torch.optim.SGD does not do that: set it to "
-                    f"{SETTINGS[name]!r} first"
-                )
         dtype = group["momentum_dtype"]
         if dtype is not None and any(dtype_name(parameter.dtype) != dtype for parameter in group["params"]):
             raise ValueError(
