@@ -51,7 +51,7 @@ def curve(centre: float, slope: float, divergence: str = "log", diverges_at: flo
 def result_of(losses: FloatArray) -> RangeTestResult:
     """As the range test would have recorded them, up to where it would have stopped."""
     divergence = Divergence(4.0)
-    reasons = [divergence.sees(loss) for loss in losses.tolist()]
+    reasons = [divergence.observe(loss) for loss in losses.tolist()]
     end = next((step + 1 for step, reason in enumerate(reasons) if reason), len(losses))
     lr = LR[:end]
     return RangeTestResult(lr, lr[None], losses[None, :end], None, None, reasons[end - 1] or "the end of the ramp")

@@ -31,7 +31,7 @@ def known(centre: float = 10.0**-2.5, slope: float = 3.0, diverges: float | None
 def result_of(losses: FloatArray, lr: FloatArray = LR) -> RangeTestResult:
     """As a range test records them: up to divergence."""
     divergence = Divergence(4.0)
-    stops = (step + 1 for step, loss in enumerate(losses.tolist()) if divergence.sees(loss))
+    stops = (step + 1 for step, loss in enumerate(losses.tolist()) if divergence.observe(loss))
     end = next(stops, len(losses))
     return RangeTestResult(lr[:end], lr[None, :end], losses[None, :end], None, None, "the end")
 

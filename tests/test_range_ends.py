@@ -58,7 +58,7 @@ def test_real_divergence_ends_it() -> None:
 
 def ends_at(losses: np.ndarray[Any, np.dtype[np.float64]], factor: float = 4.0) -> int | None:
     divergence = Divergence(factor)
-    return next((step for step, loss in enumerate(losses.tolist()) if divergence.sees(loss)), None)
+    return next((step for step, loss in enumerate(losses.tolist()) if divergence.observe(loss)), None)
 
 
 def test_divergence_is_judged_by_range() -> None:

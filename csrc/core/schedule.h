@@ -20,7 +20,7 @@
 
 namespace clr {
 
-enum class Course : int32_t { cycles, rise, fall, exponential };  // the last three: ramps
+enum class CurveKind : int32_t { cycles, rise, fall, exponential };  // the last three: ramps
 
 enum class Window : int32_t { triangular, welch, hann };
 
@@ -31,14 +31,14 @@ struct Policy {
   // What every step of the plain policies needs comes first.
   uint64_t up, down;  // steps of the rising and of the falling half, 1 to 2^53 - 1
   double base_lr, base_momentum, max_momentum;
-  DoubleDouble lr_amplitude, momentum_amplitude;  // max - base, exactly; Course::exponential: end - start
-  Course course;
+  DoubleDouble lr_amplitude, momentum_amplitude;  // max - base, exactly; CurveKind::exponential: end - start
+  CurveKind curve;
   Window window;
   Mode mode;
   bool custom_by_cycle;       // Mode::custom: the scale is a function of the cycle (from 1), else of the step (from 0)
   uint64_t decay_steps;       // Mode::linear: steps until the amplitude is zero
   double base_decay;          // 1 if the base decays with the amplitude, 0 if it stays
-  DoubleDouble log_gamma;     // Mode::power_of_*; Course::exponential: log(end / start)
+  DoubleDouble log_gamma;     // Mode::power_of_*; CurveKind::exponential: log(end / start)
   DoubleDouble lead, length;  // a ramp: steps between its start and its step 0, and from end to end; both real
 };
 
@@ -166,30 +166,30 @@ CLR_INLINE Scale scale_of(const Policy& policy, uint64_t step, uint64_t cycle, d
 CLR_INLINE bool scale_is_per_cycle(Mode mode) { return mode == Mode::halved || mode == Mode::power_of_cycle; }
 
 // What a formula asks of the scale a, and the whole amplitude, a = 1, at which nothing of it is left.
-struct Whole {};
+struct FullAmplitude {};
 
 CLR_INLINE DoubleDouble weighted(DoubleDouble x, Scale a) { return times(x, a.mantissa); }
-CLR_INLINE DoubleDouble weighted(DoubleDouble x, Whole) { return x; }
+CLR_INLINE DoubleDouble weighted(DoubleDouble x, FullAmplitude) { return x; }
 CLR_INLINE DoubleDouble powered(DoubleDouble x, Scale a) { return scaled(x, a.power); }
-CLR_INLINE DoubleDouble powered(DoubleDouble x, Whole) { return x; }
+CLR_INLINE DoubleDouble powered(DoubleDouble x, FullAmplitude) { return x; }
 // 1 - w a, as a sum without cancellation while a <= 1.
 CLR_INLINE DoubleDouble rest_of(Phase w, Scale a) {
   return add_same_sign(a.rest, times(scaled(a.mantissa, a.power), w.fall));
 }
-CLR_INLINE DoubleDouble rest_of(Phase w, Whole) { return w.fall; }
+CLR_INLINE DoubleDouble rest_of(Phase w, FullAmplitude) { return w.fall; }
 CLR_INLINE bool is_above_one(Scale a) { return scaled(a.mantissa, a.power).hi > 1.0; }
-CLR_INLINE bool is_above_one(Whole) { return false; }
+CLR_INLINE bool is_above_one(FullAmplitude) { return false; }
 
 // Can a value of this policy be one that no optimizer may be given?
 CLR_INLINE bool may_leave_bounds(const Policy& policy) {
-  return policy.course == Course::cycles && (policy.mode == Mode::custom || policy.log_gamma.hi > 0.0);
+  return policy.curve == CurveKind::cycles && (policy.mode == Mode::custom || policy.log_gamma.hi > 0.0);
 }
 
 // Does the base stay, and a at most one?
-CLR_INLINE bool is_plain(const Policy& policy) { return policy.base_decay == 0.0 && !may_leave_bounds(policy); }
+CLR_INLINE bool stays_in_bounds(const Policy& policy) { return policy.base_decay == 0.0 && !may_leave_bounds(policy); }
 
-// `w`: of the window, which many policies may share. `plain`: is_plain(policy) is known to hold, and what else there
-// could be is left out.
+// `w`: of the window, which many policies may share. `plain`: stays_in_bounds(policy) is known to hold, and what else
+// there could be is left out.
 template <bool plain, class AnyScale>
 CLR_INLINE Value value_of(const Policy& policy, Phase w, AnyScale a) {
   const DoubleDouble weight = weighted(w.rise, a);
@@ -223,15 +223,15 @@ CLR_INLINE Phase ramp_phase(const Policy& policy, double step) {
   return {{over ? 1.0 : rise.hi, over ? 0.0 : rise.lo}, {over ? 0.0 : fall.hi, over ? 0.0 : fall.lo}};
 }
 
-CLR_INLINE Value ramp_value(const Policy& policy, Course course, Window window, double step) {
+CLR_INLINE Value ramp_value(const Policy& policy, CurveKind curve, Window window, double step) {
   const Phase s = ramp_phase(policy, step);
-  if (course == Course::exponential) {
+  if (curve == CurveKind::exponential) {
     const Exponential e = exponential(times(policy.log_gamma, s.rise));
     const DoubleDouble lr = scaled(times(add(e.minus_one, 1.0), policy.base_lr), power_of_two(e.exponent));
     const double end = add(policy.lr_amplitude, policy.base_lr).hi;
     return {s.fall.hi == 0.0 ? end : lr.hi, policy.base_momentum};
   }
-  return value_at<true>(policy, window, course == Course::rise ? s : Phase{s.fall, s.rise}, Whole{});
+  return value_at<true>(policy, window, curve == CurveKind::rise ? s : Phase{s.fall, s.rise}, FullAmplitude{});
 }
 
 CLR_INLINE double ramp_step(uint64_t step) {
@@ -241,16 +241,16 @@ CLR_INLINE double ramp_step(uint64_t step) {
 
 // The value of update number `step`, 0 to 2^63 - 1. `custom` is read in Mode::custom only.
 CLR_INLINE Value evaluate(const Policy& policy, uint64_t step, double custom) {
-  if (policy.course != Course::cycles) return ramp_value(policy, policy.course, policy.window, ramp_step(step));
+  if (policy.curve != CurveKind::cycles) return ramp_value(policy, policy.curve, policy.window, ramp_step(step));
   const Position at = position_of(policy, step);
   const Phase phase = phase_of(policy, at.step_in_cycle);
-  if (policy.mode == Mode::constant) return value_at<true>(policy, policy.window, phase, Whole{});
+  if (policy.mode == Mode::constant) return value_at<true>(policy, policy.window, phase, FullAmplitude{});
   return value_at<false>(policy, policy.window, phase, scale_of(policy, step, at.cycle, custom));
 }
 
 // Have the two the same w and a at every step?
 CLR_INLINE bool moves_alike(const Policy& a, const Policy& b) {
-  return a.course == Course::cycles && b.course == Course::cycles && a.up == b.up && a.down == b.down &&
+  return a.curve == CurveKind::cycles && b.curve == CurveKind::cycles && a.up == b.up && a.down == b.down &&
          a.window == b.window && a.mode == b.mode && a.mode != Mode::custom && a.decay_steps == b.decay_steps &&
          a.log_gamma.hi == b.log_gamma.hi && a.log_gamma.lo == b.log_gamma.lo;
 }

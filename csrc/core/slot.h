@@ -96,7 +96,7 @@ CLR_INLINE GradientCoefficients<Real> coefficients(const GradientValues& gradien
 }
 
 // Is this an update and nothing else?
-CLR_INLINE bool is_plain(const GradientValues& gradients, const Slot& slot) {
+CLR_INLINE bool is_bare_update(const GradientValues& gradients, const Slot& slot) {
   return gradients.scale == 1 && gradients.clip_coefficient == 1 && gradients.limit == 0 && slot.gradient != nullptr &&
          slot.average == nullptr && slot.unscaled == nullptr && slot.storage == Storage::nearest &&
          slot.buffer_dtype == slot.dtype;

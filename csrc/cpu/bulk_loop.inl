@@ -42,7 +42,7 @@ struct PowerBlock {
 template <ScaleKind kind>
 CLR_INLINE auto scale_in(const Policy& policy, const Segment& segment, const PowerBlock& block, int32_t i) {
   if constexpr (kind == ScaleKind::whole) {
-    return Whole{};
+    return FullAmplitude{};
   } else if constexpr (kind == ScaleKind::power_of_step) {
     return power_scale(product(block.power, (*segment.table)[i - block.offset]));
   } else if constexpr (kind == ScaleKind::linear) {
@@ -105,7 +105,8 @@ FillSegment segment_filler(Mode mode) {
 
 template <Window window>
 FillSegment segment_filler(const Policy& policy) {
-  return is_plain(policy) ? segment_filler<window, true>(policy.mode) : segment_filler<window, false>(policy.mode);
+  return stays_in_bounds(policy) ? segment_filler<window, true>(policy.mode)
+                                 : segment_filler<window, false>(policy.mode);
 }
 
 FillSegment segment_filler(const Policy& policy) {
@@ -121,11 +122,11 @@ FillSegment segment_filler(const Policy& policy) {
 }
 
 // `count` values of a ramp from its step `first`, a whole number, on.
-template <Course course, Window window>
+template <CurveKind curve, Window window>
 void fill_ramp(const Policy& policy, double first, int32_t count, double* __restrict lr, double* __restrict momentum) {
   const Policy p = policy;
   for (int32_t i = 0; i < count; ++i) {
-    const Value value = ramp_value(p, course, window, first + i);
+    const Value value = ramp_value(p, curve, window, first + i);
     lr[i] = value.lr;
     momentum[i] = value.momentum;
   }
@@ -133,17 +134,17 @@ void fill_ramp(const Policy& policy, double first, int32_t count, double* __rest
 
 using FillRamp = void (*)(const Policy&, double, int32_t, double*, double*);
 
-template <Course course>
+template <CurveKind curve>
 FillRamp ramp_filler(Window window) {
-  return window == Window::hann    ? fill_ramp<course, Window::hann>
-         : window == Window::welch ? fill_ramp<course, Window::welch>
-                                   : fill_ramp<course, Window::triangular>;
+  return window == Window::hann    ? fill_ramp<curve, Window::hann>
+         : window == Window::welch ? fill_ramp<curve, Window::welch>
+                                   : fill_ramp<curve, Window::triangular>;
 }
 
 FillRamp ramp_filler(const Policy& policy) {
-  return policy.course == Course::rise   ? ramp_filler<Course::rise>(policy.window)
-         : policy.course == Course::fall ? ramp_filler<Course::fall>(policy.window)
-                                         : fill_ramp<Course::exponential, Window::triangular>;
+  return policy.curve == CurveKind::rise   ? ramp_filler<CurveKind::rise>(policy.window)
+         : policy.curve == CurveKind::fall ? ramp_filler<CurveKind::fall>(policy.window)
+                                           : fill_ramp<CurveKind::exponential, Window::triangular>;
 }
 
 Value evaluate_one(const Policy& policy, uint64_t step, double custom) { return evaluate(policy, step, custom); }
@@ -157,7 +158,7 @@ void evaluate_alike(const Policy* policies, int64_t count, uint64_t step, Value*
   const Policy& first = policies[0];
   const Position at = position_of(first, step);
   const Phase w = windowed(first.window, phase_of(first, at.step_in_cycle));
-  if (first.mode == Mode::constant) return evaluate_all<true>(policies, count, w, Whole{}, values);
+  if (first.mode == Mode::constant) return evaluate_all<true>(policies, count, w, FullAmplitude{}, values);
   evaluate_all<false>(policies, count, w, scale_of(first, step, at.cycle, 1.0), values);
 }
 
@@ -199,7 +200,7 @@ void fill_segments(const Policy& policy, uint64_t first, int64_t count, double* 
 
 void fill_range(const Policy& policy, uint64_t first, int64_t count, const double* custom, double* lr,
                 double* momentum) {
-  if (policy.course != Course::cycles) return fill_ramps(policy, first, count, lr, momentum);
+  if (policy.curve != CurveKind::cycles) return fill_ramps(policy, first, count, lr, momentum);
   if (policy.mode == Mode::custom) {
     for (int64_t i = 0; i < count; ++i) {
       put(policy, first + static_cast<uint64_t>(i), custom[i], lr + i, momentum + i);

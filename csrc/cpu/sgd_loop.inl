@@ -31,11 +31,11 @@ CLR_INLINE void for_lanes(const Work& work, int64_t begin, int64_t end) {
     constexpr int64_t ahead = kPrefetchAhead / static_cast<int64_t>(sizeof(Element));
     for (; i + ahead + Block::width <= end; i += Block::width) {
       work.prefetch(i + ahead, i + ahead + Block::width);
-      work.template at<Block>(i, WholeLanes{});
+      work.template at<Block>(i, AllLanes{});
     }
   }
-  for (; i + Block::width <= end; i += Block::width) work.template at<Block>(i, WholeLanes{});
-  for (; i + Lane::width <= end; i += Lane::width) work.template at<Lane>(i, WholeLanes{});
+  for (; i + Block::width <= end; i += Block::width) work.template at<Block>(i, AllLanes{});
+  for (; i + Lane::width <= end; i += Lane::width) work.template at<Lane>(i, AllLanes{});
   if (i < end) work.template at<Lane>(i, FirstLanes{static_cast<int>(end - i)});
 }
 

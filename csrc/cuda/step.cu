@@ -32,12 +32,12 @@ CLR_INLINE void for_lanes(const Work& work, int64_t begin, int64_t end) {
   const int64_t before = (Block::width - past) % Block::width;
   const int64_t first = before < end - begin ? begin + before : end;
   const int64_t last = first + (end - first) / Block::width * Block::width;
-  if (begin + threadIdx.x < first) work.template at<Lane>(begin + threadIdx.x, WholeLanes{});
+  if (begin + threadIdx.x < first) work.template at<Lane>(begin + threadIdx.x, AllLanes{});
   for (int64_t i = first + static_cast<int64_t>(threadIdx.x) * Block::width; i < last;
        i += kDeviceThreads * Block::width) {
     work.template at<Block>(i, Vector{});
   }
-  if (last + threadIdx.x < end) work.template at<Lane>(last + threadIdx.x, WholeLanes{});
+  if (last + threadIdx.x < end) work.template at<Lane>(last + threadIdx.x, AllLanes{});
 #endif
 }
 

@@ -9,7 +9,7 @@ namespace clr {
 namespace {
 
 // Whole lanes, and the first n elements of one.
-struct WholeLanes {
+struct AllLanes {
   template <class Lane, class Element>
   CLR_INLINE_MEMBER void read(const Element* from, Lane& to) const {
     load(from, to);

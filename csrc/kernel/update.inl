@@ -59,22 +59,23 @@ struct PlainUpdate {
   }
 };
 
-// An update with all that may come before and after it. Kept: how the parameter is kept, see kernel/storage.inl.
-template <class Kept, class Buffer>
-struct WholeUpdate {
-  using Element = typename Kept::Element;
+// An update with all that may come before and after it. WeightStorage: how the parameter is kept, see
+// kernel/storage.inl.
+template <class WeightStorage, class Buffer>
+struct FullUpdate {
+  using Element = typename WeightStorage::Element;
   using Real = typename LaneOf<Element>::type::Real;
   SgdCoefficients<Real> c;
   GradientCoefficients<Real> before;
   Real average_weight;
   bool first_average;
-  Kept kept;
+  WeightStorage kept;
   const Element* gradient;  // null: nothing but the average moves
   Element* unscaled_gradient;
   Buffer* buffer;
-  typename Kept::Averaged* average;
+  typename WeightStorage::Averaged* average;
 
-  CLR_INLINE_MEMBER WholeUpdate(const GradientValues& gradients, const GroupValues& group, const Slot& slot)
+  CLR_INLINE_MEMBER FullUpdate(const GradientValues& gradients, const GroupValues& group, const Slot& slot)
       : c(coefficients<Real>(group, slot)),
         before(coefficients<Real>(gradients)),
         average_weight(static_cast<Real>(group.average_weight)),
@@ -83,7 +84,7 @@ struct WholeUpdate {
         gradient(static_cast<const Element*>(slot.gradient)),
         unscaled_gradient(static_cast<Element*>(slot.unscaled)),
         buffer(static_cast<Buffer*>(slot.buffer)),
-        average(static_cast<typename Kept::Averaged*>(slot.average)) {}
+        average(static_cast<typename WeightStorage::Averaged*>(slot.average)) {}
 
   CLR_INLINE_MEMBER const Element* first() const { return kept.parameter; }
 
@@ -135,9 +136,10 @@ struct Job {
   int64_t begin, end;
 };
 
-template <class Kept, class Buffer>
+template <class WeightStorage, class Buffer>
 CLR_FUNCTION void update_whole(const Job& job) {
-  for_lanes<typename Kept::Element>(WholeUpdate<Kept, Buffer>(job.gradients, job.group, job.slot), job.begin, job.end);
+  for_lanes<typename WeightStorage::Element>(FullUpdate<WeightStorage, Buffer>(job.gradients, job.group, job.slot),
+                                             job.begin, job.end);
 }
 
 template <class Element, class Buffer>
@@ -156,7 +158,7 @@ CLR_FUNCTION void update_half(const Job& job) {
 
 template <class Element>
 CLR_FUNCTION void update_element(const Job& job) {
-  if (is_plain(job.gradients, job.slot)) {
+  if (is_bare_update(job.gradients, job.slot)) {
     return for_lanes<Element>(PlainUpdate<Element>(job.group, job.slot), job.begin, job.end);
   }
   if constexpr (sizeof(Element) == 2) {

@@ -24,7 +24,7 @@ using Values = py::array_t<double, py::array::c_style>;
 using Steps = py::array_t<std::int64_t, py::array::c_style>;
 
 constexpr std::array<const char*, 3> kWindows = {"triangular", "welch", "hann"};
-constexpr std::array<const char*, 4> kCourses = {"cycles", "rise", "fall", "exponential"};
+constexpr std::array<const char*, 4> kCurves = {"cycles", "rise", "fall", "exponential"};
 constexpr std::array<const char*, 6> kModes = {"triangular", "triangular2",  "exp_range",
                                                "exp_cycle",  "linear_range", "scale_fn"};
 
@@ -55,7 +55,7 @@ Policy make_cycles(std::uint64_t up, std::uint64_t down, double base_lr, double 
                    const std::string& mode, double gamma, std::uint64_t decay_steps, bool decay_base,
                    bool scale_by_cycle) {
   Policy p = with_boundaries(base_lr, max_lr, base_momentum, max_momentum, window);
-  p.course = Course::cycles;
+  p.curve = CurveKind::cycles;
   p.up = up;
   p.down = down;
   p.decay_steps = decay_steps;
@@ -68,13 +68,13 @@ Policy make_cycles(std::uint64_t up, std::uint64_t down, double base_lr, double 
 
 using Pair = std::pair<double, double>;  // a double-double
 
-Policy make_ramp(const std::string& course, double base_lr, double max_lr, Pair lead, Pair length,
+Policy make_ramp(const std::string& curve, double base_lr, double max_lr, Pair lead, Pair length,
                  std::optional<double> base_momentum, std::optional<double> max_momentum, const std::string& window) {
   Policy p = with_boundaries(base_lr, max_lr, base_momentum, max_momentum, window);
-  p.course = named<Course>(kCourses, course, "course");
+  p.curve = named<CurveKind>(kCurves, curve, "curve");
   p.lead = fast_two_sum(lead.first, lead.second);
   p.length = fast_two_sum(length.first, length.second);
-  if (p.course == Course::exponential) p.log_gamma = add(logarithm(max_lr), negated(logarithm(base_lr)));
+  if (p.curve == CurveKind::exponential) p.log_gamma = add(logarithm(max_lr), negated(logarithm(base_lr)));
   return p;
 }
 
@@ -164,7 +164,7 @@ void bind_schedule(py::module_& m) {
                   py::arg("mode"), py::arg("gamma"), py::arg("decay_steps"), py::arg("decay_base"),
                   py::arg("scale_by_cycle"), "A cyclical policy.")
       .def_static(
-          "ramp", &make_ramp, py::kw_only(), py::arg("course"), py::arg("base_lr"), py::arg("max_lr"), py::arg("lead"),
+          "ramp", &make_ramp, py::kw_only(), py::arg("curve"), py::arg("base_lr"), py::arg("max_lr"), py::arg("lead"),
           py::arg("length"), py::arg("base_momentum"), py::arg("max_momentum"), py::arg("window"),
           "Once through `length` steps, of which `lead` lie before step 0, both sums of two floats. Exponential: "
           "from base_lr to max_lr.");

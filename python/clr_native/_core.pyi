@@ -34,7 +34,7 @@ class Policy:
     @staticmethod
     def ramp(
         *,
-        course: str,
+        curve: str,
         base_lr: float,
         max_lr: float,
         lead: tuple[float, float],

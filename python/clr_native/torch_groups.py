@@ -14,17 +14,19 @@ from clr_native.checks import group_label
 from clr_native.schedules import Schedule
 
 
-def like(present: object, value: float) -> float | Tensor:
+def as_stored_in(present: object, value: float) -> float | Tensor:
     """The value as it would stand where ``present`` does."""
     return torch.full_like(present, value, requires_grad=False) if isinstance(present, Tensor) else value
 
 
-def stands_as(present: Any, value: float) -> bool:
+def equals_stored(present: Any, value: float) -> bool:
     """Is ``present`` what writing the value leaves there?"""
-    return bool((present == like(present, value)).all()) if isinstance(present, Tensor) else bool(present == value)
+    return (
+        bool((present == as_stored_in(present, value)).all()) if isinstance(present, Tensor) else bool(present == value)
+    )
 
 
-def detached(value: Any) -> Any:
+def snapshot_of(value: Any) -> Any:
     """The value by itself: a tensor in a group may change."""
     return value.detach().clone() if isinstance(value, Tensor) else value
 
@@ -37,7 +39,7 @@ def initial_lr_noted(optimizer: Optimizer) -> Iterator[None]:
             raise ValueError(f"{group_label(index)}{type(optimizer).__name__} has no 'lr' there to be set")
     fresh = [group for group in optimizer.param_groups if "initial_lr" not in group]
     for group in fresh:
-        group["initial_lr"] = detached(group["lr"])
+        group["initial_lr"] = snapshot_of(group["lr"])
     try:
         yield
     except BaseException:
@@ -66,7 +68,7 @@ def momentum_key(group: Mapping[str, Any], schedule: Schedule, optimizer: object
 def momentum_in(group: Mapping[str, Any]) -> Any:
     """The momentum or beta1 that stands in a group; None where it has neither."""
     place = _place(group)
-    return None if place is None else detached(group["betas"][0] if place == "betas" else group[place])
+    return None if place is None else snapshot_of(group["betas"][0] if place == "betas" else group[place])
 
 
 def put_momentum(group: dict[str, Any], key: str | None, value: Any) -> None:

@@ -255,12 +255,12 @@ TEST_CASE("bulk: ramps have the same bits everywhere, and stay where they arrive
       for (const std::uint64_t first : {std::uint64_t{0}, std::uint64_t{40}, (std::uint64_t{1} << 53) - 9, kFar}) {
         const std::size_t count = 67;
         const std::vector<std::int64_t> steps = counted(first, count);
-        INFO(std::string(isa.name), ", course=", static_cast<int>(policy.course), ", length=", policy.length.hi,
+        INFO(std::string(isa.name), ", curve=", static_cast<int>(policy.curve), ", length=", policy.length.hi,
              ", lead=", policy.lead.hi, ", first=", first);
         Values got(count);
         isa.kernels->fill_range(policy, first, count, nullptr, got.lr.data(), got.momentum.data());
         check_same(got, expected(policy, steps, std::vector<double>(count, 1.0)), "fill_range");
-        if (first == kFar) CHECK(got.lr.back() == (policy.course == clr::Course::fall ? 0.1 : 0.5));
+        if (first == kFar) CHECK(got.lr.back() == (policy.curve == clr::CurveKind::fall ? 0.1 : 0.5));
       }
     }
   }

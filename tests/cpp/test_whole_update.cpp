@@ -192,8 +192,8 @@ TEST_CASE_TEMPLATE("whole update: the plain loop and the whole one give the same
       Random random(6);
       WholeTensors<K> a(181, random, 5);
       WholeTensors<K> b = a;
-      REQUIRE(clr::is_plain(plain.gradients, a.slot(v, plain)));
-      REQUIRE_FALSE(clr::is_plain(whole.gradients, b.slot(v, whole)));
+      REQUIRE(clr::is_bare_update(plain.gradients, a.slot(v, plain)));
+      REQUIRE_FALSE(clr::is_bare_update(whole.gradients, b.slot(v, whole)));
       a.update(isa, v, plain, 0, 181);
       b.update(isa, v, whole, 0, 181);
       b.average = a.average;
@@ -208,14 +208,14 @@ TEST_CASE("whole update: what is not plain") {
   WholeTensors<clr_test::Bfloat16Own> tensors(3, random, 0);
   const clr::Slot slot = tensors.slot(kMomentum, {});
   const clr::GradientValues none;
-  CHECK(clr::is_plain(none, slot));
+  CHECK(clr::is_bare_update(none, slot));
   for (const clr::GradientValues& values : {clr::GradientValues{0.5, 1, 0}, {1, 0.5, 0}, {1, 1, 0.5}}) {
-    CHECK_FALSE(clr::is_plain(values, slot));
+    CHECK_FALSE(clr::is_bare_update(values, slot));
   }
   const auto changed = [&](auto change) {
     clr::Slot other = slot;
     change(other);
-    return !clr::is_plain(none, other);
+    return !clr::is_bare_update(none, other);
   };
   CHECK(changed([](clr::Slot& s) { s.gradient = nullptr; }));
   CHECK(changed([&](clr::Slot& s) { s.average = tensors.average.data(); }));

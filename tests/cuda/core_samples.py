@@ -16,7 +16,7 @@ CORE = SAMPLES / "core.cu"
 ASKED = np.dtype(
     [(name, "f8") for name in ("base_lr", "max_lr", "base_momentum", "max_momentum", "gamma")]
     + [(name, "u8") for name in ("up", "down", "decay_steps")]
-    + [(name, "i4") for name in ("course", "window", "mode", "decay_base")]
+    + [(name, "i4") for name in ("curve", "window", "mode", "decay_base")]
     + [("lead", "f8", 2), ("length", "f8", 2)]
 )
 ROOM_FOR_A_PIECE = 256  # bytes
@@ -35,7 +35,7 @@ def asked(schedule: CyclicSchedule | RampSchedule) -> Array:
         low, high = sorted((schedule.start_lr, schedule.end_lr))
         exponential = schedule.ramp == "exponential"
         row["base_lr"], row["max_lr"] = (schedule.start_lr, schedule.end_lr) if exponential else (low, high)
-        row["course"] = 3 if exponential else 1 if schedule.start_lr == low else 2
+        row["curve"] = 3 if exponential else 1 if schedule.start_lr == low else 2
         row["base_momentum"] = row["max_momentum"] = math.nan
         row["length"] = [schedule.num_steps, 0]
         row["up"] = row["down"] = row["decay_steps"] = 1

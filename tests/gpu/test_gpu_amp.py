@@ -20,7 +20,7 @@ BATCHES = 12
 OVERFLOWS = (0, 1, 7)
 
 
-class Trained:
+class TrainingLoop:
     """A model on the GPU under autocast, and on the CPU the same updates by the very gradients."""
 
     def __init__(self, hardware: Hardware, kind: type[torch.amp.GradScaler], **settings: Any) -> None:
@@ -74,7 +74,7 @@ def batches(hardware: Hardware) -> list[Tensor]:
 def test_training_with_overflows(
     hardware: Hardware, kind: type[torch.amp.GradScaler], settings: dict[str, Any]
 ) -> None:
-    trained = Trained(hardware, kind, **settings)
+    trained = TrainingLoop(hardware, kind, **settings)
     for batch in batches(hardware):
         trained.backward(batch)
         trained.mirror_gradients()
@@ -88,7 +88,7 @@ def test_training_with_overflows(
 
 @pytest.mark.parametrize("kind", SCALERS)
 def test_unscaled_by_hand(hardware: Hardware, kind: type[torch.amp.GradScaler]) -> None:
-    trained = Trained(hardware, kind)
+    trained = TrainingLoop(hardware, kind)
     for batch in batches(hardware):
         trained.backward(batch)
         trained.mirror_gradients()
@@ -103,7 +103,7 @@ def test_unscaled_by_hand(hardware: Hardware, kind: type[torch.amp.GradScaler]) 
 @pytest.mark.parametrize("kind", SCALERS)
 def test_a_whole_iteration_in_a_graph(hardware: Hardware, kind: type[torch.amp.GradScaler]) -> None:
     """Forward, backward, step and the scaler's update: replays skip overflows and follow the cycle."""
-    trained = Trained(hardware, kind, max_grad_norm=0.1)
+    trained = TrainingLoop(hardware, kind, max_grad_norm=0.1)
     stream = hardware.new_stream()
     hardware.use(stream)
     batch = torch.zeros(16, 30, device=hardware.kind)

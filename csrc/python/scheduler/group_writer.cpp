@@ -93,7 +93,7 @@ void GroupWriter::read(const py::list& groups) {
   }
   for (std::size_t g = 0; g < targets_.size(); ++g) {
     GroupTarget& target = targets_[g];
-    const Source& source = values_[target.source];
+    const ScheduleInUse& source = values_[target.source];
     if (target.version == 0 || target.version != version_of(target.group.ptr())) look_at(target, g);
     if (target.lr_is_tensor) fill_later(group_item(target.group.ptr(), keys().lr, g), "lr", source.lr, g);
     if (source.momentum && target.momentum_key != nullptr) read_momentum(target, source, g);
@@ -116,7 +116,7 @@ bool GroupWriter::is_tensor(PyObject* object) {
   return !PyFloat_CheckExact(object) && TorchReader::get().is_tensor(object);
 }
 
-void GroupWriter::read_momentum(GroupTarget& target, const Source& source, std::size_t g) {
+void GroupWriter::read_momentum(GroupTarget& target, const ScheduleInUse& source, std::size_t g) {
   PyObject* const group = target.group.ptr();
   if (target.momentum_is_tensor) fill_later(group_item(group, keys().momentum, g), "momentum", source.momentum, g);
   if (target.momentum_key != keys().betas) return;
@@ -184,7 +184,7 @@ void GroupWriter::fill() {
 }
 
 void GroupWriter::put(GroupTarget& target) {
-  const Source& source = values_[target.source];
+  const ScheduleInUse& source = values_[target.source];
   PyObject* const group = target.group.ptr();
   if (!target.lr_is_tensor) set_group_item(group, keys().lr, source.lr);
   if (source.momentum && target.momentum_key != nullptr) {

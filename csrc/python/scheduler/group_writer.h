@@ -81,7 +81,7 @@ class GroupWriter {
   // Most are floats, which need no walk over base classes.
   static bool is_tensor(PyObject* object);
 
-  void read_momentum(GroupTarget& target, const Source& source, std::size_t g);
+  void read_momentum(GroupTarget& target, const ScheduleInUse& source, std::size_t g);
 
   // A tensor that groups share, as those that the optimizer was given for all of them, cannot hold two values.
   void fill_later(PyObject* tensor, const char* name, const py::object& value, std::size_t g);

@@ -12,10 +12,11 @@ namespace {
 
 bool is_one_policy(const ScheduleView& schedule) {
   return schedule.count == 1 && schedule.pieces->last >= kLastStep &&
-         schedule.pieces->policy.course == Course::cycles && !schedule.calls_back;
+         schedule.pieces->policy.curve == CurveKind::cycles && !schedule.calls_back;
 }
 
-void require(bool ok, const Source& source, const char* name, double value, std::uint64_t step, const char* must) {
+void require(bool ok, const ScheduleInUse& source, const char* name, double value, std::uint64_t step,
+             const char* must) {
   if (ok) return;
   throw py::value_error(group_label(source.first) + name + "=" + py::repr(py::float_(value)).cast<std::string>() +
                         " at last_epoch=" + std::to_string(step) + " must be " + must);
@@ -77,8 +78,8 @@ void ScheduledValues::check(std::uint64_t step) const {
 
 // Once, however many groups are there.
 void ScheduledValues::warn_of_end(std::uint64_t step) const {
-  const auto over =
-      std::find_if(sources_.begin(), sources_.end(), [step](const Source& source) { return step == source.bound.end; });
+  const auto over = std::find_if(sources_.begin(), sources_.end(),
+                                 [step](const ScheduleInUse& source) { return step == source.bound.end; });
   if (over == sources_.end()) return;
   const std::string message = group_label(over->first) + "last_epoch=" + std::to_string(step) +
                               " is past the end of its schedule, which holds its last value: extend it, or stop";
@@ -86,7 +87,7 @@ void ScheduledValues::warn_of_end(std::uint64_t step) const {
 }
 
 int ScheduledValues::traverse(visitproc visit, void* arg) const {
-  for (const Source& source : sources_) {
+  for (const ScheduleInUse& source : sources_) {
     Py_VISIT(source.schedule.ptr());
     Py_VISIT(source.scale_fns.ptr());
   }

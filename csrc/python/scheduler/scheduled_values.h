@@ -12,7 +12,7 @@
 namespace clr {
 
 // A schedule that one group or several follow.
-struct Source {
+struct ScheduleInUse {
   py::object schedule, scale_fns;
   ScheduleView bound;       // of schedule
   std::size_t first;        // of its groups, which messages name
@@ -32,7 +32,7 @@ class ScheduledValues {
   // Takes the prepared values as those that were written.
   void keep() { last_ = next_; }
 
-  const Source& operator[](std::uint32_t source) const { return sources_[source]; }
+  const ScheduleInUse& operator[](std::uint32_t source) const { return sources_[source]; }
   const Value& last(std::uint32_t source) const { return last_[source]; }
 
   int traverse(visitproc visit, void* arg) const;
@@ -43,7 +43,7 @@ class ScheduledValues {
   void check(std::uint64_t step) const;
   void warn_of_end(std::uint64_t step) const;
 
-  std::vector<Source> sources_;
+  std::vector<ScheduleInUse> sources_;
   std::vector<Policy> policies_;    // the first of each source
   std::vector<Value> next_, last_;  // of each source: at the step being prepared, and as last written
   std::size_t run_ = 0;             // where the last run begins

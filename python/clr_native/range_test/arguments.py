@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from clr_native.checks import flag, number, size
-from clr_native.range_test.update import Trained
+from clr_native.range_test.update import TrainingLoop
 from clr_native.schedules import RampSchedule
 
 
@@ -55,7 +55,7 @@ def ramp_of(start_lr: float, end_lr: float, num_steps: int, ramp: str, momentum:
     return schedule
 
 
-def check_trained(trained: Trained, val_loader: object) -> None:
+def check_trained(trained: TrainingLoop, val_loader: object) -> None:
     """Are the ways to train, of which there must be one, complete and not mixed?"""
     if not isinstance(trained.model, nn.Module):
         raise TypeError(f"model={trained.model!r} must be a torch.nn.Module (several: an nn.ModuleList of them)")

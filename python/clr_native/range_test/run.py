@@ -21,7 +21,7 @@ from clr_native.range_test.progress import Show, shown
 from clr_native.range_test.restore import undisturbed
 from clr_native.range_test.result import RangeTestResult
 from clr_native.range_test.stopping import Divergence
-from clr_native.range_test.update import LossFn, Measured, Metric, Scaler, StepFn, Trained, TrainStep, unremarked
+from clr_native.range_test.update import LossFn, Measured, Metric, Scaler, StepFn, TrainingLoop, TrainStep, unremarked
 from clr_native.schedules.evaluate import FloatArray
 
 
@@ -113,7 +113,9 @@ def lr_range_test(
     if loader is None:
         raise TypeError("loader=None: pass the training batches, loader=...")
     schedule = ramp_of(start_lr, end_lr, num_steps, ramp, momentum)
-    trained = Trained(model, optimizer, loss_fn, metric, step_fn, train_step, scaler, size("accumulate", accumulate))
+    trained = TrainingLoop(
+        model, optimizer, loss_fn, metric, step_fn, train_step, scaler, size("accumulate", accumulate)
+    )
     check_trained(trained, val_loader)
     there = device_for(model, device)
     settings = Settings(schedule, num_steps, loader, val_loader, val_every, repeats, stop_factor, there, progress)
@@ -159,7 +161,7 @@ def _begin(model: nn.Module, optimizer: Optimizer) -> None:
 
 
 def _run_once(
-    trained: Trained,
+    trained: TrainingLoop,
     settings: Settings,
     rates: GroupRates,
     lr: FloatArray,
@@ -183,7 +185,7 @@ def _run_once(
         run.validated.append(validated)
         run.metrics.append(measured.metric if settings.val_loader is None else validated.metric)
         show(rate, measured.loss)
-        reason = divergence.sees(measured.loss)
+        reason = divergence.observe(measured.loss)
         if reason is not None:
             run.stopped = f"{reason} at step {step}, lr={rate:.6g}"
             return run

@@ -31,7 +31,7 @@ class Divergence:
         self._start = math.nan
         self._best = math.inf
 
-    def sees(self, loss: float) -> str | None:
+    def observe(self, loss: float) -> str | None:
         """Take the next loss; why the test must stop, if it must."""
         if self._window:
             self._differences.append(abs(loss - self._window[-1]))

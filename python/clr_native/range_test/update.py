@@ -39,7 +39,7 @@ class Measured(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingLoop:
     """The user's side of the training loop."""
 
     model: nn.Module

@@ -10,10 +10,10 @@ from torch.optim import Optimizer
 from clr_native.checks import group_label
 from clr_native.schedules import Schedule
 from clr_native.schedules.arguments import BOUNDS, SCHEDULE_FIELDS, check_schedule, flat_schedule, is_default
-from clr_native.torch_groups import detached
+from clr_native.torch_groups import snapshot_of
 
 
-def own_arguments(group: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
+def late_group_arguments(group: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     """What the dict of a late group says of its schedule. A name that the optimizer has too is the optimizer's."""
     names = ("schedule", *SCHEDULE_FIELDS)
     return {name: group[name] for name in names if name in group and name not in optimizer.defaults}
@@ -24,7 +24,7 @@ class PerGroup:
 
     def __init__(self, flat: Mapping[str, Any], schedule: object) -> None:
         # Tensors are copied, as a late group reads these again.
-        given = {name: detached(value) for name, value in flat.items() if not is_default(name, value)}
+        given = {name: snapshot_of(value) for name, value in flat.items() if not is_default(name, value)}
         if schedule is not None:
             for each in schedule if isinstance(schedule, (list, tuple)) else [schedule]:
                 check_schedule(each, given, "")
@@ -81,6 +81,6 @@ class PerGroup:
         return flat_schedule(flat, "")
 
 
-def shared(schedules: Sequence[Schedule]) -> Schedule | None:
+def common_schedule(schedules: Sequence[Schedule]) -> Schedule | None:
     """The schedule of all groups, if it is one."""
     return schedules[0] if schedules and all(each is schedules[0] for each in schedules) else None

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ChainedScheduler, LRScheduler
 
 from clr_native import _core
 from clr_native.checks import checked_step
-from clr_native.scheduler.arguments import PerGroup, own_arguments, shared
+from clr_native.scheduler.arguments import PerGroup, common_schedule, late_group_arguments
 from clr_native.scheduler.last_values import LastValues, move_momentum, saved_values
 from clr_native.scheduler.own_momenta import found_momenta, give_momenta_back, note_latest, release_momenta
 from clr_native.scheduler.own_rates import unchanged_on_error, write_rates
@@ -20,15 +20,15 @@ from clr_native.scheduler.torch_attributes import TorchAttributes
 from clr_native.schedules import Schedule
 from clr_native.schedules.arguments import SCHEDULE_FIELDS
 from clr_native.schedules.saved import saved_schedules
-from clr_native.schedules.torch_cyclic_lr import written_for_torch
+from clr_native.schedules.torch_cyclic_lr import torch_cyclic_lr_state
 from clr_native.sgd.optimizer import FusedCyclicSGD
 from clr_native.shown import ShownGroup, shown, shown_values
 from clr_native.torch_groups import (
+    as_stored_in,
+    equals_stored,
     initial_lr_noted,
-    like,
     momentum_in,
     momentum_key,
-    stands_as,
 )
 
 T = TypeVar("T")
@@ -162,7 +162,7 @@ class CyclicLR(TorchAttributes, LRScheduler):
             self.__dict__.update(before)
             raise
         for i in late:  # taken, as a schedule or a function in them could not be saved with the optimizer's state
-            for name in own_arguments(groups[i], self._optimizer):
+            for name in late_group_arguments(groups[i], self._optimizer):
                 del groups[i][name]
 
     def _writer_of(self, schedules: Sequence[Schedule]) -> tuple[_core.GroupWriter, list[str | None]]:
@@ -215,7 +215,7 @@ class CyclicLR(TorchAttributes, LRScheduler):
             raise ValueError(f"param_groups has {len(groups)} groups, of {count} that the scheduler was made for")
         if len(groups) == count:
             return
-        own = [own_arguments(groups[i], self._optimizer) for i in range(count, len(groups))]
+        own = [late_group_arguments(groups[i], self._optimizer) for i in range(count, len(groups))]
         late = [self._arguments.of_late_group(each, i) for i, each in enumerate(own, count)]
         self._follow([*self._schedules, *late], self._epoch, write=False)
 
@@ -287,7 +287,7 @@ class CyclicLR(TorchAttributes, LRScheduler):
         """Goes on with these at the next step; the present values stay, and are then of no batch."""
         self._follow(schedules, self._epoch, write=False)
         self._last = self._last_values()._replace(epoch=None)
-        self._arguments = PerGroup({}, shared(schedules) or schedules)
+        self._arguments = PerGroup({}, common_schedule(schedules) or schedules)
 
     def _is_constructed(self) -> bool:
         return "_epoch" in self.__dict__
@@ -299,7 +299,7 @@ class CyclicLR(TorchAttributes, LRScheduler):
     def get_last_lr(self) -> list[float | Tensor]:
         """The learning rate that was last written to each group: a float, or a new tensor where it stands in one."""
         groups = self._optimizer.param_groups
-        return [like(group["lr"], lr) for group, lr in zip(groups, self._last_values().rates, strict=False)]
+        return [as_stored_in(group["lr"], lr) for group, lr in zip(groups, self._last_values().rates, strict=False)]
 
     def get_last_momentum(self) -> list[float | None]:
         """The momentum, or beta1, that was last written to each group; None where the schedule has none."""
@@ -330,7 +330,7 @@ class CyclicLR(TorchAttributes, LRScheduler):
         last = self._last_values()
         groups = self._optimizer.param_groups
         return {
-            **written_for_torch(self._schedules),
+            **torch_cyclic_lr_state(self._schedules),
             "schedules": [schedule._to_dict() for schedule in self._schedules],
             "last_epoch": self._epoch,
             "_step_count": self._step_count,
@@ -338,7 +338,7 @@ class CyclicLR(TorchAttributes, LRScheduler):
             "_last_momentum": last.momenta,
             # Another scheduler of a SequentialLR, a wrapper or a hand may have written since: then loading must not.
             "in_charge": last.epoch == self._epoch
-            and all(stands_as(g["lr"], lr) for g, lr in zip(groups, last.rates, strict=True)),
+            and all(equals_stored(g["lr"], lr) for g, lr in zip(groups, last.rates, strict=True)),
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -363,7 +363,7 @@ class CyclicLR(TorchAttributes, LRScheduler):
         self._follow(schedules, epoch, write=in_charge)
         if not in_charge:
             self._last = last
-        self._arguments.common = shared(schedules)
+        self._arguments.common = common_schedule(schedules)
         self._step_count = state_dict["_step_count"]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from clr_native import _core
 from clr_native.checks import number
 from clr_native.schedules import Schedule
-from clr_native.torch_groups import detached
+from clr_native.torch_groups import snapshot_of
 
 
 class LastValues(NamedTuple):
@@ -48,7 +48,7 @@ def move_momentum(
     ]
     for each in beside:
         if "lr" in each:
-            each["lr"] = detached(each["lr"])
+            each["lr"] = snapshot_of(each["lr"])
     writer = _core.GroupWriter(
         [each._native for each in schedules], [each._scale_fns for each in schedules], list(keys)
     )

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch.optim import Optimizer
 
-from clr_native.torch_groups import momentum_in, put_momentum, stands_as
+from clr_native.torch_groups import equals_stored, momentum_in, put_momentum
 
 Group = dict[str, Any]
 Keys = Sequence[str | None]
@@ -39,7 +39,7 @@ def found_momenta(optimizer: Optimizer) -> list[Any]:
         return found
     written = latest.get_last_momentum()
     return [
-        own if last is not None and stands_as(value, last) else value
+        own if last is not None and equals_stored(value, last) else value
         for value, last, own in zip(found, written, latest._own_momenta, strict=True)
     ]
 
@@ -54,5 +54,5 @@ def release_momenta(
 ) -> None:
     """Gives those back where a schedule that had momentum gives way to one that has none."""
     for group, momentum, key, new_key, written in zip(groups, own, before, now, last, strict=False):
-        if key is not None and new_key is None and written is not None and stands_as(momentum_in(group), written):
+        if key is not None and new_key is None and written is not None and equals_stored(momentum_in(group), written):
             put_momentum(group, key, momentum)

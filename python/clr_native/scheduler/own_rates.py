@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clr_native.checks import group_label, number
-from clr_native.torch_groups import detached, stands_as
+from clr_native.torch_groups import equals_stored, snapshot_of
 
 Group = dict[str, Any]
 _WRITTEN: tuple[str, ...] = ("lr", "momentum", "betas")
@@ -35,7 +35,7 @@ def write_rates(groups: Sequence[Group], ask: Callable[[], Any]) -> list[float]:
         else:
             group["lr"] = lr
     for index, (group, lr) in enumerate(zip(groups, rates, strict=True)):
-        if not stands_as(group["lr"], lr):
+        if not equals_stored(group["lr"], lr):
             raise ValueError(
                 f"{group_label(index)}lr={lr!r} cannot be put into a tensor that another group holds too: "
                 "give each group a tensor of its own"
@@ -47,7 +47,7 @@ def write_rates(groups: Sequence[Group], ask: Callable[[], Any]) -> list[float]:
 def unchanged_on_error(groups: Sequence[Group]) -> Iterator[None]:
     """Puts learning rates and momenta back if what is done fails."""
     held = [(group, {name: group[name] for name in _WRITTEN if name in group}) for group in groups]
-    contents = [(each, detached(each)) for _, values in held for each in _tensors(values)]
+    contents = [(each, snapshot_of(each)) for _, values in held for each in _tensors(values)]
     try:
         yield
     except BaseException:

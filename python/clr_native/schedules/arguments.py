@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from clr_native.schedules.base import Functions, Schedule, made_from
+from clr_native.schedules.base import Schedule, schedule_from_dict
 from clr_native.schedules.cyclic import CyclicSchedule
+from clr_native.schedules.scale_functions import ScaleFunctions
 
 SCHEDULE_FIELDS = {field.name: field.default for field in dataclasses.fields(CyclicSchedule)}
 BOUNDS = ("base_lr", "max_lr")
@@ -120,4 +121,4 @@ def read_schedule(group: dict[str, Any], known: Schedule | None) -> Schedule:
 
 def _made(written: Mapping[str, Any], functions: list[Any]) -> Schedule:
     # One serves wherever it is needed, as in the schedule that is known.
-    return made_from(written, Functions(functions[0] if len(functions) == 1 else functions))
+    return schedule_from_dict(written, ScaleFunctions(functions[0] if len(functions) == 1 else functions))

@@ -6,8 +6,8 @@ import abc
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,10 @@ from clr_native import _core
 from clr_native.checks import checked_step, choice, size
 from clr_native.schedules.advice import Check, Summary
 from clr_native.schedules.evaluate import FloatArray, Steps, evaluate, invalid_value
+from clr_native.schedules.scale_functions import ScaleFn, ScaleFunctions, called
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-ScaleFn: TypeAlias = Callable[[int], float]
 
 NEVER = 2**63 - 1
 
@@ -203,7 +202,7 @@ class Schedule(abc.ABC):
             own = np.minimum(array[inside] - piece.first, piece.last)
             arguments = own if piece.cycle_length is None else own // piece.cycle_length + 1
             distinct, place = np.unique(arguments, return_inverse=True)
-            scales[inside] = np.array([_scale(piece.scale_fn, int(argument)) for argument in distinct])[place]
+            scales[inside] = np.array([called(piece.scale_fn, int(argument)) for argument in distinct])[place]
         return scales
 
     # --- plain data ---------------------------------------------------------------------------------------------
@@ -229,7 +228,7 @@ class Schedule(abc.ABC):
     def from_dict(cls, d: Mapping[str, Any], scale_fn: ScaleFn | Sequence[ScaleFn] | None = None) -> Self:
         """The schedule that ``to_dict`` wrote down; one with a ``scale_fn`` needs it again."""
         arguments = cls._arguments(d)
-        functions = Functions(scale_fn)
+        functions = ScaleFunctions(scale_fn)
         schedule = cls._from_arguments(arguments, functions)
         functions.check_all_taken()
         return schedule
@@ -253,7 +252,7 @@ class Schedule(abc.ABC):
         return arguments
 
     @classmethod
-    def _from_arguments(cls, arguments: dict[str, Any], functions: Functions) -> Self:
+    def _from_arguments(cls, arguments: dict[str, Any], functions: ScaleFunctions) -> Self:
         return cls(**arguments)
 
     # --- Python's own -------------------------------------------------------------------------------------------
@@ -284,7 +283,7 @@ def from_dict(d: Mapping[str, Any], scale_fn: ScaleFn | Sequence[ScaleFn] | None
     return _kind_of(d).from_dict(d, scale_fn)
 
 
-def made_from(d: Mapping[str, Any], functions: Functions) -> Schedule:
+def schedule_from_dict(d: Mapping[str, Any], functions: ScaleFunctions) -> Schedule:
     """As ``from_dict``, taking functions as they are needed."""
     cls = _kind_of(d)
     return cls._from_arguments(cls._arguments(d), functions)
@@ -296,35 +295,3 @@ def _kind_of(d: Mapping[str, Any]) -> type[Schedule]:
     kind = d.get("kind", "cyclic")
     choice("kind", kind, tuple(Schedule._kinds))
     return Schedule._kinds[kind]
-
-
-class Functions:
-    """The functions that ``from_dict`` was given: one for all, or a sequence to be taken in order."""
-
-    def __init__(self, given: ScaleFn | Sequence[ScaleFn] | None) -> None:
-        if given is not None and not callable(given) and (isinstance(given, str) or not isinstance(given, Sequence)):
-            raise TypeError(f"scale_fn={given!r} must be a function or a list of functions")
-        self._same = given if callable(given) else None
-        self._left = [] if given is None else [given] if callable(given) else list(given)
-
-    def take(self) -> ScaleFn:
-        if self._same is not None:
-            self._left.clear()
-            return self._same
-        if not self._left:
-            raise ValueError("scale_fn=None: this schedule was saved without its scale_fn, pass the function again")
-        return self._left.pop(0)
-
-    def check_all_taken(self) -> None:
-        if self._left:
-            raise ValueError(f"scale_fn={self._left!r} is left over: this schedule was saved with fewer functions")
-
-
-def _scale(scale_fn: ScaleFn, argument: int) -> float:
-    scale = scale_fn(argument)
-    try:
-        if not isinstance(scale, str):
-            return float(scale)
-    except (TypeError, ValueError):
-        pass
-    raise TypeError(f"scale_fn({argument})={scale!r} must be a number")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from clr_native import _core
 from clr_native.checks import LARGEST_LR, boundaries, choice, flag, number, size
 from clr_native.schedules.advice import Check, length_in_words, number_in_words, steps_in_words
-from clr_native.schedules.base import NEVER, CycleSpan, Functions, Piece, ScaleFn, Schedule
+from clr_native.schedules.base import NEVER, CycleSpan, Piece, Schedule
+from clr_native.schedules.scale_functions import ScaleFn, ScaleFunctions
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -172,7 +173,7 @@ class CyclicSchedule(Schedule):
         return super().from_dict(d, scale_fn)
 
     @classmethod
-    def _from_arguments(cls, arguments: dict[str, Any], functions: Functions) -> Self:
+    def _from_arguments(cls, arguments: dict[str, Any], functions: ScaleFunctions) -> Self:
         needs_function = arguments.pop("scale_fn", False)
         flag("scale_fn", needs_function)
         return cls(**arguments, scale_fn=functions.take() if needs_function else None)

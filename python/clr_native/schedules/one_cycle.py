@@ -24,7 +24,7 @@ class _Phase(NamedTuple):
     """Which way learning rate and momentum go until the real step ``end``."""
 
     end: float
-    course: str
+    curve: str
     base_lr: float
     max_lr: float
     base_momentum: float
@@ -200,7 +200,7 @@ class OneCycleSchedule(Schedule):
 
     def _ramp(self, phase: _Phase, lead: Fraction, length: Fraction) -> _core.Policy:
         return _core.Policy.ramp(
-            course=phase.course,
+            curve=phase.curve,
             base_lr=phase.base_lr,
             max_lr=phase.max_lr,
             lead=_double_double(lead),

@@ -72,10 +72,10 @@ class RampSchedule(Schedule):
 
     def _pieces(self) -> list[Piece]:
         rates = (self.start_lr, self.end_lr)
-        course = "exponential" if self.ramp == "exponential" else "rise" if self.start_lr <= self.end_lr else "fall"
-        base_lr, max_lr = rates if course != "fall" else reversed(rates)
+        curve = "exponential" if self.ramp == "exponential" else "rise" if self.start_lr <= self.end_lr else "fall"
+        base_lr, max_lr = rates if curve != "fall" else reversed(rates)
         policy = _core.Policy.ramp(
-            course=course,
+            curve=curve,
             base_lr=base_lr,
             max_lr=max_lr,
             lead=(0.0, 0.0),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from clr_native.checks import size
 from clr_native.schedules.advice import Check, Summary, end_of_run, steps_in_words
-from clr_native.schedules.base import NEVER, CycleSpan, Functions, Piece, ScaleFn, Schedule, made_from
+from clr_native.schedules.base import NEVER, CycleSpan, Piece, Schedule, schedule_from_dict
+from clr_native.schedules.scale_functions import ScaleFn, ScaleFunctions
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -115,7 +116,7 @@ class ScheduleSequence(Schedule):
         return {"kind": self._kind, "segments": segments}
 
     @classmethod
-    def _from_arguments(cls, arguments: dict[str, Any], functions: Functions) -> Self:
+    def _from_arguments(cls, arguments: dict[str, Any], functions: ScaleFunctions) -> Self:
         if not isinstance(arguments.get("segments"), (list, tuple)):
             raise TypeError(f"segments={arguments.get('segments')!r} must be a list of pairs (schedule, n_steps)")
         return cls([_made_segment(i, each, functions) for i, each in enumerate(arguments["segments"])])
@@ -140,11 +141,11 @@ class ScheduleSequence(Schedule):
         return dataclasses.replace(super()._summary(steps, per_epoch), segments=tuple(segments))
 
 
-def _made_segment(index: int, pair: object, functions: Functions) -> Segment:
+def _made_segment(index: int, pair: object, functions: ScaleFunctions) -> Segment:
     written, n_steps = _pair(index, pair)
     if not isinstance(written, Mapping):
         raise TypeError(f"segment {index}: {written!r} must be a dict that to_dict() gave")
-    return made_from(written, functions), n_steps
+    return schedule_from_dict(written, functions), n_steps
 
 
 def _pair(index: int, pair: object) -> tuple[Any, Any]:

@@ -60,7 +60,7 @@ def _with_momentum(schedule: Any) -> Any:
     return schedule
 
 
-def written_for_torch(schedules: Sequence[Schedule]) -> dict[str, Any]:
+def torch_cyclic_lr_state(schedules: Sequence[Schedule]) -> dict[str, Any]:
     """The keys from which torch's CyclicLR goes on with the same values; none where it has no such schedule.
 
     Without them torch's ``load_state_dict`` raises KeyError. Where there is a scale_fn, one without raises too.

@@ -14,12 +14,12 @@ from clr_native.checks import group_label
 from clr_native.schedules import CyclicSchedule, OneCycleSchedule, Schedule
 from clr_native.schedules.arguments import SCHEDULE_FIELDS
 from clr_native.schedules.saved import saved_schedules
-from clr_native.schedules.torch_cyclic_lr import written_for_torch
+from clr_native.schedules.torch_cyclic_lr import torch_cyclic_lr_state
 from clr_native.schedules.torch_one_cycle_lr import one_cycle_lr
 from clr_native.sgd.checkpoint import COUNTERS
 from clr_native.sgd.gradient_options import GradientOptions
 from clr_native.sgd.settings import SETTINGS, dtype_name
-from clr_native.torch_groups import stands_as
+from clr_native.torch_groups import equals_stored
 
 Group = dict[str, Any]
 Scheduler: TypeAlias = CyclicLR | OneCycleLR
@@ -79,7 +79,7 @@ def _check_values(groups: Sequence[Group], scheduler: Scheduler) -> None:
         ) from None
     for index, (group, lr, other) in enumerate(zip(groups, rates, written, strict=True)):
         for name, value in (("lr", float(lr)), ("momentum", float(other["momentum"]))):
-            if not stands_as(group[name], value):
+            if not equals_stored(group[name], value):
                 raise ValueError(
                     f"{group_label(index)}{name}={group[name]!r} is not the scheduler's value at last_epoch={epoch}: "
                     f"put {value!r} there, or take the pair over after the next scheduler.step()"
@@ -106,7 +106,7 @@ def to_torch_pair(
 
 def _cyclic_lr(sgd: torch.optim.SGD, schedules: Sequence[Schedule], position: int) -> CyclicLR:
     """torch's scheduler of these schedules, at a position in them."""
-    if not written_for_torch(schedules):
+    if not torch_cyclic_lr_state(schedules):
         raise ValueError(
             f"schedule={schedules[0]!r}: torch's CyclicLR has triangular windows only, in the modes triangular, "
             "triangular2 and exp_range, with the same sizes and mode in all groups"
@@ -121,7 +121,7 @@ def _cyclic_lr(sgd: torch.optim.SGD, schedules: Sequence[Schedule], position: in
         [each.max_lr for each in cyclic],
         step_size_up=first.step_size_up,
         step_size_down=first.step_size_down,
-        mode=first.mode,  # type: ignore[arg-type]  # one of torch's three, as written_for_torch has seen
+        mode=first.mode,  # type: ignore[arg-type]  # one of torch's three, as torch_cyclic_lr_state has seen
         gamma=first.gamma,
         scale_fn=first.scale_fn,  # type: ignore[arg-type]  # of an int, where torch says float
         scale_mode=first.scale_mode,  # type: ignore[arg-type]  # one of torch's two

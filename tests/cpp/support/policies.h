@@ -42,26 +42,26 @@ struct Schedule {
 };
 
 // A ramp of `length` steps, of which `lead` lie before step 0.
-inline clr::Policy ramp(clr::Course course, clr::Window window, double lead, double length) {
+inline clr::Policy ramp(clr::CurveKind curve, clr::Window window, double lead, double length) {
   Schedule s;
   s.window = window;
   clr::Policy p = s.policy();
-  p.course = course;
+  p.curve = curve;
   p.lead = {lead, lead * 0x1p-60};
   p.length = {length, -length * 0x1p-57};
-  if (course == clr::Course::exponential)
+  if (curve == clr::CurveKind::exponential)
     p.log_gamma = clr::add(clr::logarithm(0.5), clr::negated(clr::logarithm(0.1)));
   return p;
 }
 
-// Every course with every window, short and long, begun or not.
+// Every curve with every window, short and long, begun or not.
 inline std::vector<clr::Policy> ramps() {
   std::vector<clr::Policy> all;
-  for (const clr::Course course : {clr::Course::rise, clr::Course::fall, clr::Course::exponential}) {
+  for (const clr::CurveKind curve : {clr::CurveKind::rise, clr::CurveKind::fall, clr::CurveKind::exponential}) {
     for (const clr::Window window : {clr::Window::triangular, clr::Window::welch, clr::Window::hann}) {
       for (const double length : {1.0, 2.7, 50.0, 9007199254740991.0}) {
-        all.push_back(ramp(course, window, 0.0, length));
-        all.push_back(ramp(course, window, 0.3, length));
+        all.push_back(ramp(curve, window, 0.0, length));
+        all.push_back(ramp(curve, window, 0.3, length));
       }
     }
   }

@@ -40,7 +40,7 @@ __device__ void update_one(const SgdCoefficients<Real>& c, const Real* gradient,
 struct Asked {
   double base_lr, max_lr, base_momentum, max_momentum, gamma;
   uint64_t up, down, decay_steps;
-  int32_t course, window, mode, decay_base;
+  int32_t curve, window, mode, decay_base;
   DoubleDouble lead, length;
 };
 
@@ -54,7 +54,7 @@ extern "C" __global__ void make_pieces(const Asked* asked, size_t count, Piece* 
   p.base_momentum = a.base_momentum;
   p.max_momentum = a.max_momentum;
   p.momentum_amplitude = two_sum(a.max_momentum, -a.base_momentum);
-  p.course = static_cast<Course>(a.course);
+  p.curve = static_cast<CurveKind>(a.curve);
   p.window = static_cast<Window>(a.window);
   p.mode = static_cast<Mode>(a.mode);
   p.up = a.up;
@@ -64,7 +64,7 @@ extern "C" __global__ void make_pieces(const Asked* asked, size_t count, Piece* 
   p.lead = a.lead;
   p.length = a.length;
   p.log_gamma =
-      p.course == Course::exponential ? add(logarithm(a.max_lr), negated(logarithm(a.base_lr))) : logarithm(a.gamma);
+      p.curve == CurveKind::exponential ? add(logarithm(a.max_lr), negated(logarithm(a.base_lr))) : logarithm(a.gamma);
   pieces[i] = {0, UINT64_MAX, p};
 }
 
