@@ -155,10 +155,10 @@ def test_where_cycles_begin_and_how_many_are_complete() -> None:
     assert counts[-1] == len(ends)
 
 
-def nested(draw: Callable[[int], int], depth: int) -> Schedule:
+def drawn(draw: Callable[[int], int], depth: int) -> Schedule:
     if depth == 0:
         return (RAMP, CYCLES, ONE)[draw(3)]
-    segments: list[Any] = [(nested(draw, draw(depth)), 1 + draw(40)) for _ in range(1 + draw(3))]
+    segments: list[Any] = [(drawn(draw, draw(depth)), 1 + draw(40)) for _ in range(1 + draw(3))]
     if draw(2):
         segments[-1] = (segments[-1][0], None)
     return ScheduleSequence(segments)
@@ -181,7 +181,7 @@ def cycles_before(schedule: Schedule, step: int) -> int:
 @pytest.mark.parametrize("seed", range(20))
 def test_cycles_of_nested_sequences_are_those_of_their_segments(seed: int) -> None:
     numbers = np.random.default_rng(seed)
-    schedule = nested(lambda most: int(numbers.integers(most)), 3)
+    schedule = drawn(lambda most: int(numbers.integers(most)), 3)
     counts = [cycles_before(schedule, step) for step in range(300)]
     positions = [schedule._cycle_position(step) for step in range(300)]
     assert [position.complete for position in positions] == counts
