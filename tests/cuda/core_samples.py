@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from clr_native import CyclicSchedule, RampSchedule
-from exact import Array
 from ptx import Kernel, Memory, launch
+from ptx.types import Array
 from toolkit import SAMPLES, compiled
 
 CORE = SAMPLES / "core.cu"

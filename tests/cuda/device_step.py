@@ -13,9 +13,9 @@ from torch import Tensor
 
 from clr_native import CyclicSchedule, FusedCyclicSGD
 from core_samples import pieces_of
-from exact import Array
 from ptx import Memory, Module, launch
 from ptx.launch import Statistics
+from ptx.types import Array
 from toolkit import SAMPLES, SOURCES, compiled, shipped
 
 STEP = SOURCES / "cuda" / "step.cu"

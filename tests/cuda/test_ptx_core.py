@@ -12,10 +12,10 @@ import pytest
 
 from clr_native import CyclicSchedule, RampSchedule, evaluate
 from core_samples import CORE, MODES, WINDOWS, kernel, pieces_of
-from exact import Array
 from ptx import Memory, MemoryFaultError, RaceError, launch
 from ptx.floats import fma_32, fma_64
 from ptx.launch import Argument
+from ptx.types import Array
 from toolkit import compiled
 
 STEPS = [*range(60), 997, 2**31, 2**32 + 5, 2**53 - 1, 2**53 + 1, 2**62 + 12345, 2**63 - 2]

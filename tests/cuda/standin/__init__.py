@@ -1,7 +1,7 @@
 """A libcuda.so.1 of our own, so that host code that drives a GPU can be tested without one.
 
 libcuda.c has the functions of the driver and hands every call to a `Gpu`, which logs it and does what a driver would:
-memory is memory of this process, and kernels run on the interpreter of PTX next door. exchange.c lets tensors on the
+memory is memory of this process, and kernels run on the interpreter of PTX in tools/. exchange.c lets tensors on the
 CPU pass for tensors on CUDA devices, though `tensor.device` still says cpu. Both must be there before clr_native is
 imported, so tests of this kind run in a process of their own: files run_*.py in standin_runs/, which test_standin.py
 starts with plugin.py as pytest's plugin.

@@ -16,6 +16,9 @@ import torch
 from toolkit import include_flags
 
 HERE = Path(__file__).parent
+TESTS = HERE.parents[1]
+# Tests import from these. pyproject.toml names them too, but pytest imports the plugin before it minds that.
+IMPORTED_FROM = [HERE.parent, TESTS, TESTS.parent / "tools"]
 _FOLDER = "CLR_NATIVE_STANDIN"
 _BUILDING = threading.Lock()  # two threads would build two folders, and the first goes with its last reference
 
@@ -43,9 +46,8 @@ def built_folder() -> Path:
 
 def run_tests(file: Path, timeout: int = 100) -> None:
     """The tests of a file in a new process, with the fixtures of plugin.py. Fails with what pytest wrote there."""
-    tests = HERE.parents[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
-    paths = [str(HERE.parent), str(tests), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [*map(str, IMPORTED_FROM), *filter(None, [os.environ.get("PYTHONPATH")])]
     with _BUILDING:
         folder = _built().name
     environment |= {_FOLDER: folder, "PYTHONPATH": os.pathsep.join(paths)}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import ptx
-from exact import Array
+from ptx.types import Array
 from standin.results import Result
 
 Work = Callable[[], None]

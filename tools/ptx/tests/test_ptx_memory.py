@@ -7,9 +7,9 @@ from typing import cast
 import numpy as np
 import pytest
 
-from one_instruction import HEAD, kernel
 from ptx import Kernel, Memory, MemoryFaultError, PtxError, RaceError, SparseBuffer, launch, parse
 from ptx.parser import variable
+from ptx.tests.one_instruction import HEAD, kernel
 
 COPY = """ld.param.u64 %d0, [out]; ld.param.u64 %d1, [in]; mov.u32 %r0, %tid.x;
     mul.wide.u32 %d2, %r0, 16; add.s64 %d0, %d0, %d2; add.s64 %d1, %d1, %d2;"""

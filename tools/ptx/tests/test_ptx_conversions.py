@@ -9,8 +9,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from exact import REAL, UNSIGNED, all_edges, assert_same, doubles, edges, rounded
-from one_instruction import results
+from ptx.tests.exact import REAL, UNSIGNED, all_edges, assert_same, doubles, edges, rounded
+from ptx.tests.one_instruction import results
 
 
 def value_of(stored: int, kind: str) -> float:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exact import Array
-from one_instruction import bits, results
 from ptx import PtxError, UnsupportedError
+from ptx.tests.exact import Array
+from ptx.tests.one_instruction import bits, results
 
 
 def signed(x: int, width: int) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from one_instruction import kernel
 from ptx import DeadlockError, Kernel, Memory, PtxError, Statistics, launch
+from ptx.tests.one_instruction import kernel
 
 OUT = "ld.param.u64 %d0, [out]; mov.u32 %r0, %tid.x; mad.wide.u32 %d1, %r0, 4, %d0;"
 STORE = "st.global.u32 [%d1], %r9;"

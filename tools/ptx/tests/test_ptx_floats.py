@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from exact import REAL, UNSIGNED, Array, all_edges, assert_same, doubles, fma_truth, rounded
-from one_instruction import results
+from ptx.tests.exact import REAL, UNSIGNED, Array, all_edges, assert_same, doubles, fma_truth, rounded
+from ptx.tests.one_instruction import results
 
 
 def numbers(kind: str, count: int) -> st.SearchStrategy[list[Array]]:
