@@ -1,6 +1,6 @@
 """Makes the figures of README.md and of the pages here by running the very lines that stand beside them.
 
-``python docs/figures.py`` writes docs/figures/*.svg anew; tests/test_readme.py fails where one is not what it writes.
+``python docs/figures.py`` writes docs/figures/*.svg anew; test_readme.py fails where one is not what it writes.
 """
 
 from __future__ import annotations

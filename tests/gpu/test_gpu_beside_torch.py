@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from clr_native import FusedCyclicSGD
 from hardware import Hardware
 from helpers import buffer_of, give, gradient_sets, parameters
-from test_cyclic_lr_beside_torch import bound
+from schedulers import bound
 
 pytestmark = pytest.mark.cuda
 

@@ -53,7 +53,7 @@ class GradScaler(torch.amp.GradScaler):
     """
 
     # Of torch's private names this relies on _enabled, _check_scale_growth_tracker and _per_optimizer_states with its
-    # keys "stage" and "found_inf_per_device"; tests/test_tail_grad_scaler.py holds them against the installed torch.
+    # keys "stage" and "found_inf_per_device"; test_grad_scaler.py holds them against the installed torch.
 
     def step(self, optimizer: Optimizer, *args: Any, **kwargs: Any) -> float | None:
         """Apply the optimizer's update to gradients of the scaled loss, or skip it if one of them is not finite.

@@ -18,7 +18,7 @@ from toolkit import include_flags
 HERE = Path(__file__).parent
 TESTS = HERE.parents[1]
 # Tests import from these. pyproject.toml names them too, but pytest imports the plugin before it minds that.
-IMPORTED_FROM = [HERE.parent, TESTS, TESTS.parent / "tools"]
+IMPORTED_FROM = [HERE.parent, TESTS / "support", TESTS.parent / "tools"]
 _FOLDER = "CLR_NATIVE_STANDIN"
 _BUILDING = threading.Lock()  # two threads would build two folders, and the first goes with its last reference
 

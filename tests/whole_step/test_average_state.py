@@ -14,7 +14,7 @@ from torch import nn
 
 from clr_native import FusedCyclicSGD
 from helpers import assert_same_training, every_parameter, gradient_sets, parameters, raised, train
-from test_tail_average import CYCLE, averages
+from test_average import CYCLE, averages
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SETTINGS: list[dict[str, Any]] = [

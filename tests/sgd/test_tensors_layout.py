@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clr_native import FusedCyclicSGD
 from helpers import (
+    LAYOUTS,
     assert_same_training,
     bits,
     buffer_of,
@@ -57,16 +58,6 @@ def test_only_empty_tensors() -> None:
     optimizer = ours(over)
     train(optimizer, over, gradient_sets(over, 1), 3)
     assert optimizer.applied_steps == 3
-
-
-LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "contiguous": lambda t: t.contiguous(),
-    "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
-    "transposed": lambda t: t.transpose(0, 3).contiguous().transpose(0, 3),
-    "gapped": lambda t: torch.stack([t, t + 1], -1)[..., 0],
-    "expanded": lambda t: t[:1].expand(t.shape),
-    "offset": lambda t: torch.cat([t.new_zeros(1), t.reshape(-1)])[1:].view(t.shape),
-}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from clr_native import FusedCyclicSGD
 from helpers import (
+    LAYOUTS,
     assert_same_training,
     bits,
     every_parameter,
@@ -24,7 +25,6 @@ from helpers import (
     raised,
     train,
 )
-from test_tensors_layout import LAYOUTS
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
@@ -234,7 +234,7 @@ def test_swapping_weights_with_gaps_allocates_one_parameter_at_a_time() -> None:
 @pytest.mark.slow
 def test_the_peak_of_the_process_does_not_rise() -> None:
     pytest.importorskip("resource", reason="Windows does not tell")
-    assert int(output_of(python_process("import test_tail_averaged_weights as t; t.report_peak()"))) <= 8
+    assert int(output_of(python_process("import test_averaged_weights as t; t.report_peak()"))) <= 8
 
 
 # --- copying out --------------------------------------------------------------------------------------------

@@ -12,9 +12,19 @@ from torch.optim.swa_utils import AveragedModel
 
 from clr_native import CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, RampSchedule, ScheduleSequence
 from clr_native.schedules import Schedule
-from helpers import LONG, assert_same_training, bits, every_parameter, give, gradient_sets, parameters, raised, train
-from test_tensors_layout import LAYOUTS
-from torch_tail import averaged
+from helpers import (
+    LAYOUTS,
+    LONG,
+    assert_same_training,
+    bits,
+    every_parameter,
+    give,
+    gradient_sets,
+    parameters,
+    raised,
+    train,
+)
+from torch_whole_step import averaged
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 CYCLE = 4

@@ -264,7 +264,7 @@ def test_torch_forces_it() -> None:
         mended("momentum is given back")
 
 
-# Step sizes that are not whole, max below base and the like: tests/test_cyclic_lr_groups.py, bad arguments.
+# Step sizes that are not whole, max below base and the like: test_cyclic_lr_groups.py, bad arguments.
 
 
 def test_base_lrs_say_what_the_schedules_say() -> None:

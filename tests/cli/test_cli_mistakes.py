@@ -230,8 +230,8 @@ def test_ctrl_c_while_it_prints() -> None:
 
 def test_the_extra_that_readme_installs_brings_what_plot_needs() -> None:
     toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
-    project = toml.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert '.[demo]"' in (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    project = toml.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert '.[demo]"' in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert "clr-native[plot]" in project["optional-dependencies"]["demo"]
 
 

@@ -21,6 +21,8 @@ from torch.optim import SGD, Optimizer
 import clr_native
 from clr_native import CyclicSchedule, FusedCyclicSGD
 
+TESTS = Path(__file__).parents[1]
+
 Shape = int | tuple[int, ...]
 GradientSets = Sequence[Sequence[Tensor]]
 
@@ -30,6 +32,15 @@ SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize
 LENGTHS = (1, 17, 65)
 # Of these, threads get their share: more than any size below which a step stays serial.
 LONG = 20_011
+# Each gives a tensor of four dimensions another layout.
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda t: t.contiguous(),
+    "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda t: t.transpose(0, 3).contiguous().transpose(0, 3),
+    "gapped": lambda t: torch.stack([t, t + 1], -1)[..., 0],
+    "expanded": lambda t: t[:1].expand(t.shape),
+    "offset": lambda t: torch.cat([t.new_zeros(1), t.reshape(-1)])[1:].view(t.shape),
+}
 
 
 def parameters(
@@ -164,7 +175,7 @@ def interrupted(call: Callable[[], object], event: int, act: Callable[[], object
     Returns True if `act` ended it. What plays a GPU is Python too, and does not count.
     """
     left = itertools.count(event, -1)
-    player = str(Path(__file__).parent / "cuda")
+    player = str(TESTS / "cuda")
 
     def plays_a_gpu(frame: FrameType | None) -> bool:
         while frame is not None and not frame.f_code.co_filename.startswith(player):
@@ -201,7 +212,8 @@ def raised(call: Callable[[], object]) -> Exception | None:
 def python_process(code: str, **environment: str) -> subprocess.Popen[str]:
     """Runs code in a new interpreter that finds the tests and the package under test."""
     package = Path(clr_native.__file__).parent.parent
-    path = [str(Path(__file__).parent), str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
+    folders = [str(folder) for folder in sorted(TESTS.iterdir()) if folder.is_dir()]
+    path = [*folders, str(package), *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-c", code],
         env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(path)},

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD, build_info
-from helpers import LONG, give, output_of, parameters, python_process
+from helpers import LAYOUTS, LONG, give, output_of, parameters, python_process
 from references import ulp_error
-from test_tensors_layout import LAYOUTS
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SHAPES = (1, 17, (3, 5), 65, 0, 16_385, LONG)
@@ -129,7 +128,7 @@ def report() -> None:
 
 @pytest.mark.slow
 def test_the_same_bits_from_every_instruction_set_and_number_of_threads() -> None:
-    code = "import test_tail_norm as t; t.report()"
+    code = "import test_norm as t; t.report()"
     detected = build_info()["isa"]["detected"]
     processes = {isa: python_process(code, CLR_NATIVE_ISA=isa) for isa in detected}
     here = every_measurement()

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import LONG, gradient_sets, hand_over, parameters, raised
-from torch_tail import SHAPES, Case, Side, Twins, train_beside_torch
+from torch_whole_step import SHAPES, Case, Side, Twins, train_beside_torch
 
 STEPS = 300
 

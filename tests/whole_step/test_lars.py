@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clr_native import FusedCyclicSGD
 from helpers import (
+    LAYOUTS,
     LONG,
     assert_same_training,
     bits,
@@ -25,8 +26,7 @@ from helpers import (
     sgd_beside,
     train,
 )
-from test_tail_norm import exact_norm
-from test_tensors_layout import LAYOUTS
+from test_norm import exact_norm
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SHAPES = ((17, 5), (3, 4, 2, 2), 65, (), (1, 1), (60, 40))

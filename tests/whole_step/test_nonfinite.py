@@ -10,7 +10,7 @@ import torch
 
 from clr_native import FusedCyclicSGD
 from helpers import buffer_of, every_parameter, give, hand_over, parameters, picture, sgd_beside
-from test_tail_clipping import with_gradients
+from test_clipping import with_gradients
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 INF, NAN = math.inf, math.nan

@@ -15,7 +15,7 @@ import pytest
 
 import clr_native
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 # What the extras bring. The package does without; its plots and demo do not.
 EXTRAS = ("matplotlib", "mlxtend", "plotext", "rich", "sklearn")

@@ -218,7 +218,7 @@ def test_momentum_that_a_scale_above_one_brings_near_zero(up: int, step: int, co
 
 
 def table_from(isa: str) -> dict[str, str]:
-    here = str(Path(__file__).parent)
+    here = str(Path(references.__file__).parent)
     code = (
         f"import sys; sys.path.insert(0, {here!r}); import references, references_ramps; "
         "references.print_table(references_ramps.table())"

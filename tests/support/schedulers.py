@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -39,3 +40,9 @@ def momenta(optimizer: Optimizer) -> list[float]:
 
 def values(optimizer: Optimizer) -> list[tuple[float, float]]:
     return list(zip(rates(optimizer), momenta(optimizer), strict=True))
+
+
+def bound(low: float, high: float, up: int, down: int, step: int) -> float:
+    """What torch's phase is off by, and two ulp for the arithmetic of both."""
+    length = up + down
+    return (high - low) * 2**-52 * (step / length + 4) * length / min(up, down) + 2 * math.ulp(high)

@@ -11,7 +11,7 @@ import pytest
 from clr_native.range_test.suggest import RULES, minimum, slide, steep, valley
 from golden.curves import EDGE_CASES, RANDOM_CURVES, curves
 
-ANSWERS = json.loads((Path(__file__).parent / "golden" / "suggestions.json").read_text(encoding="utf-8"))
+ANSWERS = json.loads((Path(__file__).parents[1] / "golden" / "suggestions.json").read_text(encoding="utf-8"))
 
 # Where fastai raises, so do we, saying why: there are no two points (or none 15 apart) to compare.
 FEWEST = {"steep": 2, "slide": 16}

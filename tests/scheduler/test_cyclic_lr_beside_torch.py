@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
 from clr_native import CyclicLR
-from schedulers import adam, momenta, rates, sgd
+from schedulers import adam, bound, momenta, rates, sgd
 
 SEEDED = settings(max_examples=150, derandomize=True, database=None, deadline=None)
 LAST = 10**6
@@ -45,12 +44,6 @@ def arguments(draw: st.DrawFn, groups: int) -> dict[str, Any]:
         "scale_mode": draw(st.sampled_from(["cycle", "iterations"])),
         "cycle_momentum": draw(st.booleans()),
     }
-
-
-def bound(low: float, high: float, up: int, down: int, step: int) -> float:
-    """What torch's phase is off by, and two ulp for the arithmetic of both."""
-    length = up + down
-    return (high - low) * 2**-52 * (step / length + 4) * length / min(up, down) + 2 * math.ulp(high)
 
 
 def of_group(value: Any, group: int) -> float:
