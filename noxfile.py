@@ -1,5 +1,9 @@
 """Chores: ``nox`` runs lint, tests and cpp; ``nox -s NAME`` any one; ``nox -l`` lists them.
 
+A chore's commands stand here and nowhere else: ``.ci/run`` and the workflow run these sessions too. Where the package
+is installed already, ``nox --no-venv --no-install -s NAME`` runs a session in that environment: nox then skips every
+``session.install``, so that nothing is compiled twice.
+
 Sessions that need torch install what NOX_TORCH says, by default the newest: ``NOX_TORCH="torch==2.10.0" nox -s tests``.
 """
 
@@ -16,24 +20,38 @@ nox.options.error_on_missing_interpreters = False
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 TORCH = os.environ.get("NOX_TORCH", "torch").split()
-ALL_TESTS = ["-m", "slow or not slow"]
-# Kernels for every GPU, and not for those of this machine alone.
+COVERAGE = ["--cov=clr_native", "--cov-fail-under=95"]
+# A session compiles kernels for every GPU, and not for those of this machine alone.
 KERNELS = ["-Ccmake.define.CLR_NATIVE_CUDA=ON"] if shutil.which("nvcc") else []
-BUILD_TOOLS = ["cmake>=3.25", "ninja", "pybind11>=3.0", "apache-tvm-ffi>=0.1.6"]
+# These are the endings of all files in C, C++ and CUDA; tests/test_chores.py compares them with the hook of pre-commit.
+CPP_ENDINGS = ["h", "c", "cpp", "inl", "cu"]
+# This program imports nothing of the package, whose extension may need a sanitizer to load.
+INSTALLED = """
+import importlib.util, pathlib, sysconfig
+found = pathlib.Path(importlib.util.find_spec("clr_native").origin)
+assert found.is_relative_to(sysconfig.get_path("platlib")), f"{found} is not the installed package"
+"""
 
 
 def install(session: nox.Session, *extras: str) -> None:
-    """torch first, so that its index is asked for nothing else; then the package."""
+    """Installs torch first, so that its index is asked for nothing else, and then the package."""
     session.install(*TORCH)
     session.install(*KERNELS, f".[{','.join(extras)}]")
 
 
-def ctest(session: nox.Session, *presets: str) -> None:
+def pytest(session: nox.Session, *arguments: str, **environment: str) -> None:
+    """Runs the Python tests, the slow ones too, of the installed package: the checkout is not what users get."""
+    session.run("python", "-c", INSTALLED, log=False)
+    # Where other work shares the cores, spinning threads wait for each other.
+    environment["OMP_WAIT_POLICY"] = "passive"
+    session.run("pytest", "-m", "slow or not slow", *arguments, env=environment)
+
+
+def ctest(session: nox.Session, preset: str) -> None:
     session.install("cmake>=3.25", "ninja")
-    for preset in presets:
-        session.run("cmake", "--preset", preset)
-        session.run("cmake", "--build", "--preset", preset)
-        session.run("ctest", "--preset", preset, *session.posargs)
+    session.run("cmake", "--preset", preset)
+    session.run("cmake", "--build", "--preset", preset)
+    session.run("ctest", "--preset", preset, *session.posargs)
 
 
 @nox.session
@@ -45,16 +63,15 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
     session.run("mypy", "bench", "docs", "noxfile.py")
     session.run("mypy", "tests", "tools")
-    listed = session.run("git", "ls-files", "csrc/*", "tests/cpp/*", external=True, silent=True) or ""
-    sources = [name for name in listed.split() if name.endswith((".h", ".cpp", ".inl"))]
-    session.run("clang-format", "--dry-run", "-Werror", *sources)
+    patterns = [f"*.{ending}" for ending in CPP_ENDINGS]
+    sources = session.run("git", "ls-files", *patterns, external=True, silent=True) or ""
+    session.run("clang-format", "--dry-run", "-Werror", *sources.split(), log=False)  # two hundred names
 
 
 @nox.session
 def tidy(session: nox.Session) -> None:
     """clang-tidy over csrc/; its checks stand in .clang-tidy."""
     install(session, "dev")
-    session.install(*BUILD_TOOLS)
     pybind11 = (session.run("python", "-m", "pybind11", "--cmakedir", silent=True) or "").strip()
     session.run("cmake", "--preset", "tidy", f"-Dpybind11_DIR={pybind11}")
     session.run("run-clang-tidy.py", "-quiet", "-p", "build/tidy", *(session.posargs or ["csrc/"]))
@@ -62,21 +79,23 @@ def tidy(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """The Python tests, of the installed package, with coverage."""
+    """The Python tests, with coverage; arguments are pytest's, in the place of those for coverage."""
     install(session, "test")
-    session.run("pytest", *ALL_TESTS, "--cov=clr_native", *session.posargs)
+    pytest(session, *(session.posargs or COVERAGE))
 
 
 @nox.session
-def cpp(session: nox.Session) -> None:
-    """The C++ tests with checked iterators and as they ship."""
-    ctest(session, "dev", "release")
+@nox.parametrize("preset", ["dev", "release"], ids=["dev", "release"])
+def cpp(session: nox.Session, preset: str) -> None:
+    """The C++ tests: dev with checked iterators, release as they ship."""
+    ctest(session, preset)
 
 
 @nox.session
-def sanitize(session: nox.Session) -> None:
-    """The C++ tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer."""
-    ctest(session, "asan-ubsan", "tsan")
+@nox.parametrize("preset", ["asan-ubsan", "tsan"], ids=["asan-ubsan", "tsan"])
+def sanitize(session: nox.Session, preset: str) -> None:
+    """The C++ tests under AddressSanitizer with UndefinedBehaviorSanitizer, and under ThreadSanitizer."""
+    ctest(session, preset)
 
 
 @nox.session
@@ -97,7 +116,7 @@ def sanitize_extension(session: nox.Session) -> None:
     paths = [session.run("gcc", f"-print-file-name={name}", external=True, silent=True) or "" for name in names]
     runtimes = " ".join(path.strip() for path in paths)
     options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
-    session.run("pytest", *ALL_TESTS, *session.posargs, env={"LD_PRELOAD": runtimes, **options})
+    pytest(session, *session.posargs, LD_PRELOAD=runtimes, **options)
 
 
 @nox.session
@@ -118,7 +137,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def dist(session: nox.Session) -> None:
-    """Source distribution and wheel, built and checked, into dist/."""
+    """Source distribution and wheel, built and checked, into dist/ (``nox -s dist -- --sdist`` for the first alone)."""
     session.install("build", "twine")
-    session.run("python", "-m", "build", *KERNELS)
+    session.run("python", "-m", "build", *KERNELS, *session.posargs)
     session.run("twine", "check", "--strict", "dist/*")

@@ -1,0 +1,32 @@
+"""The files that name chores agree with noxfile.py, where the chores' commands stand."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+NOXFILE = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [".github/workflows/tests.yml", "CONTRIBUTING.md", "README.md"])
+def test_every_session_that_is_named_exists(name: str) -> None:
+    """Nothing here runs the workflow, so that a wrong name in it would be found after a push."""
+    if not (ROOT / name).exists():
+        pytest.skip(f"the source distribution has no {name}")
+    functions = [node for node in ast.parse(NOXFILE).body if isinstance(node, ast.FunctionDef)]
+    sessions = {function.name for function in functions if function.decorator_list}
+    named = set(re.findall(r"(?:nox .*-s|session:) (\w+)", (ROOT / name).read_text(encoding="utf-8")))
+    assert named
+    assert named <= sessions
+
+
+def test_the_hook_formats_the_files_that_lint_checks() -> None:
+    """A file that the hook leaves alone would fail later, in lint."""
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    (hook,) = re.findall(r"entry: clang-format.*\n.*\n +files: \\\.\((\S+)\)\$", hooks)
+    (endings,) = re.findall(r"^CPP_ENDINGS = (\[.*\])$", NOXFILE, flags=re.MULTILINE)
+    assert hook.split("|") == ast.literal_eval(endings)
