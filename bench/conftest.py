@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from bench import machine
+from bench.harness import machine
 
 
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, str]:

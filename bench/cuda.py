@@ -26,18 +26,20 @@ import torch
 from torch import Tensor
 
 import clr_native
-from bench import contenders, machine, tail
-from bench.contenders import OURS, SCHEDULE_TOLERANCE, VERIFIED_STEPS, Contender, equal, nearly_equal
-from bench.rounds import Samples, Spread, Visit, alternate, visit
-from bench.tables import ratio_text, table, time_text
-from bench.workloads import WORKLOADS, Gradients, Refilled, Tensors, Workload, gradient_sets
+from bench.harness import contenders, machine
+from bench.harness.contenders import OURS, SCHEDULE_TOLERANCE, VERIFIED_STEPS, Contender, equal, nearly_equal
+from bench.harness.names import OUR_SCALER
+from bench.harness.rounds import Samples, Spread, Visit, alternate, visit
+from bench.harness.tables import ratio_text, table, time_text
+from bench.harness.workloads import WORKLOADS, Gradients, Refilled, Tensors, Workload, gradient_sets
+from bench.whole_step import chain
 
 ROUNDS = 30
 APEX = "apex"
 STEPS_AT_ONCE = 4  # between two events
 COPIED_BYTES = 1 << 28
 CYCLES_A_SECOND = 2.5e9  # of a device, more than any has: it is to be busy for longer than the host takes
-BYTES_AN_ELEMENT = {"plain": 20, "tail": 32}  # of ours: see README.md
+BYTES_AN_ELEMENT = {"plain": 20, "whole-step": 32}  # of ours: see README.md
 CACHED_BYTES = 1 << 28  # what moves less may stay in caches, and says nothing about memory
 
 Build = Callable[[str, Refilled], Contender]
@@ -100,10 +102,10 @@ def build_plain(name: str, tensors: Refilled) -> Contender:
 def questions() -> dict[str, Question]:
     rivals = ("fused", "foreach", *([APEX] if apex_sgd() is not None else []))
     plain = Question("plain", OURS, (OURS, *rivals), build_plain, gradient_sets, Kept, ("momentum_buffer",))
-    names = (*tail.SCALERS, "fused", "foreach")
+    names = (*chain.SCALERS, "fused", "foreach")
     kept = ("momentum_buffer", "average")
-    whole = Question("tail", tail.OUR_SCALER, names, tail.build, tail.scaled_gradients, OnGpu, kept)
-    return {"plain": plain, "tail": whole}
+    whole = Question("whole-step", OUR_SCALER, names, chain.build, chain.scaled_gradients, OnGpu, kept)
+    return {"plain": plain, "whole-step": whole}
 
 
 def on_gpu(gradients: Gradients) -> Gradients:
@@ -271,7 +273,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.cuda", description=__doc__.partition(":")[0])
     add = parser.add_argument
     add("--workload", nargs="+", choices=[*WORKLOADS], default=[*WORKLOADS], metavar="NAME", help=f"of {[*WORKLOADS]}")
-    add("--question", nargs="+", choices=["plain", "tail"], default=["plain", "tail"], help="default: both")
+    add("--question", nargs="+", choices=[*BYTES_AN_ELEMENT], default=[*BYTES_AN_ELEMENT], help="default: both")
     add("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
     add("--json", type=Path, metavar="FILE", help="write machine, times and ratios")
     options = parser.parse_args(argv)

@@ -13,13 +13,19 @@ from pathlib import Path
 
 import torch
 
-from bench import contenders, floor, importing, lars, machine, momentum, scheduler, schedules, tables, tail
-from bench.contenders import CONTENDERS, OURS, kept
-from bench.question import Question
-from bench.rounds import Samples, Visit, alternate, seconds, visit
-from bench.rows import Row, save
-from bench.schedules import Memory, Work
-from bench.workloads import WORKLOADS, Refilled, Tensors, Workload
+from bench.half import momentum
+from bench.harness import contenders, machine, tables
+from bench.harness.contenders import CONTENDERS, OURS, kept
+from bench.harness.names import OUR_SCALER, TORCH_SCHEDULER
+from bench.harness.question import Question
+from bench.harness.rounds import Samples, Visit, alternate, seconds, visit
+from bench.harness.rows import Row, save
+from bench.harness.workloads import WORKLOADS, Refilled, Tensors, Workload
+from bench.imports import importing
+from bench.schedules import bulk, scheduler
+from bench.schedules.bulk import Memory, Work
+from bench.step import floor, lars
+from bench.whole_step import chain
 
 # New tensors land on other pages, which alone moves a memory-bound row by some percent.
 BUILDS = 5
@@ -27,7 +33,11 @@ ROUNDS = 30
 IMPORT_ROUNDS = 10
 # Replaying a million steps takes seconds a round; a tenth is timed and multiplied.
 REPLAY_SHARE = 10
-QUESTIONS: dict[str, Question] = {"tail": tail.QUESTION, "lars": lars.QUESTION, "bfloat16-momentum": momentum.QUESTION}
+QUESTIONS: dict[str, Question] = {
+    "whole-step": chain.QUESTION,
+    "lars": lars.QUESTION,
+    "bfloat16-momentum": momentum.QUESTION,
+}
 
 
 def step_visits(workload: Workload, threads: int, backward: bool, graph: bool) -> dict[str, Visit]:
@@ -78,18 +88,16 @@ def question_row(question: Question, workload: Workload, threads: int, rounds: i
     gradients = question.gradients(workload)
     for name in question.contenders:
         question.verify(name, workload, gradients)
-    with_floor = question is tail.QUESTION and floor.available()
+    with_floor = question is chain.QUESTION and floor.available()
     if with_floor:
-        floor.verify_tail(workload, threads, gradients)
+        floor.verify_whole_step(workload, threads, gradients)
 
     def make() -> dict[str, Visit]:
         tensors = Refilled(workload, gradients, backward=backward, graph=graph)
         built = {name: question.build(name, tensors) for name in question.contenders}
         visits = {name: visit(contender.step, tensors.turn) for name, contender in built.items()}
         if with_floor:
-            buffers, averages = (
-                kept(built[tail.OUR_SCALER].optimizer, name) for name in ("momentum_buffer", "average")
-            )
+            buffers, averages = (kept(built[OUR_SCALER].optimizer, name) for name in ("momentum_buffer", "average"))
             bare = floor.Floor(tensors, buffers, threads, contenders.bounds(1)[0][0], averages)
             visits["floor"] = visit(bare.step, tensors.turn)
         return visits
@@ -99,24 +107,24 @@ def question_row(question: Question, workload: Workload, threads: int, rounds: i
 
 
 def schedule_row(work: Work, memory: Memory, threads: int, rounds: int) -> Row:
-    schedules.allocate(memory)
+    bulk.allocate(memory)
     torch.set_num_threads(threads)
-    bulk = schedules.Bulk(work)
+    million = bulk.Bulk(work)
     replay_steps = work.steps // REPLAY_SHARE
-    reference = bulk.reference(replay_steps)
+    reference = million.reference(replay_steps)
     visits: dict[str, Visit] = {}
-    for name, values in bulk.contenders.items():
-        if name == schedules.TORCH:
-            visits[name] = lambda: REPLAY_SHARE * seconds(lambda: bulk.torch_replay(replay_steps))
+    for name, values in million.contenders.items():
+        if name == TORCH_SCHEDULER:
+            visits[name] = lambda: REPLAY_SHARE * seconds(lambda: million.torch_replay(replay_steps))
         else:
-            schedules.verify(values(), reference)
+            bulk.verify(values(), reference)
             visits[name] = partial(seconds, values)
     return Row.of("schedule", f"{work.title}, {memory} memory", threads, alternate(visits, rounds))
 
 
 def schedule_rows(threads: Sequence[int], rounds: int) -> list[Row]:
     """Each in an interpreter of its own: memory that other work freed would warm the cold one."""
-    cases = product(schedules.WORKS, schedules.MEMORIES, threads, [rounds])
+    cases = product(bulk.WORKS, bulk.MEMORIES, threads, [rounds])
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         return pool.starmap(schedule_row, cases, chunksize=1)
 

@@ -1,4 +1,4 @@
-"""The whole tail of a step, LARS and momentum in bfloat16, each contender by itself."""
+"""The whole step, LARS and momentum in bfloat16, each contender by itself."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.by_itself import measure
+from bench.harness.by_itself import measure
+from bench.harness.question import Question
+from bench.harness.workloads import WORKLOADS, Gradients, Refilled, Workload
 from bench.paired import QUESTIONS
-from bench.question import Question
-from bench.workloads import WORKLOADS, Gradients, Refilled, Workload
 
 THREADS = sorted({1, torch.get_num_threads()})
 CASES = [(question, WORKLOADS[work]) for question in QUESTIONS.values() for work in question.workloads]

@@ -61,3 +61,10 @@ def test_no_file_includes_what_stands_above_it() -> None:
     ]
     assert files
     assert against == []
+
+
+def test_the_harness_of_the_benchmarks_imports_no_question() -> None:
+    files = sorted((ROOT / "bench" / "harness").glob("*.py"))
+    imports = re.findall(r"^ *(?:from|import) bench.*", "".join(file.read_text() for file in files), re.MULTILINE)
+    assert imports
+    assert [line for line in imports if "bench.harness" not in line] == []

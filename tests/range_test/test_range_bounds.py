@@ -64,7 +64,7 @@ def test_the_known_curve(noise: float) -> None:
     assert within_two(found[:, 1], most) >= 0.95
 
 
-# Every seed of `python -m bench.range_test_noise`, whose table stands in docs/range_test.md; here are fewer.
+# Every seed of `python -m bench.range_test.noise`, whose table stands in docs/range_test.md; here are fewer.
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.02, 0.1])
 @pytest.mark.parametrize("slope", [1.5, 3.0, 8.0])

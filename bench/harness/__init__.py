@@ -1,0 +1,1 @@
+"""All questions stand on these modules: workloads, contenders, rounds, and rows that become tables and figures."""

@@ -1,0 +1,1 @@
+"""This package asks how long ``import clr_native`` takes."""

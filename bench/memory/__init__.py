@@ -1,0 +1,1 @@
+"""This package asks how much memory a step needs at its peak."""

@@ -1,0 +1,1 @@
+"""These modules ask how good the answers of a range test are; they measure no time."""

@@ -1,0 +1,1 @@
+"""This package asks how long everything takes that a training loop calls after ``backward()``."""
