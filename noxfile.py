@@ -23,7 +23,7 @@ TORCH = os.environ.get("NOX_TORCH", "torch").split()
 COVERAGE = ["--cov=clr_native", "--cov-fail-under=95"]
 # A session compiles kernels for every GPU, and not for those of this machine alone.
 KERNELS = ["-Ccmake.define.CLR_NATIVE_CUDA=ON"] if shutil.which("nvcc") else []
-# These are the endings of all files in C, C++ and CUDA; tests/test_chores.py compares them with the hook of pre-commit.
+# These are the endings of all files in C, C++ and CUDA; tests/docs/test_chores.py holds the hook of pre-commit to them.
 CPP_ENDINGS = ["h", "c", "cpp", "inl", "cu"]
 # This program imports nothing of the package, whose extension may need a sanitizer to load.
 INSTALLED = """

@@ -19,7 +19,7 @@ import matplotlib
 from clr_native.cli import main
 
 DOCS = Path(__file__).parent
-PAGES = (DOCS.parent / "README.md", *sorted(DOCS.glob("*.md")))
+PAGES = (DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md")))
 
 
 class Block(NamedTuple):

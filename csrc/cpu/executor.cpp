@@ -5,16 +5,14 @@
 #include <string>
 
 #include "core/norm.h"
-#include "cpu/isa.h"
 #include "cpu/step.h"
 
 namespace clr {
 
 namespace {
 
-void require_complete(bool complete, const char* meaning) {
-  if (!complete)
-    throw std::runtime_error(std::string("torch's thread pool failed in the middle of a step: ") + meaning);
+[[noreturn]] void fail(const char* meaning) {
+  throw std::runtime_error(std::string("torch's thread pool failed in the middle of a step: ") + meaning);
 }
 
 // A tensor with gaps shares memory with another one: each copy is made when its turn has come.
@@ -50,16 +48,15 @@ Measured CpuExecutor::measure(StepPlan& plan, const GradientOptions& options, co
 
 // The read-only pass over all gradients, which also finds the factor that they are multiplied by.
 bool CpuExecutor::all_are_finite(StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
-  const CpuKernels& kernels = *selected_isa().kernels;
   if (options.max_norm != 0.0 || plan.trusts) {
-    require_complete(run_norms(plan, kernels, options.max_value / request.scale, norms_), "nothing has changed");
+    if (!run_norms(plan, *kernels_, options.max_value / request.scale, norms_)) fail("nothing has changed");
     const DoubleDouble norm = scaled(square_root(norms_.total.squares), request.scale);
     last_.gradient_norm = norm.hi;
     if (options.max_norm != 0.0) last_.clip_coefficient = clip_coefficient(norm, options.max_norm);
     plan.gradients.clip_coefficient = last_.clip_coefficient;
     return norms_.total.finite;
   }
-  require_complete(run_finite_check(plan, kernels, norms_), "nothing has changed");
+  if (!run_finite_check(plan, *kernels_, norms_)) fail("nothing has changed");
   return norms_.total.finite;
 }
 
@@ -75,11 +72,10 @@ void CpuExecutor::set_trust_ratios(StepPlan& plan) const {
 }
 
 void CpuExecutor::run(const StepPlan& plan) {
-  const CpuKernels& kernels = *selected_isa().kernels;
-  if (plan.in_order && !plan.copies.empty()) return run_one_by_one(plan, kernels);
-  const bool complete = run_step(plan, kernels, cuts_);
+  if (plan.in_order && !plan.copies.empty()) return run_one_by_one(plan, *kernels_);
+  const bool complete = run_step(plan, *kernels_, cuts_);
   for (const StridedCopy& copy : plan.copies) copy.put_back();
-  require_complete(complete, "weights are undefined");
+  if (!complete) fail("weights are undefined");
 }
 
 }  // namespace clr

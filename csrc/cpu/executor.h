@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "cpu/isa.h"
 #include "cpu/norm.h"
 #include "kernel/executor.h"
 
@@ -19,6 +20,7 @@ class CpuExecutor final : public Executor {
   bool all_are_finite(StepPlan& plan, const GradientOptions& options, const StepRequest& request);
   void set_trust_ratios(StepPlan& plan) const;
 
+  const CpuKernels* kernels_ = selected_isa().kernels;
   LastStep last_;
   Norms norms_;
   std::vector<Cut> cuts_;

@@ -51,6 +51,10 @@ void run_between(const StepPlan& plan, const CpuKernels& kernels, Cut from, Cut 
 bool run_step(const StepPlan& plan, const CpuKernels& kernels, std::vector<Cut>& cuts) {
   const bool serial = plan.in_order || plan.parameter_bytes() < kSerialBytes;
   const int parts = serial ? 1 : thread_count();
+  if (parts == 1) {
+    run_between(plan, kernels, {0, 0}, {plan.slots.size(), 0});
+    return true;
+  }
   plan.cut(parts, cuts);
   StepContext step = {plan, kernels, cuts};
   return run_parts(parts, run_part, &step);

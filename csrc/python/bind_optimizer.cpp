@@ -25,7 +25,6 @@ bool is_readable(const py::object& tensor) {
 
 // What a GradScaler has on a device.
 DeviceNumber device_number(const py::object& tensor, const char* name) {
-  if (tensor.is_none()) return {};
   const DLTensor view = must_read(tensor, name);
   const Layout layout(view);
   if (layout.size() != 1 || dtype_of(layout, tensor, name) != DType::float32) {
@@ -48,7 +47,7 @@ void apply(NativeOptimizer& optimizer, const py::list& groups, const py::dict& s
   } else {
     request.found_inf = found_inf.cast<std::optional<bool>>();
   }
-  request.report_inf = device_number(report_inf, "found_inf");
+  if (!report_inf.is_none()) request.report_inf = device_number(report_inf, "found_inf");
   optimizer.apply(groups, state, request);
 }
 

@@ -81,7 +81,7 @@ void NativeOptimizer::refuse_release(const StepRequest& request) const {
 
 void NativeOptimizer::check_release(const py::list& groups) {
   const Busy busy(*this);
-  read_bound_groups(groups);
+  if (!read_groups(groups)) bind_groups(groups);
   refuse_release({});
 }
 

@@ -222,13 +222,13 @@ void BoundGroup::read_settings() {
   if (!has_scheduled_momentum()) {
     refresh(momentum_, keys().momentum);
     settings_.momentum = momentum_.value;
-    require(is_valid_momentum(settings_.momentum), "momentum", settings_.momentum, "between 0 and 1");
+    if (!is_valid_momentum(settings_.momentum)) refuse("momentum", settings_.momentum, "between 0 and 1");
   }
-  require(std::isfinite(settings_.dampening), "dampening", settings_.dampening, "finite");
-  require(is_valid_lr(settings_.weight_decay), "weight_decay", settings_.weight_decay, "finite and not negative");
+  if (!std::isfinite(settings_.dampening)) refuse("dampening", settings_.dampening, "finite");
+  if (!is_valid_lr(settings_.weight_decay)) refuse("weight_decay", settings_.weight_decay, "finite and not negative");
   if (settings_.nesterov) {
-    require(settings_.dampening == 0.0, "dampening", settings_.dampening, "0 with nesterov=True");
-    require(keeps_buffers(), "momentum", next_value(settings_, progress_).momentum, "above 0 with nesterov=True");
+    if (settings_.dampening != 0.0) refuse("dampening", settings_.dampening, "0 with nesterov=True");
+    if (!keeps_buffers()) refuse("momentum", next_value(settings_, progress_).momentum, "above 0 with nesterov=True");
   }
   const GroupProgress before = progress_;
   progress_.skipped = reader().count(keys().skipped_steps, INT64_MAX, "an int from 0 on");
@@ -253,8 +253,7 @@ void BoundGroup::require_legal_parameters() const {
   }
 }
 
-void BoundGroup::require(bool ok, const char* name, double value, const char* must) const {
-  if (ok) return;
+void BoundGroup::refuse(const char* name, double value, const char* must) const {
   throw py::value_error(group_label(index_) + name + "=" + py::repr(py::float_(value)).cast<std::string>() +
                         " at applied_steps=" + std::to_string(progress_.step) + " must be " + must);
 }
@@ -283,8 +282,8 @@ void BoundGroup::require_valid_values() const {
   // A NaN set by hand is not the absence of a momentum.
   const bool takes_overrides = bound_.is_constant || is_overridden();
   if (takes_overrides && has_scheduled_momentum()) value.momentum = settings_.momentum_override;
-  require(is_valid_lr(value.lr), "lr", value.lr, "finite and not negative");
-  require(is_valid_momentum(value.momentum), "momentum", value.momentum, "between 0 and 1");
+  if (!is_valid_lr(value.lr)) refuse("lr", value.lr, "finite and not negative");
+  if (!is_valid_momentum(value.momentum)) refuse("momentum", value.momentum, "between 0 and 1");
 }
 
 void BoundGroup::check_values() {

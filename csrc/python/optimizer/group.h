@@ -148,7 +148,7 @@ class BoundGroup {
   void read_settings();
   void require_legal_parameters() const;
   void require_valid_values() const;
-  void require(bool ok, const char* name, double value, const char* must) const;
+  [[noreturn]] void refuse(const char* name, double value, const char* must) const;
   static py::object shared(double value, double a, const py::object& object_a, double b, const py::object& object_b);
   void write_items();
   void write_next(std::vector<py::object>& replaced);

@@ -12,6 +12,10 @@ namespace {
 
 constexpr std::uint32_t kDrivenUpdates = 10;  // in a row, before a user hears of it
 
+[[noreturn]] void refuse_reentry() {
+  throw std::runtime_error("step() was called while a step of the same optimizer is running");
+}
+
 void* current_stream(int device) { return TorchReader::get().current_stream(device); }
 
 }  // namespace
@@ -20,20 +24,20 @@ NativeOptimizer::NativeOptimizer(py::object read_schedule, py::object averaged_e
     : averages(std::move(averaged_entries)), read_schedule_(std::move(read_schedule)), devices_(current_stream) {}
 
 NativeOptimizer::Busy::Busy(NativeOptimizer& optimizer) : optimizer_(optimizer) {
-  if (optimizer.busy_) throw std::runtime_error("step() was called while a step of the same optimizer is running");
-  optimizer.busy_ = true;
+  if (std::exchange(optimizer.busy_, true)) refuse_reentry();
 }
 
 NativeOptimizer::Busy::~Busy() {
-  optimizer_.keep_alive_.clear();
+  optimizer_.keep_alive_.gradients.clear();
+  optimizer_.keep_alive_.device_copies.clear();
+  optimizer_.keep_alive_.replaced.clear();
   optimizer_.plan_.copies.clear();
-  empty(optimizer_.unscaled_);
+  if (!optimizer_.unscaled_.empty()) empty(optimizer_.unscaled_);
   optimizer_.busy_ = false;
 }
 
 void NativeOptimizer::empty(const py::list& list) {
-  const Py_ssize_t size = PyList_GET_SIZE(list.ptr());
-  if (size != 0 && PyList_SetSlice(list.ptr(), 0, size, nullptr) != 0) PyErr_Clear();
+  if (PyList_SetSlice(list.ptr(), 0, PyList_GET_SIZE(list.ptr()), nullptr) != 0) PyErr_Clear();
 }
 
 // What can run Python comes first: user code, warnings, gradients of subclasses, hashes of parameters, new tensors.
@@ -49,7 +53,9 @@ void NativeOptimizer::apply(const py::list& groups, const py::dict& state, const
   const Measured measured = measure(chosen, request);
   captured_ = measured.is_recorded;
   if (measured.skips) return write_skipped(state);
-  increment_versions(request);  // from here on nothing is refused
+  // From here on nothing is refused. The version counters go first: they alone can still fail.
+  TorchReader::get().increment_version(active_);
+  if (writes_unscaled(request)) TorchReader::get().increment_version(unscaled_);
   run(chosen);
   if (!captured_) write();
 }
@@ -98,23 +104,25 @@ bool NativeOptimizer::followed_schedule(const py::dict& group) const {
 // Reads the groups, and with them the numbers of this step; those of one that is open hold.
 void NativeOptimizer::begin(const py::list& groups, const py::dict& state) {
   if (open_) return;
-  read_bound_groups(groups);
-  if (devices_.are_used() && !catch_up(groups, state)) read_bound_groups(groups);
-  if (parameters_.refresh(groups_)) devices_.forget_parameters();
+  if (!read_groups(groups)) bind_groups(groups);
+  if (devices_.are_used() && !catch_up(groups, state)) bind_groups(groups);
+  if (!parameters_.is_known(groups_)) {
+    parameters_.bind(groups_);
+    devices_.forget_parameters();
+  }
   if (calls_user_code_) call_user_code();
-  warn_of_driver();
+  if (is_driven_ && warns && !warned_of_driver_) warn_of_driver();
   plan_.groups.clear();
   for (const auto& group : groups_) plan_.groups.push_back(group->values());
 }
 
-// Reads all groups, once they are bound.
-void NativeOptimizer::read_bound_groups(const py::list& groups) {
+// Binds the groups that are not bound, and reads all.
+void NativeOptimizer::bind_groups(const py::list& groups) {
   constexpr int kAttempts = 3;
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    if (read_groups(groups)) return;
     groups_.rebind(groups, read_schedule_);
+    if (read_groups(groups)) return;
   }
-  if (read_groups(groups)) return;
   throw std::runtime_error("param_groups change while a step reads them: a scale_fn must leave them alone");
 }
 
@@ -163,7 +171,6 @@ void NativeOptimizer::call_user_code() {
 }
 
 void NativeOptimizer::warn_of_driver() {
-  if (!is_driven_ || warned_of_driver_ || !warns) return;
   for (const auto& group : groups_) {
     if (!group->is_driven(kDrivenUpdates)) continue;
     warned_of_driver_ = true;  // once, even if the warning is an error
@@ -201,12 +208,6 @@ Measured NativeOptimizer::measure(Executor& executor, const StepRequest& request
   std::optional<py::gil_scoped_release> release;
   if (executor.works_without_python() && measures_gradients(plan_, options, request)) release.emplace();
   return executor.measure(plan_, options, request);
-}
-
-// The version counters alone can still fail.
-void NativeOptimizer::increment_versions(const StepRequest& request) const {
-  TorchReader::get().increment_version(active_);
-  if (writes_unscaled(request)) TorchReader::get().increment_version(unscaled_);
 }
 
 void NativeOptimizer::run(Executor& executor) {

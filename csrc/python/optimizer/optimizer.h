@@ -81,7 +81,7 @@ class NativeOptimizer {
 
   // The groups, at the beginning of a step.
   void begin(const py::list& groups, const py::dict& state);
-  void read_bound_groups(const py::list& groups);
+  void bind_groups(const py::list& groups);
   bool read_groups(const py::list& groups);
   bool catch_up(const py::list& groups, const py::dict& state);
   void call_user_code();
@@ -92,7 +92,7 @@ class NativeOptimizer {
   // True if a step must find a dict for a parameter of this group in optimizer.state.
   static bool needs_entry(const BoundGroup& group, bool has_gradient);
   bool warn_of_no_gradient();
-  bool is_probe(const py::dict& state) const;
+  bool is_probe() const;
   // At scale 1 gradients are unscaled already.
   bool writes_unscaled(const StepRequest& request) const {
     return options.write_unscaled && (request.scale != 1.0 || request.grad_scale.at != nullptr);
@@ -111,7 +111,6 @@ class NativeOptimizer {
   Executor& executor();
   void refuse_on_devices() const;
   Measured measure(Executor& executor, const StepRequest& request);
-  void increment_versions(const StepRequest& request) const;
   void run(Executor& executor);
   void write();
   void write_skipped(const py::dict& state);

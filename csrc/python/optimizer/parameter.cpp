@@ -5,12 +5,6 @@
 
 namespace clr {
 
-void KeepAlive::clear() {
-  gradients.clear();
-  device_copies.clear();
-  replaced.clear();
-}
-
 BoundParameter::BoundParameter(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position)
     : group_(group), parameter_(std::move(parameter)), index_(index), position_(position) {}
 
@@ -185,8 +179,7 @@ void BoundParameter::refuse_second_gradient() const {
       "so they cannot be accumulated over several backward passes. To go on, call zero_grad(), then step()");
 }
 
-void BoundParameter::drop_new_state() {
-  if (!has_new_state_) return;
+void BoundParameter::forget_new_state() {
   buffer_.drop_new();
   if (extras_) *extras_ = Extras();
   has_new_state_ = false;

@@ -21,8 +21,6 @@ struct KeepAlive {
   std::vector<py::object> gradients;      // by position of the parameter; null where there is none
   std::vector<DeviceCopy> device_copies;  // that are written back after the update
   std::vector<py::object> replaced;       // objects that the step takes out of dicts: their end may run any code
-
-  void clear();
 };
 
 // How a step reads its tensors.
@@ -45,7 +43,9 @@ class BoundParameter {
   bool has_state() const { return bool(state_); }
 
   // Lets go of the state that a step made and did not write: it was skipped or refused.
-  void drop_new_state();
+  void drop_new_state() {
+    if (has_new_state_) forget_new_state();
+  }
 
   // What a parameter's tensors are at the moment. Reading those of several parameters one after the other lets the
   // processor wait for their memory at once. Holds until any Python runs.
@@ -97,6 +97,7 @@ class BoundParameter {
   // The parameter's layout, without gaps.
   const Layout& dense() const { return dense_ ? *dense_ : layout_; }
   StateOwner owner() const { return {parameter_, dense(), group_, index_}; }
+  void forget_new_state();
   void relayout(const DLTensor& view);
   void require_plain(PyObject* tensor, const char* role) const;
   void read_gradient(const py::object& gradient, const Look& look, bool writes_unscaled, StepPlan& plan,

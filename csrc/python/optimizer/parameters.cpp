@@ -21,12 +21,6 @@ bool BoundParameters::is_known(const BoundGroups& groups) const {
   return position == known_.size();
 }
 
-bool BoundParameters::refresh(const BoundGroups& groups) {
-  if (is_known(groups)) return false;
-  bind(groups);
-  return true;
-}
-
 void BoundParameters::bind(const BoundGroups& groups) {
   std::vector<BoundParameter> fresh;
   std::vector<std::pair<std::size_t, PyObject*>> known;

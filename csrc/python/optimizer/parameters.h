@@ -18,9 +18,8 @@ class BoundParameters {
   // Is what the groups hold bound already?
   bool is_known(const BoundGroups& groups) const;
 
-  // Binds what the groups hold, unless that is what is bound already.
-  // Returns whether it did.
-  bool refresh(const BoundGroups& groups);
+  // Binds what the groups hold in the place of what was bound before.
+  void bind(const BoundGroups& groups);
 
   // Looks every parameter up in optimizer.state if its entries are not those of the last step.
   void refresh_state(const py::dict& state);
@@ -48,8 +47,6 @@ class BoundParameters {
   int traverse(visitproc visit, void* arg) const;
 
  private:
-  void bind(const BoundGroups& groups);
-
   std::vector<BoundParameter> all_;
   std::vector<std::pair<std::size_t, PyObject*>> known_;      // with their groups; kept alive by all_
   std::vector<std::pair<PyObject*, PyObject*>> known_state_;  // kept alive by all_, or never looked at

@@ -22,8 +22,12 @@ void NativeOptimizer::read_tensors(const py::dict& state, const StepRequest& req
   keep_alive_.gradients.clear();
   made_entries_.clear();
   bool is_settled = read({writes_unscaled(request), false});
-  only_makes_state_ = !open_ && is_probe(state);
-  if (!only_makes_state_) is_settled = !warn_of_no_gradient() && is_settled;
+  only_makes_state_ = !open_ && state.empty() && is_probe();
+  if (found_gradient_) {
+    steps_without_gradient_ = 0;
+  } else if (!only_makes_state_ && warn_of_no_gradient()) {
+    is_settled = false;
+  }
   if (!only_makes_state_ && is_settled) return;
   settle(state, {!only_makes_state_ && writes_unscaled(request), only_makes_state_});
 }
@@ -42,7 +46,7 @@ bool NativeOptimizer::read(Reading reading) {
   plan_.copies.clear();
   keep_alive_.device_copies.clear();
   without_entry_.clear();
-  empty(unscaled_);
+  if (!unscaled_.empty()) empty(unscaled_);
   plan_.device_slots = 0;
   plan_.makes_state = plan_.trusts = found_gradient_ = false;
   bool moved = moved_, is_settled = true;
@@ -151,8 +155,7 @@ bool NativeOptimizer::list_active(Py_ssize_t place, const py::object& parameter)
 // Returns true if it warned.
 bool NativeOptimizer::warn_of_no_gradient() {
   if (!warns || parameters_.size() == 0) return false;
-  steps_without_gradient_ = found_gradient_ ? 0 : steps_without_gradient_ + 1;
-  if (steps_without_gradient_ < kStepsWithoutGradient || warned_of_no_gradient_) return false;
+  if (++steps_without_gradient_ < kStepsWithoutGradient || warned_of_no_gradient_) return false;
   warned_of_no_gradient_ = true;
   const std::string message =
       std::to_string(kStepsWithoutGradient) +
@@ -165,10 +168,9 @@ bool NativeOptimizer::warn_of_no_gradient() {
   return true;
 }
 
-// True if this is how torch.distributed asks for state to be made: no state, every lr a zero that somebody has written,
-// and every gradient zero. Such a step makes state and counts for nothing.
-bool NativeOptimizer::is_probe(const py::dict& state) const {
-  if (PyDict_GET_SIZE(state.ptr()) != 0) return false;
+// True if torch.distributed asks in this way for state to be made: there is none, every lr a zero that somebody has
+// written, and every gradient zero. Such a step makes state and counts for nothing.
+bool NativeOptimizer::is_probe() const {
   const auto asks = [](const auto& group) { return group->has_foreign_zero(); };
   const auto is_zero = [](const py::object& gradient) { return !gradient || !gradient.attr("any")().cast<bool>(); };
   return !groups_.empty() && std::all_of(groups_.begin(), groups_.end(), asks) &&

@@ -4,8 +4,6 @@
 #include <string>
 #include <utility>
 
-#include "cpu/isa.h"
-
 namespace clr {
 
 namespace {
@@ -43,6 +41,7 @@ BoundSchedule::BoundSchedule(std::vector<Piece> pieces, std::vector<CycleSpan> s
   view_.is_constant = pieces_.size() == 1 && is_constant(pieces_[0].policy);
   view_.spans = spans_.data();
   view_.span_count = spans_.size();
+  view_.kernels = selected_isa().kernels;
   view_.calls_back = any([](const Piece& piece) { return piece.policy.mode == Mode::custom; });
   view_.may_have_momentum = any([](const Piece& piece) {
     const Policy& policy = piece.policy;
@@ -58,7 +57,7 @@ Value ScheduleView::value(std::uint64_t step, py::handle scale_fns) const {
     const auto number = static_cast<Py_ssize_t>(&piece - pieces);
     scale = called_scale(piece, own, PyTuple_GetItem(scale_fns.ptr(), number));
   }
-  return selected_isa().kernels->evaluate(piece.policy, own, scale);
+  return kernels->evaluate(piece.policy, own, scale);
 }
 
 }  // namespace clr

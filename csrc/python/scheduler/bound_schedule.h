@@ -8,6 +8,7 @@
 
 #include "core/cycles.h"
 #include "core/piece.h"
+#include "cpu/isa.h"
 
 namespace clr {
 
@@ -25,6 +26,7 @@ struct ScheduleView {
   bool is_constant;        // every step has the same value
   const CycleSpan* spans;
   std::size_t span_count;  // at least one
+  const CpuKernels* kernels;
 
   // The value of `step`; NaN for a momentum that the schedule leaves alone. `scale_fns`: a tuple with a function for
   // each piece that calls one. Needs the GIL.

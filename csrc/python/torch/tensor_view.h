@@ -66,8 +66,7 @@ inline bool is_exactly(const Layout& layout, const DLTensor& tensor) {
 }
 
 inline DLDataType dlpack_type(DType dtype) {
-  const auto code = static_cast<std::uint8_t>(dtype == DType::bfloat16 ? kDLBfloat : kDLFloat);
-  return {code, static_cast<std::uint8_t>(8 * size_of(dtype)), 1};
+  return {std::uint8_t(dtype == DType::bfloat16 ? kDLBfloat : kDLFloat), std::uint8_t(8 * size_of(dtype)), 1};
 }
 inline bool is_exactly(const Layout& layout, DType dtype, const DLTensor& tensor) {
   return is_exactly(layout, dlpack_type(dtype), tensor);
