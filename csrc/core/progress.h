@@ -13,32 +13,33 @@ enum class Averaging : uint8_t { none, exponential, at_cycle_ends };
 
 // A parameter group as its owner says that it is. An update only reads it.
 struct GroupSettings {
-  const Piece* pieces;  // its schedule
-  uint64_t piece_count;
-  double momentum;  // where the schedule has none
-  double dampening, weight_decay;
-  double ema_decay;  // Averaging::exponential
-  double trust_coefficient, trust_eps;
-  double lr_override, momentum_override;  // of the update that override_number asks for; a momentum of NaN is none
+  // Every update on the host reads what comes first: a step over many groups waits for memory.
   uint64_t override_number;  // other than the last one that was carried out: the next update takes the overrides
-  uint64_t seed;
+  double momentum;           // where the schedule has none
+  double dampening, weight_decay;
+  double trust_coefficient, trust_eps;
   bool nesterov, maximize;
   Averaging averaging;
   bool ema_warmup;
-  bool counts_updates;  // True if random numbers depend on how many updates there were
-  bool constant;        // True if every update takes the overrides, and counts all the same
-  bool ends_cycle;      // True if the next update is the last of a cycle of the first group
-  uint8_t unused[1];    // in the place of padding: settings are compared byte by byte
+  bool counts_updates;                    // True if random numbers depend on how many updates there were
+  bool constant;                          // True if every update takes the overrides, and counts all the same
+  bool ends_cycle;                        // True if the next update is the last of a cycle of the first group
+  uint8_t unused[1];                      // in the place of padding: settings are compared byte by byte
+  double lr_override, momentum_override;  // of the update that override_number asks for; a momentum of NaN is none
+  const Piece* pieces;                    // its schedule
+  uint64_t piece_count;
+  double ema_decay;  // Averaging::exponential
+  uint64_t seed;
 };
 static_assert(sizeof(GroupSettings) == 12 * sizeof(double) + 8, "GroupSettings must have no padding");
 
 // Where a parameter group stands.
 struct GroupProgress {
-  double lr, momentum;    // the schedule's, of the next update
-  double average_weight;  // of the next update
-  uint64_t step;          // the next update's number along the schedule
-  uint64_t n_averaged, n_updates, skipped;
+  double lr, momentum;     // the schedule's, of the next update
+  uint64_t step;           // the next update's number along the schedule
   uint64_t last_override;  // the override that was carried out last
+  double average_weight;   // of the next update
+  uint64_t n_averaged, n_updates, skipped;
 };
 
 // True if the next update takes the overrides. It does not follow the schedule.

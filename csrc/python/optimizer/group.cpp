@@ -234,6 +234,7 @@ void BoundGroup::read_settings() {
   progress_.skipped = reader().count(keys().skipped_steps, INT64_MAX, "an int from 0 on");
   options_ = read_options(reader(), settings_, progress_);
   has_no_options_ = clr::has_no_options(options_, settings_);
+  next_n_averaged_ = next_n_updates_ = py::object();
   clr::prepare_next(settings_, progress_, scheduled_value());
   if (before.skipped != progress_.skipped || before.n_averaged != progress_.n_averaged ||
       before.n_updates != progress_.n_updates) {
@@ -273,7 +274,7 @@ void BoundGroup::read() {
     read_settings();
   }
   if (progress_.step > kLastStep) refuse_position(step_object_.ptr());
-  require_valid_values();
+  if (!unchanged_ || !bound_.stays_in_bounds) require_valid_values();
   if (!unchanged_) remember();
 }
 
@@ -319,13 +320,20 @@ void BoundGroup::warn_of_driver() const {
   warn_user(message);
 }
 
+// Makes the objects of the counters that this update moves.
+void BoundGroup::prepare_counters(const GroupProgress& counted) {
+  const auto object = [](std::uint64_t count, std::uint64_t before) {
+    return count == before ? py::object() : py::object(py::int_(count));
+  };
+  next_n_averaged_ = object(counted.n_averaged, progress_.n_averaged);
+  next_n_updates_ = object(counted.n_updates, progress_.n_updates);
+}
+
 void BoundGroup::prepare_next(const Scheduled& before, const BoundGroup& first) {
   settings_.ends_cycle = settings_.averaging == Averaging::at_cycle_ends && first.ends_cycle();
   GroupProgress counted = progress_;
   advance(settings_, counted);
-  next_n_averaged_ =
-      counted.n_averaged != progress_.n_averaged ? py::object(py::int_(counted.n_averaged)) : py::object();
-  next_n_updates_ = counted.n_updates != progress_.n_updates ? py::object(py::int_(counted.n_updates)) : py::object();
+  if (!has_no_options_) prepare_counters(counted);
   const bool stays = counted.step == progress_.step;
   const bool same_step = !stays && before.schedule != nullptr && before.step == counted.step;
   if (same_step && before.schedule == bound_.pieces && !calls_back() && !bound_.is_constant) {

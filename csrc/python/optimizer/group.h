@@ -150,6 +150,7 @@ class BoundGroup {
   void require_valid_values() const;
   [[noreturn]] void refuse(const char* name, double value, const char* must) const;
   static py::object shared(double value, double a, const py::object& object_a, double b, const py::object& object_b);
+  void prepare_counters(const GroupProgress& counted);
   void write_items();
   void write_next(std::vector<py::object>& replaced);
 

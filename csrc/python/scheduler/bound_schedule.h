@@ -19,11 +19,12 @@ constexpr std::uint64_t kLastStep = INT64_MAX - 1;
 // What is asked of a schedule at every step, without its memory: a group keeps one by value, beside what else it needs.
 struct ScheduleView {
   const Piece* pieces;
-  std::size_t count;       // of pieces, at least one
   std::uint64_t end;       // the first step that it was not made for, of which users are warned; UINT64_MAX for none
-  bool calls_back;         // does value() call a user's function?
-  bool may_have_momentum;  // can any momentum be other than zero?
-  bool is_constant;        // every step has the same value
+  bool calls_back;         // True if value() calls a user's function
+  bool may_have_momentum;  // True if any momentum can be other than zero
+  bool is_constant;        // True if every step has the same value
+  bool stays_in_bounds;    // True if every value is one that an optimizer may be given
+  std::size_t count;       // of pieces, at least one
   const CycleSpan* spans;
   std::size_t span_count;  // at least one
   const CpuKernels* kernels;
