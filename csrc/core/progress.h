@@ -18,7 +18,6 @@ struct GroupSettings {
   double momentum;           // where the schedule has none
   double dampening, weight_decay;
   double trust_coefficient, trust_eps;
-  double lr_factor;  // of lr in every update
   bool nesterov, maximize;
   Averaging averaging;
   bool ema_warmup;
@@ -32,7 +31,7 @@ struct GroupSettings {
   double ema_decay;  // Averaging::exponential
   uint64_t seed;
 };
-static_assert(sizeof(GroupSettings) == 13 * sizeof(double) + 8, "GroupSettings must have no padding");
+static_assert(sizeof(GroupSettings) == 12 * sizeof(double) + 8, "GroupSettings must have no padding");
 
 // Where a parameter group stands.
 struct GroupProgress {
@@ -65,7 +64,7 @@ CLR_INLINE Value next_value(const GroupSettings& settings, const GroupProgress& 
 CLR_INLINE GroupValues values_of(const GroupSettings& settings, const GroupProgress& progress) {
   const Value value = next_value(settings, progress);
   GroupValues values{};
-  values.lr = value.lr * settings.lr_factor;
+  values.lr = value.lr;
   values.momentum = value.momentum;
   values.dampening = settings.dampening;
   values.weight_decay = settings.weight_decay;

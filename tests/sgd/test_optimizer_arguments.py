@@ -57,7 +57,6 @@ def test_signature_is_the_contracts() -> None:
         "weight_decay": 0.0,
         "nesterov": False,
         "maximize": False,
-        "lr_factor": 1.0,
         "max_grad_norm": None,
         "max_grad_value": None,
         "error_if_nonfinite": False,

@@ -63,8 +63,6 @@ void read_trust(const GroupReader& group, GroupSettings& settings, GroupOptions&
   if (!std::isfinite(settings.trust_eps) || settings.trust_eps < 0.0) {
     refuse(group, keys().trust_eps, "finite and not negative");
   }
-  settings.lr_factor = number(group, keys().lr_factor);
-  if (!is_valid_lr(settings.lr_factor)) refuse(group, keys().lr_factor, "finite and not negative");
   options.trust_min_ndim = group.count(keys().trust_min_ndim, kAnyCount, kCount);
   settings.trust_coefficient = 0.0;
   if (group.item(keys().trust_coefficient).is_none()) return;

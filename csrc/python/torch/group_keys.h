@@ -15,7 +15,6 @@ struct GroupKeys {
   PyObject* dampening = PyUnicode_InternFromString("dampening");
   PyObject* weight_decay = PyUnicode_InternFromString("weight_decay");
   PyObject* nesterov = PyUnicode_InternFromString("nesterov");
-  PyObject* lr_factor = PyUnicode_InternFromString("lr_factor");
   PyObject* maximize = PyUnicode_InternFromString("maximize");
   PyObject* skipped_steps = PyUnicode_InternFromString("skipped_steps");
   PyObject* n_averaged = PyUnicode_InternFromString("n_averaged");

@@ -83,7 +83,6 @@ class FusedCyclicSGD(Optimizer):
         schedule: a schedule of any kind in place of the flat arguments. While it has no momentum, what stands in
             ``group["momentum"]`` is used and left alone.
         dampening, weight_decay, nesterov, maximize: as in ``torch.optim.SGD``.
-        lr_factor: multiplies lr in every update; ``group["lr"]`` stays the schedule's.
         max_grad_norm: clip all gradients to this 2-norm, as ``torch.nn.utils.clip_grad_norm_`` does; ``math.inf`` only
             measures. The norm, of unscaled gradients before clipping, is ``last_grad_norm``.
         max_grad_value: clip every element to plus and minus this instead.
@@ -156,7 +155,6 @@ class FusedCyclicSGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
         maximize: bool = False,
-        lr_factor: float = 1.0,
         max_grad_norm: float | None = None,
         max_grad_value: float | None = None,
         error_if_nonfinite: bool = False,

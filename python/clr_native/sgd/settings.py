@@ -24,7 +24,6 @@ SETTINGS: dict[str, Setting] = {
     "weight_decay": Setting(0.0, in_torch=True),
     "nesterov": Setting(False, in_torch=True),
     "maximize": Setting(False, in_torch=True),
-    "lr_factor": Setting(1.0),
     "ema_decay": Setting(None),
     "ema_warmup": Setting(False, by_itself=False),
     "average": Setting(None),

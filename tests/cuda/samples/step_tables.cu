@@ -57,7 +57,6 @@ extern "C" __global__ void fill_groups(const AskedGroup* asked, uint64_t count, 
   GroupSettings said{};
   said.pieces = reinterpret_cast<const Piece*>(a.pieces);
   said.piece_count = 1;
-  said.lr_factor = 1.0;
   said.momentum = a.momentum;
   said.dampening = a.dampening;
   said.weight_decay = a.weight_decay;
