@@ -73,6 +73,11 @@ void DeviceSteps::forget_parameters() {
 
 // What no device can do.
 void DeviceSteps::refuse(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) const {
+  if (plan.device_slots == 0 && !plan.slots.empty()) {
+    refuse_step(
+        "parameters have been moved from cuda to the cpu: make another optimizer for them, and load this one's "
+        "state_dict() into it");
+  }
   if (plan.device_slots != plan.slots.size()) {
     refuse_step("parameters on cpu and on cuda cannot be updated by one optimizer: make one for each");
   }
@@ -147,7 +152,6 @@ void DeviceSteps::tell(int ordinal, OneDevice& device, std::size_t parameters) {
   for (const StateChange& change : changes) {
     (change.is_average ? device.told_of_average : device.told_of_buffer)[change.position] = 1;
   }
-  changes_.erase(ordinal);
 }
 
 // Tables for one step, for all devices that the optimizer has been on.
@@ -168,6 +172,7 @@ void DeviceSteps::prepare(const StepPlan& plan) {
     tell(ordinal, device, plan.parameter_count);
     device.plan->set_work(current_stream_(ordinal), one ? plan.slots : device.slots);
   }
+  if (!captured_) changes_.clear();  // not before all that can fail
   parameters_known_ = true;
   binding_ids_ = new_binding_ids_;
   position_versions_ = new_position_versions_;
@@ -221,6 +226,7 @@ DeviceSteps::Counted DeviceSteps::synchronise(const std::vector<std::uint64_t>& 
     }
     if (ordinal != plans_.begin()->first) continue;
     seen_skipped_ = progress.counts.skipped;
+    counted.last_skipped = progress.counts.last_skipped;
     launched_ = progress.counts.applied + progress.counts.skipped;
     for (std::size_t g = 0; g < position_versions.size(); ++g) {
       const std::size_t row = row_of(position_versions[g], g);

@@ -54,6 +54,7 @@ class DeviceSteps final : public Executor {
     std::vector<std::optional<Group>> groups;  // nothing for one that the devices do not know, or that has moved since
     // Positions of parameters whose buffer, or average, holds nothing although a step was to fill it: it was skipped.
     std::vector<std::size_t> empty_buffers, empty_averages;
+    bool last_skipped = false;  // True if the last step was skipped
   };
   // Waits for the devices. `position_versions`: of the owner's groups; 0 for none.
   Counted synchronise(const std::vector<std::uint64_t>& position_versions);

@@ -143,7 +143,13 @@ TEST_CASE("device steps: what cannot be run is refused before anything is told")
   owner.plan.in_order = false;
   owner.plan.device_slots = 0;
   CHECK_THROWS_WITH(owner.step(),
+                    "parameters have been moved from cuda to the cpu: make another optimizer for them, and load this "
+                    "one's state_dict() into it");
+  owner.plan.slots.push_back(owner.plan.slots[0]);
+  owner.plan.device_slots = 1;
+  CHECK_THROWS_WITH(owner.step(),
                     "parameters on cpu and on cuda cannot be updated by one optimizer: make one for each");
+  owner.plan.slots.pop_back();
   owner.plan.device_slots = 1;
   float number = 1.0f;
   clr::StepRequest request;

@@ -99,3 +99,28 @@ def test_a_step_that_asks_for_state(machine: Machine) -> None:
     assert (twins.there.applied_steps, twins.there.param_groups[0]["n_averaged"]) == (0, 0)
     twins.step(3)
     twins.assert_same()
+
+
+@pytest.mark.parametrize("name", ["applied_steps", "skipped_steps", "n_averaged"])
+def test_a_count_that_somebody_sets_is_not_what_the_gpu_has_counted(machine: Machine, name: str) -> None:
+    def put(optimizer: FusedCyclicSGD) -> None:
+        optimizer.param_groups[0][name] = 7
+
+    twins = Twins(machine, ema_decay=0.5)
+    twins.step(2)
+    twins.step(grad_scale=1.0, found_inf=1.0)
+    twins.both(put)
+    assert twins.there.param_groups[0][name] == 7
+    assert twins.there.skipped_steps == twins.here.skipped_steps  # both ask the GPU
+    assert twins.there.param_groups[0][name] == 7
+    twins.step(2)
+    twins.assert_same()
+
+
+def test_a_cycle_does_not_end_in_a_skipped_step(machine: Machine) -> None:
+    twins = Twins(machine)
+    for _ in range(14):  # the first group's cycles have six steps
+        twins.step()
+        assert twins.there.at_cycle_end == twins.here.at_cycle_end
+        twins.step(grad_scale=1.0, found_inf=1.0)
+        assert twins.there.at_cycle_end == twins.here.at_cycle_end is False

@@ -165,6 +165,18 @@ def test_parameters_without_a_hook_are_updated_in_step() -> None:
     assert all(p.grad is not None for p in model.parameters())
 
 
+def test_no_group_is_added_in_the_middle_of_a_step() -> None:
+    model, optimizer = made()
+    optimizer.release_gradients()
+    model(0).backward()
+    groups = len(optimizer.param_groups)
+    with refused("call step() first"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(3))]})
+    assert len(optimizer.param_groups) == groups
+    optimizer.step()
+    assert optimizer.applied_steps == 1
+
+
 def test_a_block_ends_it() -> None:
     model, optimizer = made()
     with optimizer.release_gradients():

@@ -116,6 +116,15 @@ def test_without_parameters_there_is_nothing_to_train(groups: list[dict[str, Any
         optimizer.step()
 
 
+def test_the_first_group_may_be_empty_under_a_scaler() -> None:
+    (weight,) = parameters([3])
+    optimizer = ours([{"params": []}, {"params": [weight]}])
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
+    scaler.scale(weight.sum()).backward()
+    scaler.step(optimizer)
+    assert optimizer.applied_steps == 1
+
+
 def test_a_gradient_lets_the_count_start_anew() -> None:
     over = parameters([3, 4])
     optimizer = ours(over)

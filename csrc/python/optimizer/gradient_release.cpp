@@ -40,13 +40,13 @@ bool NativeOptimizer::read_released(BoundParameter& bound, const py::dict& state
     bound.look(gradient, plan_.groups[bound.group()].averages, looks_[0]);
     return bound.read(group, gradient, looks_[0], {false, false}, plan_, keep_alive_);
   };
+  moved_ = true;  // since apply() looked for overlaps
   if (!read()) return false;
   if (bound.has_new_state()) read();  // making it may have run any code
   if (bound.device() >= 0) {
     throw std::runtime_error("release_gradients() works with cpu parameters only: leave it out on " +
                              described(bound.parameter(), "device"));
   }
-  moved_ = true;  // since apply() looked for overlaps
   plan_.in_order = plan_.has_overlap();
   empty(active_);
   active_.append(bound.parameter());

@@ -274,7 +274,7 @@ void BoundGroup::read() {
     read_settings();
   }
   if (progress_.step > kLastStep) refuse_position(step_object_.ptr());
-  if (!unchanged_ || !bound_.stays_in_bounds) require_valid_values();
+  if (!unchanged_ || bound_.may_leave_bounds) require_valid_values();
   if (!unchanged_) remember();
 }
 
@@ -422,33 +422,40 @@ void BoundGroup::write_skipped(bool goes_on, std::vector<py::object>& replaced) 
   forget();
 }
 
-void BoundGroup::take(const GroupProgress& counted, const Value* pending) {
+void BoundGroup::take(const GroupProgress& counted, const Value* pending, bool last_skipped) {
   const bool own_lr = reader().item(keys().lr).is(written_.lr);
   const bool own_momentum = written_.momentum && reader().item(keys().momentum).is(written_.momentum);
+  const bool own_step = reader().item(keys().applied_steps).is(step_object_);
   const GroupProgress before = progress_;
   const Value value =
       counted.step == before.step || bound_.is_constant ? scheduled_value() : bound_.value(counted.step, scale_fns_);
   progress_ = counted;
   settings_.override_number = counted.last_override;
   clr::prepare_next(settings_, progress_, value);
-  const auto write_count = [&](PyObject* key, std::uint64_t count, std::uint64_t count_before) {
-    if (count != count_before) set_group_item(group_.ptr(), key, py::int_(count));
-  };
   if (counted.step != before.step) {
+    followed_ = true;
     step_object_ = py::int_(counted.step);
-    set_group_item(group_.ptr(), keys().applied_steps, step_object_);
+    if (own_step) set_group_item(group_.ptr(), keys().applied_steps, step_object_);
     if (!bound_.is_constant) written_ = scheduled();
   }
+  if (last_skipped) followed_ = false;
   const auto write = [&](PyObject* key, bool own, const py::object& scheduled, double set) {
     if (own && scheduled && !bound_.is_constant)
       set_group_item(group_.ptr(), key, pending != nullptr ? py::float_(set) : scheduled);
   };
   write(keys().lr, own_lr, written_.lr, pending != nullptr ? pending->lr : 0.0);
   write(keys().momentum, own_momentum, written_.momentum, pending != nullptr ? pending->momentum : 0.0);
-  write_count(keys().skipped_steps, counted.skipped, before.skipped);
-  write_count(keys().n_averaged, counted.n_averaged, before.n_averaged);
-  write_count(keys().n_updates, counted.n_updates, before.n_updates);
+  take_count(keys().skipped_steps, counted.skipped, before.skipped);
+  take_count(keys().n_averaged, counted.n_averaged, before.n_averaged);
+  take_count(keys().n_updates, counted.n_updates, before.n_updates);
   forget();
+}
+
+// Writes a count that has changed, unless somebody has put another one there.
+void BoundGroup::take_count(PyObject* key, std::uint64_t count, std::uint64_t before) {
+  const py::object standing = reader().item(key);
+  const bool is_own = PyLong_Check(standing.ptr()) && standing.equal(py::int_(before));
+  if (count != before && is_own) set_group_item(group_.ptr(), key, py::int_(count));
 }
 
 int BoundGroup::traverse(visitproc visit, void* arg) const {

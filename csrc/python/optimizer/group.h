@@ -111,7 +111,8 @@ class BoundGroup {
 
   // Writes into the group what a device has counted. `pending`: the values of an override that the device has yet to
   // carry out, or null. What was set in the group since the last step stays.
-  void take(const GroupProgress& counted, const Value* pending);
+  // `last_skipped`: True if the last step was skipped.
+  void take(const GroupProgress& counted, const Value* pending, bool last_skipped);
 
   // A number that no other binding has and that changes when somebody else than a step moves the group: sets its
   // position or a counter.
@@ -150,6 +151,7 @@ class BoundGroup {
   void require_valid_values() const;
   [[noreturn]] void refuse(const char* name, double value, const char* must) const;
   static py::object shared(double value, double a, const py::object& object_a, double b, const py::object& object_b);
+  void take_count(PyObject* key, std::uint64_t count, std::uint64_t before);
   void prepare_counters(const GroupProgress& counted);
   void write_items();
   void write_next(std::vector<py::object>& replaced);

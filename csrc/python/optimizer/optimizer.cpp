@@ -249,7 +249,7 @@ void NativeOptimizer::synchronise(const py::dict& state) {
   const DeviceSteps::Counted counted = devices_.synchronise(groups_.position_versions());
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const auto& group = counted.groups[g];
-    if (group) groups_[g]->take(group->progress, group->pending ? &*group->pending : nullptr);
+    if (group) groups_[g]->take(group->progress, group->pending ? &*group->pending : nullptr, counted.last_skipped);
   }
   parameters_.take_out(state, counted.empty_buffers, kStateTensors[0]);
   parameters_.take_out(state, counted.empty_averages, kStateTensors[1]);

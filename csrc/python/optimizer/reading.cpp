@@ -85,7 +85,8 @@ bool NativeOptimizer::read(Reading reading) {
     PyList_SetSlice(active_.ptr(), active, PyList_GET_SIZE(active_.ptr()), nullptr);
     moved = true;
   }
-  if (moved) plan_.in_order = plan_.has_overlap();
+  // Gradients that are written may be others at every step.
+  if (moved || reading.writes_unscaled) plan_.in_order = plan_.has_overlap();
   moved_ = false;
   return is_settled && without_entry_.empty() && !plan_.makes_state;
 }

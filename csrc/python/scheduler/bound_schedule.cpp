@@ -42,7 +42,7 @@ BoundSchedule::BoundSchedule(std::vector<Piece> pieces, std::vector<CycleSpan> s
   view_.spans = spans_.data();
   view_.span_count = spans_.size();
   view_.kernels = selected_isa().kernels;
-  view_.stays_in_bounds = !any([](const Piece& piece) { return may_leave_bounds(piece.policy); });
+  view_.may_leave_bounds = any([](const Piece& piece) { return clr::may_leave_bounds(piece.policy); });
   view_.calls_back = any([](const Piece& piece) { return piece.policy.mode == Mode::custom; });
   view_.may_have_momentum = any([](const Piece& piece) {
     const Policy& policy = piece.policy;

@@ -23,7 +23,7 @@ struct ScheduleView {
   bool calls_back;         // True if value() calls a user's function
   bool may_have_momentum;  // True if any momentum can be other than zero
   bool is_constant;        // True if every step has the same value
-  bool stays_in_bounds;    // True if every value is one that an optimizer may be given
+  bool may_leave_bounds;   // True if a value can be one that no optimizer may be given
   std::size_t count;       // of pieces, at least one
   const CycleSpan* spans;
   std::size_t span_count;  // at least one

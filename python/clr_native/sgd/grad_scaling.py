@@ -14,7 +14,7 @@ from clr_native import _core
 Scaling: TypeAlias = tuple[float | torch.Tensor, bool | torch.Tensor | None, torch.Tensor | None]
 
 
-def scaling_in(attributes: Mapping[str, Any], parameter: torch.Tensor) -> Scaling:
+def scaling_in(attributes: Mapping[str, Any], parameter: torch.Tensor | None) -> Scaling:
     """Returns the gradient multiplier, found_inf (None if step() must check), and the tensor that receives the result.
 
     Where the parameter is on a GPU these are tensors there, the first of them the scale of the loss: nobody waits for

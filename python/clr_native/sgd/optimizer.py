@@ -87,8 +87,8 @@ class FusedCyclicSGD(Optimizer):
             measures. The norm, of unscaled gradients before clipping, is ``last_grad_norm``.
         max_grad_value: clip every element to plus and minus this instead.
         error_if_nonfinite: RuntimeError, with nothing changed, where the norm is infinite or NaN.
-        skip_nonfinite: skip a step whose gradients hold an infinity or a NaN. A skipped step changes no weight, buffer,
-            average or version counter and is counted in ``skipped_steps``.
+        skip_nonfinite: skip a step whose gradients hold an infinity or a NaN. A skipped step changes no weight, buffer
+            or average, on the CPU no version counter either, and is counted in ``skipped_steps``.
         advance_on_skip: the schedule goes on in skipped steps too, as torch's does.
         write_unscaled_grad: leave the unscaled gradient in ``p.grad`` (a GradScaler's scale stays in it otherwise).
         ema_decay, ema_warmup: keep an exponential moving average of the weights in ``state[p]["average"]``, as
@@ -268,10 +268,12 @@ class FusedCyclicSGD(Optimizer):
                 loss = closure()
         binding = self._binding
         if "grad_scale" in self.__dict__ or "found_inf" in self.__dict__:
-            scaling = scaling_in(self.__dict__, self.param_groups[0]["params"][0])
+            parameters = (parameter for group in self.param_groups for parameter in group["params"])
+            scaling = scaling_in(self.__dict__, next(parameters, None))
             binding.native.apply(self.param_groups, self.state, *scaling)
         else:
             binding.native.apply(self.param_groups, self.state)
+        # at_cycle_end waits for a GPU, and is asked only where the host's count says that a cycle may have ended.
         if binding.cycle_end_hooks and self._ended_cycle() and self.at_cycle_end:
             for hook in list(binding.cycle_end_hooks.values()):
                 hook(self)
@@ -384,6 +386,7 @@ class FusedCyclicSGD(Optimizer):
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"param_group={param_group!r} must be a dict")
+        self._refuse_in_mid_step()
         group = dict(param_group)
         index = len(self.param_groups)
         # As it stands in a group of another optimizer.
