@@ -29,11 +29,6 @@ void run_one_by_one(const StepPlan& plan, const CpuKernels& kernels) {
 
 }  // namespace
 
-void refuse_norm(double norm) {
-  throw std::runtime_error(std::string("the norm of all gradients is ") + (std::isnan(norm) ? "nan" : "inf") +
-                           ": with error_if_nonfinite=True that is an error, and nothing has changed");
-}
-
 Measured CpuExecutor::measure(StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
   last_ = {};
   const bool finite = !measures_gradients(plan, options, request) || all_are_finite(plan, options, request);

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <optional>
+#include <stdexcept>
+#include <string>
 
 #include "kernel/plan.h"
 
@@ -62,7 +64,8 @@ class Executor {
   // throws std::runtime_error.
   virtual Measured measure(StepPlan& plan, const GradientOptions& options, const StepRequest& request) = 0;
 
-  // Updates everything in the plan that was measured. Throws std::runtime_error only where weights are lost.
+  // Updates everything in the plan, which was measured just before. Throws std::runtime_error only where weights are
+  // lost.
   virtual void run(const StepPlan& plan) = 0;
 
   virtual LastStep last_step() const = 0;
@@ -71,7 +74,10 @@ class Executor {
   virtual bool works_without_python() const = 0;
 };
 
-// The error for a norm with error_if_nonfinite.
-[[noreturn]] void refuse_norm(double norm);
+// Throws what error_if_nonfinite asks for.
+[[noreturn]] inline void refuse_norm(double norm) {
+  throw std::runtime_error(std::string("the norm of all gradients is ") + (norm != norm ? "nan" : "inf") +
+                           ": with error_if_nonfinite=True that is an error, and nothing has changed");
+}
 
 }  // namespace clr

@@ -233,7 +233,7 @@ void BoundGroup::read_settings() {
   const GroupProgress before = progress_;
   progress_.skipped = reader().count(keys().skipped_steps, INT64_MAX, "an int from 0 on");
   options_ = read_options(reader(), settings_, progress_);
-  has_no_options_ = clr::has_no_options(options_, settings_);
+  has_options_ = clr::has_options(options_, settings_);
   next_n_averaged_ = next_n_updates_ = py::object();
   clr::prepare_next(settings_, progress_, scheduled_value());
   if (before.skipped != progress_.skipped || before.n_averaged != progress_.n_averaged ||
@@ -245,7 +245,7 @@ void BoundGroup::read_settings() {
 // Can the parameters be kept as the settings say? What is no tensor, or of another dtype, is for read() to refuse.
 void BoundGroup::require_legal_parameters() const {
   const py::object parameters = reader().item(keys().params);
-  if (has_no_options_ || !PyList_Check(parameters.ptr())) return;
+  if (!has_options_ || !PyList_Check(parameters.ptr())) return;
   const TorchReader& torch = TorchReader::get();
   for (Py_ssize_t i = 0; i < PyList_GET_SIZE(parameters.ptr()); ++i) {
     PyObject* const parameter = PyList_GET_ITEM(parameters.ptr(), i);
@@ -333,7 +333,7 @@ void BoundGroup::prepare_next(const Scheduled& before, const BoundGroup& first) 
   settings_.ends_cycle = settings_.averaging == Averaging::at_cycle_ends && first.ends_cycle();
   GroupProgress counted = progress_;
   advance(settings_, counted);
-  if (!has_no_options_) prepare_counters(counted);
+  if (has_options_) prepare_counters(counted);
   const bool stays = counted.step == progress_.step;
   const bool same_step = !stays && before.schedule != nullptr && before.step == counted.step;
   if (same_step && before.schedule == bound_.pieces && !calls_back() && !bound_.is_constant) {

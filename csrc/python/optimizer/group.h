@@ -52,7 +52,7 @@ class BoundGroup {
   const GroupSettings& settings() const { return settings_; }
   const GroupProgress& progress() const { return progress_; }
   const GroupOptions& options() const { return options_; }
-  bool has_no_options() const { return has_no_options_; }
+  bool has_options() const { return has_options_; }
   PyObject* parameters() const { return parameters_.ptr(); }
 
   // The numbers of this update.
@@ -170,7 +170,7 @@ class BoundGroup {
   bool unchanged_ = false;
   bool lr_overridden_ = false, foreign_zero_ = false;
   bool followed_ = true;
-  bool has_no_options_ = true;
+  bool has_options_ = false;
   std::uint32_t driven_ = 0;  // updates in a row so far, with lr set by hand
   GroupProgress progress_{};
   GroupSettings settings_{};

@@ -26,10 +26,10 @@ struct GroupOptions {
 // `progress`.
 GroupOptions read_options(const GroupReader& group, GroupSettings& settings, GroupProgress& progress);
 
-// True if a group asks for nothing but an update.
-inline bool has_no_options(const GroupOptions& options, const GroupSettings& settings) {
-  return options.storage == Storage::nearest && !options.momentum_dtype && settings.averaging == Averaging::none &&
-         settings.trust_coefficient == 0.0;
+// True if a group asks for more than an update.
+inline bool has_options(const GroupOptions& options, const GroupSettings& settings) {
+  return options.storage != Storage::nearest || options.momentum_dtype || settings.averaging != Averaging::none ||
+         settings.trust_coefficient != 0.0;
 }
 
 }  // namespace clr

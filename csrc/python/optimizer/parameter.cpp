@@ -155,7 +155,7 @@ bool BoundParameter::read(const BoundGroup& group, const py::object& gradient, c
   slot.group = group_;
   slot.dtype = slot.buffer_dtype = dtype_;
   slot.device = static_cast<std::int16_t>(device());
-  if (!group.has_no_options()) {
+  if (group.has_options()) {
     group.options().require_legal(dtype_, group_, index_);
     slot.buffer_dtype = group.options().buffer_dtype(dtype_);
   }
@@ -164,7 +164,7 @@ bool BoundParameter::read(const BoundGroup& group, const py::object& gradient, c
     read_buffer(look.has_buffer ? &look.buffer : nullptr, group.keeps_buffers(), content, slot);
     read_gradient(gradient, look, reading.writes_unscaled, plan, keep_alive);
   }
-  if (!group.has_no_options()) read_extras(group, averages, content, slot);
+  if (group.has_options()) read_extras(group, averages, content, slot);
   if (density_ == Density::gapped) {
     plan.copied.push_back({data_, static_cast<const char*>(data_) + layout_.span_bytes()});
     slot.parameter = dense_copy(parameter_, view, true, plan, keep_alive);

@@ -33,7 +33,7 @@ void NativeOptimizer::read_tensors(const py::dict& state, const StepRequest& req
 }
 
 bool NativeOptimizer::needs_entry(const BoundGroup& group, bool has_gradient) {
-  return (has_gradient && (group.keeps_buffers() || !group.has_no_options())) ||
+  return (has_gradient && (group.keeps_buffers() || group.has_options())) ||
          group.settings().averaging != Averaging::none;
 }
 

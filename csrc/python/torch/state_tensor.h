@@ -45,7 +45,6 @@ class StateTensor {
   void* data() const { return data_; }
   // True if the last read() or make() gave another tensor, or other memory, than the one before.
   bool has_moved() const { return has_moved_; }
-  bool is_known() const { return bool(tensor_); }
   bool is_new() const { return bool(fresh_); }
 
   // Puts a tensor that read() or make() made into the state. Runs no Python: `replaced` takes what stood there.
