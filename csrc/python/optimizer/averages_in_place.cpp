@@ -12,7 +12,8 @@ namespace clr {
 
 namespace {
 
-// A tensor as dense memory: its own, or, on this processor, a copy that put_back() writes into it.
+// A tensor as dense memory. That is the tensor's own memory or, on the CPU, a copy that put_back() writes back into the
+// tensor.
 class DenseTensor {
  public:
   DenseTensor(const py::object& tensor, const Layout& dense, const char* role) : tensor_(tensor) {
@@ -35,7 +36,7 @@ class DenseTensor {
   std::optional<StridedCopy> copy_;
 };
 
-// A parameter with its average and its master weight, checked and ready to change places.
+// A parameter with its average and its master weight, checked and ready to exchange values.
 class Exchange {
  public:
   Exchange(const py::object& parameter, const py::object& average, const py::object& master) {
@@ -55,8 +56,8 @@ class Exchange {
 
   const py::object& parameter() const { return tensors_[0].tensor(); }
 
-  // Beside a master weight the parameter is overwritten, for the master keeps the weight. Without one, parameter and
-  // average exchange their memory.
+  // With a master weight, the parameter is overwritten: the master keeps the weight. Without one, the values of
+  // parameter and average are swapped.
   void run(bool entering) const {
     if (!on_cpu_) return run_on_device(entering);
     if (tensors_.size() == 3) {
@@ -79,7 +80,7 @@ class Exchange {
     tensors_.emplace_back(tensor, dense, role);
   }
 
-  // The same by torch's own functions.
+  // Does the same as run() with torch's own functions.
   void run_on_device(bool entering) const {
     const TorchReader& torch = TorchReader::get();
     const py::object &weight = tensors_[0].tensor(), &average = tensors_[1].tensor();
@@ -114,7 +115,7 @@ void AveragesInPlace::exchange(bool entering) {
     parameters.append(entry[0]);
   }
   TorchReader::get().increment_version(parameters);
-  inside_ = true;  // until the last is back in its place
+  inside_ = true;  // until the last exchange is done
   for (const Exchange& each : exchanges) {
     if (!each.is_on_cpu()) {
       each.run(entering);

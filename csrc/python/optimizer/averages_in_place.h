@@ -1,5 +1,5 @@
-// The averages of weights in the place of the weights, and back. Each way is one call that nothing can interrupt: with
-// an exception in the middle nobody would know which of two tensors holds the weight.
+// Puts the averages of weights in the place of the weights, and back. Each direction is one call that nothing can
+// interrupt: after an exception in the middle, nobody would know which of two tensors holds the weight.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -14,17 +14,17 @@ namespace clr {
 
 class AveragesInPlace {
  public:
-  // `entries` gives a list of (parameter, average, master weight or None), and may refuse.
+  // `entries()` returns a list of (parameter, average, master weight or None), or throws.
   explicit AveragesInPlace(py::object entries) : entries_(std::move(entries)) {}
 
   bool is_inside() const { return inside_; }
 
-  // Throws RuntimeError within the block. `what`: what is not to be done there.
+  // Throws RuntimeError within the block. `what` names the call that is not allowed there.
   void refuse_inside(const std::string& what) const {
     if (inside_) throw std::runtime_error(what + " inside averaged_weights(): leave it first");
   }
 
-  // Throws, with nothing changed, where a tensor does not fit.
+  // Throws, with nothing changed, if a tensor does not fit.
   void enter();
   void leave();
 

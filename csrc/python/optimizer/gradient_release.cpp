@@ -42,7 +42,7 @@ bool NativeOptimizer::read_released(BoundParameter& bound, const py::dict& state
   };
   moved_ = true;  // since apply() looked for overlaps
   if (!read()) return false;
-  if (bound.has_new_state()) read();  // making it may have run any code
+  if (bound.has_new_state()) read();  // making new state may have run any code
   if (bound.device() >= 0) {
     throw std::runtime_error("release_gradients() works with cpu parameters only: leave it out on " +
                              described(bound.parameter(), "device"));
@@ -57,7 +57,7 @@ bool NativeOptimizer::is_released(std::size_t position) const {
   return open_ && position < released_.size() && released_[position];
 }
 
-// Refuses what needs all gradients before the first update.
+// Throws if an option, a group or a GradScaler needs all gradients before the first update.
 void NativeOptimizer::refuse_release(const StepRequest& request) const {
   if (request.scale != 1.0 || !request.found_inf || *request.found_inf) {
     throw std::runtime_error(

@@ -13,10 +13,10 @@ namespace clr {
 
 namespace {
 
-// Interned or not: keys that come out of a checkpoint need not be.
+// Compares keys whether they are interned or not: keys from a checkpoint need not be interned.
 bool same_key(PyObject* a, PyObject* b) { return a == b || (PyUnicode_Check(a) && PyUnicode_Compare(a, b) == 0); }
 
-// Returns no number twice. 0 is none of them.
+// Returns a number that it has not returned before, and never 0.
 std::uint64_t fresh_number() {
   static std::uint64_t last = 0;  // guarded by the GIL
   return ++last;
@@ -88,9 +88,9 @@ bool BoundGroup::is_as_remembered() const {
   return i == entries_.size();
 }
 
-// Remembers the dict as read() found it. What somebody changes between reading and writing, a scale_fn or another
-// thread while the kernel runs, is found at the next step. Every value that matters is kept alive by a member: no other
-// object can take its address.
+// Remembers the dict as read() found it. A change between reading and writing (by a scale_fn, or by another thread
+// while the kernel runs) is found at the next step. A member keeps every value that matters alive, so no other object
+// can take its address.
 void BoundGroup::remember() {
   const bool scheduled = has_scheduled_momentum();
   if (is_overridden() || !dampening_.object || !weight_decay_.object || !(scheduled || momentum_.object)) return;
@@ -133,7 +133,7 @@ void BoundGroup::refresh(Setting& setting, PyObject* key) const {
   setting.object = immutable ? object : py::object();
 }
 
-// After the last update the position is one further, from where no step is made.
+// Reads the position. After the last possible update it is kLastStep + 1, from which no step can be made.
 void BoundGroup::read_position() {
   const py::object object = reader().item(keys().applied_steps);
   if (object.is(step_object_)) return;
@@ -154,7 +154,7 @@ void BoundGroup::refuse_position(PyObject* object) const {
   throw py::value_error(reader().name_value(keys().applied_steps, object) + " must be an int from 0 to 2**63 - 2");
 }
 
-// Obeys what stands in the group. Returns true if that is another value than the schedule's.
+// Reads the value that stands in the group. Returns true if it differs from the schedule's value.
 bool BoundGroup::read_scheduled(PyObject* key, const py::object& written, double scheduled, double& value) const {
   const py::object object = reader().item(key);
   value = scheduled;
@@ -163,7 +163,8 @@ bool BoundGroup::read_scheduled(PyObject* key, const py::object& written, double
   return !same_bits(value, scheduled);
 }
 
-// What stands in the group is the value of a constant schedule. `known`: the object that has been read already.
+// Reads a value of a constant schedule: the value that stands in the group is the schedule's. `known`: the object that
+// has been read already.
 void BoundGroup::read_constant(PyObject* key, py::object& known, double& value) const {
   const py::object object = reader().item(key);
   if (known && object.is(known)) return;
@@ -171,7 +172,7 @@ void BoundGroup::read_constant(PyObject* key, py::object& known, double& value) 
   known = PyFloat_CheckExact(object.ptr()) ? object : py::object();  // a tensor can change in place
 }
 
-// lr and momentum of this update, as far as a schedule has them.
+// Reads lr and, if the schedule has one, momentum of this update.
 void BoundGroup::read_values() {
   const bool is_ours = written_.lr && reader().item(keys().lr).is(written_.lr);
   const Value scheduled = scheduled_value();
@@ -211,7 +212,7 @@ BoundGroup::Standing BoundGroup::standing() {
   return {false, py::float_(scheduled.lr), has ? py::object(py::float_(scheduled.momentum)) : py::object()};
 }
 
-// Everything that the schedule does not give.
+// Reads everything that the schedule does not give.
 void BoundGroup::read_settings() {
   refresh(dampening_, keys().dampening);
   refresh(weight_decay_, keys().weight_decay);
@@ -242,7 +243,8 @@ void BoundGroup::read_settings() {
   }
 }
 
-// Can the parameters be kept as the settings say? What is no tensor, or of another dtype, is for read() to refuse.
+// Throws ValueError if a parameter cannot be kept as the settings say. Objects that are no tensors, and tensors of
+// unknown dtypes, are skipped: BoundParameter::read() refuses them.
 void BoundGroup::require_legal_parameters() const {
   const py::object parameters = reader().item(keys().params);
   if (!has_options_ || !PyList_Check(parameters.ptr())) return;
@@ -280,7 +282,7 @@ void BoundGroup::read() {
 
 void BoundGroup::require_valid_values() const {
   Value value = next_value(settings_, progress_);
-  // A NaN set by hand is not the absence of a momentum.
+  // A momentum of NaN that is set by hand does not mean that there is no momentum.
   const bool takes_overrides = bound_.is_constant || is_overridden();
   if (takes_overrides && has_scheduled_momentum()) value.momentum = settings_.momentum_override;
   if (!is_valid_lr(value.lr)) refuse("lr", value.lr, "finite and not negative");
@@ -298,7 +300,7 @@ GroupValues BoundGroup::state_values() const {
   return state;
 }
 
-// The object of this value among two that may have it, or a new one.
+// Returns the one of two objects that has this value, or a new object.
 py::object BoundGroup::shared(double value, double a, const py::object& object_a, double b,
                               const py::object& object_b) {
   if (object_a && same_bits(value, a)) return object_a;
@@ -320,7 +322,7 @@ void BoundGroup::warn_of_driver() const {
   warn_user(message);
 }
 
-// Makes the objects of the counters that this update moves.
+// Makes the Python objects of the counters that this update changes.
 void BoundGroup::prepare_counters(const GroupProgress& counted) {
   const auto object = [](std::uint64_t count, std::uint64_t before) {
     return count == before ? py::object() : py::object(py::int_(count));
@@ -350,7 +352,8 @@ void BoundGroup::prepare_next(const Scheduled& before, const BoundGroup& first) 
     next_.momentum = written_.momentum;
     return;
   }
-  // Who puts back the object that was written before must find it recognised where its value still holds.
+  // The object is reused while its value holds: a user who puts back the object that was written before must not count
+  // as an override.
   next_.lr = shared(value.lr, written_.value.lr, written_.lr, before.value.lr, before.lr);
   next_.momentum = py::object();
   if (has_momentum(value)) {
@@ -364,7 +367,7 @@ void BoundGroup::write_items() {
   if (written_.momentum) set_group_item(group_.ptr(), keys().momentum, written_.momentum);
 }
 
-// Writes the objects of the next position. Those that stand in a group that nobody has touched live on in next_.
+// Writes the objects of the next position. If nobody has touched the group, next_ keeps the replaced objects alive.
 void BoundGroup::write_next(std::vector<py::object>& replaced) {
   std::swap(written_, next_);
   if (!unchanged_) replaced.push_back(std::move(step_object_));
@@ -379,7 +382,7 @@ void BoundGroup::write_next(std::vector<py::object>& replaced) {
 }
 
 void BoundGroup::write(std::vector<py::object>& replaced) {
-  // Without versions, what counts is looked at anew at every step.
+  // Counters are not among the remembered entries: without versions, a group that counts is read anew at every step.
   if (next_n_averaged_ || next_n_updates_) entries_.clear();
   const bool untouched = version_ != 0 && version_ == version_of(group_.ptr());
   const bool same_keys = has_scheduled_momentum() == has_momentum(next_.value);
@@ -391,7 +394,7 @@ void BoundGroup::write(std::vector<py::object>& replaced) {
   write_next(replaced);
   if (!same_keys) return forget();
   if (untouched) {
-    entries_.clear();  // the version says all
+    entries_.clear();  // the version suffices
     version_ = version_of(group_.ptr());
     return;
   }

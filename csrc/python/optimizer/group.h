@@ -1,4 +1,4 @@
-// A parameter group's dict as a step sees it: numbers read before the update, numbers written after it.
+// A parameter group's dict as a step sees it: the step reads numbers before the update and writes numbers after it.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -14,24 +14,25 @@
 namespace clr {
 
 // A position in a schedule and the values there, as numbers and as the objects that are written into the group. Groups
-// share what they can with the group before them: most have its position, and many its schedule or its momentum.
+// share objects with the group before them: most have the same position, and many have the same schedule or momentum.
 struct Scheduled {
   const Piece* schedule = nullptr;  // its pieces
   std::uint64_t step = 0;
   Value value{};
-  py::object step_object, lr, momentum;  // momentum: null where there is none
+  py::object step_object, lr, momentum;  // momentum: null if the schedule has none
 };
 
 class BoundGroup {
  public:
-  // Takes the position from the group and checks the settings, also against its parameters' dtypes. A schedule's value
-  // that cannot be used is not an error until it is to be used.
-  // `schedule`: the Python object, of which native values are taken.
+  // Takes the position from the group and checks the settings, also against the dtypes of its parameters. A schedule's
+  // value that is out of bounds is an error only when a step uses it. `schedule`: the Python object that the native
+  // schedule is taken from.
   BoundGroup(py::dict group, std::size_t index, py::object schedule);
 
-  // Writes the schedule's lr and momentum of the position into the group. Else what stands there is obeyed.
+  // Writes the schedule's lr and momentum of the position into the group. Without this call, the values in the group
+  // are used.
   void write_schedule();
-  // Puts what was last written into the group again.
+  // Writes the lr and momentum that were last written into the group again.
   void restore();
 
   PyObject* group() const { return group_.ptr(); }
@@ -40,12 +41,12 @@ class BoundGroup {
   bool holds_bound_schedule() const;
   void set_index(std::size_t index) { index_ = index; }
 
-  // True if this is still the dict, with the schedule, that was bound. Also finds out, for read(), if anything in it
-  // has changed.
+  // True if `group` is still the dict that was bound and holds the schedule that was bound. Also finds out, for read(),
+  // if anything in the dict has changed.
   bool is_bound_to(PyObject* group);
 
   // Reads every setting, and the schedule's position if somebody moved it. Throws ValueError or TypeError, with nothing
-  // changed, for what no update can use.
+  // changed, for a value that no update can use.
   void read();
 
   // As of the last read().
@@ -60,8 +61,9 @@ class BoundGroup {
   // The numbers of a step that only makes state.
   GroupValues state_values() const;
 
-  // True if lr or momentum of this update is set by hand: it does not follow the schedule. Never so where the schedule
-  // is constant: what stands in the group is then its value, and every update counts.
+  // True if lr or momentum of this update is set by hand, so that the update does not follow the schedule. Always false
+  // with a constant schedule: the value in the group is then the schedule's value, and every update advances the
+  // schedule.
   bool is_overridden() const { return clr::is_overridden(settings_, progress_); }
 
   // True if lr is a zero that somebody else has written, as torch.distributed does to ask for state.
@@ -73,39 +75,40 @@ class BoundGroup {
   // Counts this update for is_driven().
   void count_driver() { driven_ = lr_overridden_ ? driven_ + 1 : 0; }
 
-  // What a checkpoint says of lr and momentum: what stands there if that is other than the schedule's values, else
-  // these. `momentum`: null where the schedule has none.
+  // The lr and momentum that a checkpoint saves: the values in the group if they differ from the schedule's, else the
+  // schedule's. `momentum`: null if the schedule has none.
   struct Standing {
     bool is_overridden;
     py::object lr, momentum;
   };
   Standing standing();
 
-  // Throws what read() would about the lr and momentum that stand in the group.
+  // Throws the errors that read() would throw about the lr and momentum in the group.
   void check_values();
 
-  // True if momentum can play a part in this group at some time, going by the last read().
+  // True if some update of this group can have a momentum other than 0, according to the last read().
   bool keeps_buffers() const { return bound_.may_have_momentum || next_value(settings_, progress_).momentum != 0.0; }
 
   // True if prepare_next() calls a user's function.
   bool calls_back() const { return bound_.calls_back; }
 
-  // True if this update is the first that lies past the end of the schedule. Then users are warned.
+  // True if this update is the first one past the end of the schedule. The user is then warned.
   bool is_at_end() const { return progress_.step == bound_.end && !is_overridden(); }
   void warn_of_end() const;
 
-  // True if this update follows the schedule and is the last of a cycle of it.
+  // True if this update follows the schedule and is the last one of a cycle.
   bool ends_cycle() const { return !is_overridden() && bound_.cycle_position(progress_.step + 1).at_end; }
 
-  // Computes what write() will write: the position and values of the next update. May throw what scale_fn throws.
-  // `before`: of the group before, or nothing. `first`: the first group, whose cycles count.
+  // Computes what write() will write: the position and values of the next update. Throws whatever scale_fn throws.
+  // `before`: next() of the previous group, or an empty Scheduled. `first`: the first group, whose cycles decide when
+  // average="swa" averages.
   void prepare_next(const Scheduled& before, const BoundGroup& first);
   const Scheduled& next() const { return next_; }
 
-  // Counts an update that was applied. Runs no Python: `replaced` takes what stood in the group.
+  // Counts an update that was applied. Runs no Python: `replaced` takes the objects that stood in the group.
   void write(std::vector<py::object>& replaced);
 
-  // Counts an update that was skipped, after prepare_skipped(). `goes_on`: the schedule advances all the same.
+  // Counts an update that was skipped, after prepare_skipped(). `goes_on`: True if the schedule advances all the same.
   void prepare_skipped();
   void write_skipped(bool goes_on, std::vector<py::object>& replaced);
 
@@ -114,19 +117,20 @@ class BoundGroup {
   // `last_skipped`: True if the last step was skipped.
   void take(const GroupProgress& counted, const Value* pending, bool last_skipped);
 
-  // A number that no other binding has and that changes when somebody else than a step moves the group: sets its
-  // position or a counter.
+  // A number that no other binding has. It changes when something other than a step sets the group's position or a
+  // counter.
   std::uint64_t position_version() const { return position_version_; }
-  // Another number for each binding.
+  // A different number for each binding.
   std::uint64_t binding_id() const { return binding_id_; }
 
-  // True if the last step followed the schedule: not with lr or momentum set by hand, nor if it was skipped.
+  // True if the last step followed the schedule. False if lr or momentum was set by hand, or if the step was skipped.
   bool followed_schedule() const { return followed_; }
 
   int traverse(visitproc visit, void* arg) const;
 
  private:
-  // A number in the group and the object it was read from: while the same object stands there, nothing is parsed.
+  // A number in the group and the object that it was read from. While the same object stands in the group, nothing is
+  // parsed.
   struct Setting {
     py::object object;
     double value = 0.0;
@@ -136,7 +140,7 @@ class BoundGroup {
   Value scheduled_value() const { return {progress_.lr, progress_.momentum}; }
   bool has_scheduled_momentum() const { return has_momentum(scheduled_value()); }
   bool is_as_remembered() const;
-  // The schedule's values at the position, as objects to write.
+  // Returns the schedule's values at the position, with the objects to write.
   Scheduled scheduled() const;
   void remember();
   void forget();
@@ -156,10 +160,10 @@ class BoundGroup {
   void write_items();
   void write_next(std::vector<py::object>& replaced);
 
-  // What every step touches comes first: a step over many groups waits for memory, not for arithmetic.
+  // The members that every step touches come first: a step over many groups waits for memory, not for arithmetic.
   py::dict group_;
-  // What tells that the dict is as the last read() and write() left it: its version, or its entries in their order,
-  // which are far cheaper to walk over than all keys to look up. 0 and empty say nothing (a tensor can change in
+  // These tell that the dict is as the last read() and write() left it: its version, or its entries in their order
+  // (walking over the entries is far cheaper than looking up all keys). 0 and empty say nothing (a tensor can change in
   // place).
   std::uint64_t version_ = 0;
   std::vector<std::pair<PyObject*, PyObject*>> entries_;
@@ -175,7 +179,7 @@ class BoundGroup {
   GroupProgress progress_{};
   GroupSettings settings_{};
   ScheduleView bound_{};  // of bound_object_
-  Scheduled written_;     // by us, last: what stands in the group unless somebody changed it
+  Scheduled written_;     // last written by us: these stand in the group unless somebody changed it
   Scheduled next_;
   py::object step_object_;                       // of progress_.step
   py::object next_n_averaged_, next_n_updates_;  // null: this update does not count them
@@ -183,10 +187,10 @@ class BoundGroup {
   std::uint64_t binding_id_, position_version_;
 
   std::size_t index_;
-  py::object schedule_, schedule_item_;  // Python's object; what stood in the group when it was bound
+  py::object schedule_, schedule_item_;  // Python's object; the object in the group when it was bound
   py::object bound_object_, scale_fns_;
   py::object next_skipped_;
-  Setting momentum_, dampening_, weight_decay_;  // momentum_: where the schedule has none
+  Setting momentum_, dampening_, weight_decay_;  // momentum_: used if the schedule has none
 };
 
 }  // namespace clr

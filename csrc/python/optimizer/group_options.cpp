@@ -20,12 +20,12 @@ bool is_text(const py::object& object, const char* text) {
 constexpr std::uint64_t kAnyCount = UINT64_MAX;
 constexpr const char* kCount = "an int from 0 on";
 
-// A counter that an update would count on.
+// Throws if a counter that an update must increment is at its maximum.
 void require_room(const GroupReader& group, PyObject* key, std::uint64_t count) {
   if (count == kAnyCount) refuse(group, key, "below 2**64 - 1: it is to be counted on");
 }
 
-// A tensor could change in place, which nobody would see.
+// Reads a number. Refuses a tensor: it could change in place without notice.
 double number(const GroupReader& group, PyObject* key) {
   const py::object object = group.item(key);
   if (TorchReader::get().is_tensor(object.ptr())) {
@@ -48,7 +48,7 @@ void read_averaging(const GroupReader& group, GroupSettings& settings, GroupProg
     return;
   }
   settings.ema_decay = number(group, keys().ema_decay);
-  const bool within = settings.ema_decay >= 0.0 && settings.ema_decay <= 1.0;  // NaN is not
+  const bool within = settings.ema_decay >= 0.0 && settings.ema_decay <= 1.0;  // False for NaN
   if (!within) refuse(group, keys().ema_decay, "between 0 and 1");
   if (settings.averaging != Averaging::none) {
     throw py::value_error(group.name_value(keys().ema_decay, group.item(keys().ema_decay).ptr()) +

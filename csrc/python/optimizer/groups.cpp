@@ -24,7 +24,7 @@ void require_different(const py::list& groups) {
   }
 }
 
-// Puts back the schedules that stood in dicts, unless it is told that they are to stay replaced.
+// Replaces schedules in dicts. The destructor puts the former ones back unless keep() was called.
 class WrittenSchedules {
  public:
   WrittenSchedules() = default;

@@ -15,23 +15,23 @@ class BoundGroups {
  public:
   BoundGroups() = default;
 
-  // Binds these groups to these schedules. Where a group is obeyed, the lr and momentum that stand in it are checked
-  // and stay; else the schedule's are written into it, once all groups have been bound.
+  // Binds these groups to these schedules. If a group is obeyed, the lr and momentum in it are checked and stay.
+  // Otherwise the schedule's values are written into it, once all groups have been bound.
   BoundGroups(const py::list& groups, const py::list& schedules, const std::vector<bool>& obeyed);
 
-  // The same for one more group.
+  // Binds one more group in the same way.
   void append(py::dict group, py::object schedule, bool is_obeyed);
 
   // Brings the groups into the order of the list, and binds those whose dict or schedule is not the one that was bound.
-  // A group keeps what is known of it wherever it stands. The lr and momentum in a dict never seen before are obeyed; a
-  // new schedule puts its own in their place. If this throws, every dict is as before.
-  // `read_schedule(group, known)` gives the schedule that stands in a group; `known`: the one that was bound, or None.
+  // A group keeps its binding when its place in the list changes. The lr and momentum in a dict never seen before are
+  // obeyed; a new schedule overwrites them with its own. If this throws, every dict is as before. `read_schedule(group,
+  // known)` returns the schedule of a group; `known`: the schedule that was bound, or None.
   void rebind(const py::list& param_groups, const py::object& read_schedule);
 
-  // The binding of this dict; null if there is none.
+  // Returns the binding of this dict, or null if there is none.
   BoundGroup* find(const py::dict& group) const;
 
-  // Null for a group that is not bound.
+  // Returns null for a group that is not bound.
   const std::unique_ptr<BoundGroup>& operator[](std::size_t index) const { return all_[index]; }
   const BoundGroup& front() const { return *all_.front(); }
   std::size_t size() const { return all_.size(); }
@@ -39,7 +39,7 @@ class BoundGroups {
   auto begin() const { return all_.begin(); }
   auto end() const { return all_.end(); }
 
-  // Of all groups; 0 for one that is not bound.
+  // Returns the position versions of all groups, with 0 for a group that is not bound.
   std::vector<std::uint64_t> position_versions() const;
 
   int traverse(visitproc visit, void* arg) const;

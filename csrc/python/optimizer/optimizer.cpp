@@ -10,7 +10,7 @@ namespace clr {
 
 namespace {
 
-constexpr std::uint32_t kDrivenUpdates = 10;  // in a row, before a user hears of it
+constexpr std::uint32_t kDrivenUpdates = 10;  // in a row, before the user is warned
 
 [[noreturn]] void refuse_reentry() {
   throw std::runtime_error("step() was called while a step of the same optimizer is running");
@@ -40,8 +40,8 @@ void NativeOptimizer::empty(const py::list& list) {
   if (PyList_SetSlice(list.ptr(), 0, PyList_GET_SIZE(list.ptr()), nullptr) != 0) PyErr_Clear();
 }
 
-// What can run Python comes first: user code, warnings, gradients of subclasses, hashes of parameters, new tensors.
-// Then all memory is looked at, and then it is written, with nothing in between that could be interrupted.
+// Everything that can run Python comes first: user code, warnings, gradients of subclasses, hashes of parameters, new
+// tensors. Then all memory is looked at, and then it is written. Nothing in between can be interrupted.
 void NativeOptimizer::apply(const py::list& groups, const py::dict& state, const StepRequest& request) {
   const Busy busy(*this);
   averages.refuse_inside("step()");
@@ -53,7 +53,7 @@ void NativeOptimizer::apply(const py::list& groups, const py::dict& state, const
   const Measured measured = measure(chosen, request);
   captured_ = measured.is_recorded;
   if (measured.skips) return write_skipped(state);
-  // From here on nothing is refused. The version counters go first: they alone can still fail.
+  // From here on nothing is refused. The version counters come first, because only they can still fail.
   TorchReader::get().increment_version(active_);
   if (writes_unscaled(request)) TorchReader::get().increment_version(unscaled_);
   run(chosen);
@@ -92,7 +92,7 @@ py::tuple NativeOptimizer::standing(const py::dict& group) const {
   if (bound != nullptr && bound->holds_bound_schedule()) return told(bound->schedule(), bound->standing());
   const py::object schedule = schedule_of(group);
   BoundGroup twin(py::reinterpret_steal<py::dict>(PyDict_Copy(group.ptr())), 0, schedule);
-  if (bound != nullptr) twin.write_schedule();  // a new schedule puts its own values in their place
+  if (bound != nullptr) twin.write_schedule();  // a new schedule overwrites lr and momentum with its own
   return told(schedule, twin.standing());
 }
 
@@ -101,7 +101,7 @@ bool NativeOptimizer::followed_schedule(const py::dict& group) const {
   return !captured_ && (bound == nullptr || bound->followed_schedule());
 }
 
-// Reads the groups, and with them the numbers of this step; those of one that is open hold.
+// Reads the groups, and with them the numbers of this step. A step that is open keeps the numbers it has read.
 void NativeOptimizer::begin(const py::list& groups, const py::dict& state) {
   if (open_) return;
   if (!read_groups(groups)) bind_groups(groups);
@@ -134,7 +134,7 @@ bool NativeOptimizer::read_groups(const py::list& groups) {
   calls_user_code_ = is_driven_ = false;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const auto place = static_cast<Py_ssize_t>(g);
-    // A scale_fn may have been asked for a position set by hand, and have taken groups out.
+    // A scale_fn that was called for a position set by hand may have removed groups.
     if (place >= PyList_GET_SIZE(groups.ptr())) return false;
     if (!groups_[g] || !groups_[g]->is_bound_to(PyList_GET_ITEM(groups.ptr(), place))) return false;
     BoundGroup& group = *groups_[g];
@@ -149,8 +149,8 @@ bool NativeOptimizer::read_groups(const py::list& groups) {
   return true;
 }
 
-// Before a step on devices: learns what they have counted, where it has to. A step that is captured is no update, and
-// changes no count. Returns false if some group is not bound.
+// Reads the counts of the devices before a step, if they are needed. A captured step is no update and changes no count.
+// Returns false if some group is not bound.
 bool NativeOptimizer::catch_up(const py::list& groups, const py::dict& state) {
   const bool same_parameters = parameters_.is_known(groups_);
   if (devices_.notice_capture()) {
@@ -162,7 +162,7 @@ bool NativeOptimizer::catch_up(const py::list& groups, const py::dict& state) {
   return read_groups(groups);
 }
 
-// Warnings and scale_fns come before any tensor is looked at: they may do anything.
+// Gives warnings and calls scale_fns. They may do anything, so this comes before any tensor is looked at.
 void NativeOptimizer::call_user_code() {
   for (const auto& group : groups_) {
     if (group->is_at_end()) group->warn_of_end();
@@ -173,14 +173,14 @@ void NativeOptimizer::call_user_code() {
 void NativeOptimizer::warn_of_driver() {
   for (const auto& group : groups_) {
     if (!group->is_driven(kDrivenUpdates)) continue;
-    warned_of_driver_ = true;  // once, even if the warning is an error
+    warned_of_driver_ = true;  // warns once, even if the warning is an error
     return group->warn_of_driver();
   }
 }
 
 // --- the update -----------------------------------------------------------------------------------------------------
 
-// Chosen at every step: tensors may have been moved since the last one.
+// Chooses the executor of this step: tensors may have been moved since the last one.
 Executor& NativeOptimizer::executor() {
   if (plan_.device_slots == 0 && !devices_.are_used()) return cpu_;
   refuse_on_devices();
@@ -191,7 +191,7 @@ Executor& NativeOptimizer::executor() {
   return devices_;
 }
 
-// What only this processor can do, as groups ask for it.
+// Throws if a group has an option that only the CPU supports.
 void NativeOptimizer::refuse_on_devices() const {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     if (groups_[g]->calls_back()) {

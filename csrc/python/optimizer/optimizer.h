@@ -21,7 +21,7 @@ class NativeOptimizer {
 
   GradientOptions options;
 
-  // False: nothing is counted that would be warned of, as under a range test, which drives the optimizer.
+  // If false, the counts that lead to warnings stand still. A range test sets this, because it drives the optimizer.
   bool warns = true;
 
   AveragesInPlace averages;
@@ -29,45 +29,45 @@ class NativeOptimizer {
   // Binds one more group.
   void append(py::dict group, py::object schedule, bool is_obeyed);
 
-  // Goes on with these groups in the place of all others. Devices keep their tables, so that graphs captured with them
-  // follow this one.
+  // Replaces all groups by these. Devices keep their tables, so that captured graphs go on with this optimizer.
   void adopt(BoundGroups& groups);
 
-  // The schedule that stands in a group, with the functions of the one that was bound.
+  // Returns the schedule that stands in a group, with the functions of the schedule that was bound.
   py::object schedule_of(const py::dict& group) const;
 
-  // What a step would take for the lr and momentum of a group: (its schedule, True if they are not the schedule's,
-  // lr, momentum or None).
+  // Returns the lr and momentum that a step would use for a group, as (its schedule, True if they differ from the
+  // schedule's values, lr, momentum or None).
   py::tuple standing(const py::dict& group) const;
 
-  // Applies one update to everything that has a gradient, or skips it.
+  // Applies one update to all parameters that have a gradient, or skips it.
   void apply(const py::list& groups, const py::dict& state, const StepRequest& request);
 
-  // Applies this step's update to one parameter, as soon as it has a gradient, and frees that (gradient release): the
-  // first call of a step reads the groups, whose numbers hold until apply() ends the step with what has a gradient
-  // left. `position`: of the parameter among all, if nothing has changed. Throws RuntimeError for a second gradient and
-  // for what needs all gradients at once.
+  // Applies this step's update to one parameter as soon as it has a gradient, and frees the gradient (gradient
+  // release). The first call of a step reads the groups. Their numbers hold until apply() ends the step with the
+  // parameters that still have a gradient. `position`: the parameter's place among all parameters, if nothing has
+  // changed. Throws RuntimeError for a second gradient, and for options that need all gradients at once.
   void release(const py::list& groups, const py::dict& state, const py::object& parameter, std::size_t position);
   // Throws RuntimeError if these groups, or the options, need all gradients at once.
   void check_release(const py::list& groups);
   // True if release() has begun a step that apply() has not ended.
   bool is_open() const { return open_; }
 
-  // What was found out about the last step. Waits for the device, if that ran on one.
+  // Returns the results of the last step. Waits for the device if the step ran on one.
   LastStep last_step() const;
 
-  // Puts what devices have counted into the groups; takes state out that a skipped step was to fill. Waits for the
+  // Writes the counts of the devices into the groups. Removes state that a skipped step was to fill. Waits for the
   // devices.
   void synchronise(const py::dict& state);
 
-  // True if the last step of this group followed its schedule: not if it was skipped, or captured in a graph.
+  // True if the last step of this group followed its schedule. False if the step was skipped or captured in a graph.
   bool followed_schedule(const py::dict& group) const;
 
   int traverse(visitproc visit, void* arg) const;
   void clear();
 
  private:
-  // A scale_fn, or another thread while a kernel runs without the GIL, may call back. Also lets go of gradients.
+  // Throws if a step is already running: a scale_fn, or another thread while a kernel runs without the GIL, may call
+  // the optimizer. Releases gradients at its end.
   class Busy {
    public:
     explicit Busy(NativeOptimizer& optimizer);
@@ -79,7 +79,7 @@ class NativeOptimizer {
     NativeOptimizer& optimizer_;
   };
 
-  // The groups, at the beginning of a step.
+  // Reading the groups, at the beginning of a step.
   void begin(const py::list& groups, const py::dict& state);
   void bind_groups(const py::list& groups);
   bool read_groups(const py::list& groups);
@@ -87,17 +87,17 @@ class NativeOptimizer {
   void call_user_code();
   void warn_of_driver();
 
-  // The tensors.
+  // Reading the tensors.
   void read_tensors(const py::dict& state, const StepRequest& request);
-  // True if a step must find a dict for a parameter of this group in optimizer.state.
+  // True if a step needs a dict in optimizer.state for a parameter of this group.
   static bool needs_entry(const BoundGroup& group, bool has_gradient);
   bool warn_of_no_gradient();
   bool is_probe() const;
-  // At scale 1 gradients are unscaled already.
+  // True if the step writes unscaled gradients. At scale 1 gradients are unscaled already.
   bool writes_unscaled(const StepRequest& request) const {
     return options.write_unscaled && (request.scale != 1.0 || request.grad_scale.at != nullptr);
   }
-  // Takes everything out of a list that is kept for its memory.
+  // Empties a list that is kept for its memory.
   static void empty(const py::list& list);
   bool read(Reading reading);
   bool take_gradients(std::size_t begin, std::size_t end);
@@ -131,18 +131,18 @@ class NativeOptimizer {
   BoundParameter::Look looks_[kBlock];
   CpuExecutor cpu_;
   DeviceSteps devices_;
-  bool moved_ = true;                       // has memory moved since overlaps were looked for?
+  bool moved_ = true;                       // True if memory has moved since overlaps were looked for
   bool only_makes_state_ = false;           // of this step
-  bool found_gradient_ = false;             // does any parameter have one?
+  bool found_gradient_ = false;             // True if any parameter has a gradient
   std::vector<std::size_t> without_entry_;  // positions of parameters that need an entry in optimizer.state
   std::vector<std::size_t> made_entries_;   // of this step
   unsigned steps_without_gradient_ = 0;     // in a row
   bool warned_of_driver_ = false, warned_of_no_gradient_ = false;
   bool calls_user_code_ = false;
-  bool is_driven_ = false;  // is any group driven by something else, long enough to say so?
+  bool is_driven_ = false;  // True if something else has driven a group for long enough to warn
   bool open_ = false;
-  std::vector<bool> released_;  // of a step that is open: the parameters that are done
-  bool captured_ = false;       // is the last step part of a graph?
+  std::vector<bool> released_;  // of an open step: True for each parameter that is updated
+  bool captured_ = false;       // True if the last step is part of a graph
   bool busy_ = false;
 };
 

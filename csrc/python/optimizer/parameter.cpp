@@ -27,7 +27,7 @@ void BoundParameter::relayout(const DLTensor& view) {
   dtype_ = dtype;
   density_ = density;
   size_ = layout.size();
-  buffer_.forget();  // to be looked at anew
+  buffer_.forget();  // the next read() checks the buffer anew
   if (extras_) *extras_ = Extras();
   seen_ = true;
 }
@@ -41,7 +41,8 @@ void BoundParameter::read_gradient(const py::object& gradient, const Look& look,
                                    KeepAlive& keep_alive) {
   if (!look.has_gradient) throw py::type_error(name() + ", gradient: " + why_unreadable(gradient));
   const DLTensor& view = look.gradient;
-  // Autograd itself hands out lazy negatives, and nobody may hold on to a gradient that has been asked.
+  // Checks the gradient at every step: autograd itself makes lazy negatives, and remembering the answer would mean to
+  // keep the gradient alive.
   require_plain(gradient.ptr(), ", gradient");
   gradient_hint_ = gradient.ptr();
   gradient_shape_ = view.shape;
@@ -63,7 +64,7 @@ void BoundParameter::read_gradient(const py::object& gradient, const Look& look,
   if (writes_unscaled) slot.unscaled = copy;
 }
 
-// A copy of a tensor in the parameter's layout without gaps, for the slot that was added last.
+// Makes a copy of a tensor in the parameter's layout without gaps, for the slot that was added last.
 void* BoundParameter::dense_copy(const py::object& tensor, const DLTensor& view, bool is_written, StepPlan& plan,
                                  KeepAlive& keep_alive) const {
   const auto use = is_written ? StridedCopy::Use::read_and_written : StridedCopy::Use::read;
@@ -75,7 +76,7 @@ void* BoundParameter::dense_copy(const py::object& tensor, const DLTensor& view,
   return keep_alive.device_copies.back().data();
 }
 
-// Points the slot to the buffer to use, if there is one or one is to be kept.
+// Points the slot to its momentum buffer, if there is one or one is to be kept.
 void BoundParameter::read_buffer(const DLTensor* view, bool kept, StateTensor::Content content, Slot& slot) {
   slot.first = !buffer_.read(state_.ptr(), view, slot.buffer_dtype, owner());
   if (slot.first && kept) buffer_.make(slot.buffer_dtype, owner(), content);
@@ -85,7 +86,7 @@ void BoundParameter::read_buffer(const DLTensor* view, bool kept, StateTensor::C
   slot.buffer = buffer_.data();
 }
 
-// Finds the tensor in the state, or makes it. Returns whether it holds anything.
+// Finds the tensor in the state, or makes it. Returns true if it holds valid numbers.
 bool BoundParameter::read_state(StateTensor& tensor, DType dtype, StateTensor::Content content) {
   const bool found = tensor.read(state_.ptr(), nullptr, dtype, owner());
   if (!found) tensor.make(dtype, owner(), content);
@@ -94,7 +95,7 @@ bool BoundParameter::read_state(StateTensor& tensor, DType dtype, StateTensor::C
   return found || content != StateTensor::Content::anything;
 }
 
-// What a slot has beyond parameter, gradient and buffer.
+// Reads everything that a slot has beyond parameter, gradient and buffer.
 void BoundParameter::read_extras(const BoundGroup& group, bool averages, StateTensor::Content content, Slot& slot) {
   const GroupSettings& settings = group.settings();
   const GroupProgress& progress = group.progress();
@@ -146,7 +147,7 @@ bool BoundParameter::read(const BoundGroup& group, const py::object& gradient, c
   data_ = data_of(view);
   shape_ = view.shape;
 
-  // Filled in where it stands: a copy of bytes just written would wait for them.
+  // The slot is filled in place: a copy of bytes that were just written would wait for them.
   static const Slot blank = {};
   plan.slots.push_back(blank);
   Slot& slot = plan.slots.back();

@@ -18,20 +18,20 @@ namespace clr {
 
 // Objects and memory that must stay alive until a step has ended. The vectors keep their memory from step to step.
 struct KeepAlive {
-  std::vector<py::object> gradients;      // by position of the parameter; null where there is none
-  std::vector<DeviceCopy> device_copies;  // that are written back after the update
-  std::vector<py::object> replaced;       // objects that the step takes out of dicts: their end may run any code
+  std::vector<py::object> gradients;      // by position of the parameter; null for no gradient
+  std::vector<DeviceCopy> device_copies;  // copies that are written back after the update
+  std::vector<py::object> replaced;  // objects that the step takes out of dicts: their destruction may run any code
 };
 
 // How a step reads its tensors.
 struct Reading {
   bool writes_unscaled;   // gradients are written too
-  bool only_makes_state;  // nothing but missing state is written: what is made must hold zeros
+  bool only_makes_state;  // only missing state is written: new state must hold zeros
 };
 
 class BoundParameter {
  public:
-  // Number `index` of the group's parameters, number `position` of all.
+  // `index`: place among the group's parameters. `position`: place among all parameters.
   BoundParameter(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position);
 
   const py::object& parameter() const { return parameter_; }
@@ -42,41 +42,41 @@ class BoundParameter {
   void bind_state(PyObject* state) { state_ = py::reinterpret_borrow<py::object>(state); }
   bool has_state() const { return bool(state_); }
 
-  // Lets go of the state that a step made and did not write: it was skipped or refused.
+  // Releases the state that a step made and did not write, because the step was skipped or refused.
   void drop_new_state() {
     if (has_new_state_) forget_new_state();
   }
 
-  // What a parameter's tensors are at the moment. Reading those of several parameters one after the other lets the
-  // processor wait for their memory at once. Holds until any Python runs.
+  // A parameter's tensors as they are at the moment. Reading those of several parameters one after the other lets the
+  // processor wait for their memory at once. A Look is valid until any Python runs.
   struct Look {
     DLTensor parameter, gradient, buffer;
     bool has_parameter = false, has_gradient = false, has_buffer = false;
   };
   void look(const py::object& gradient, bool averages, Look& look);
 
-  // Reads and checks everything and adds a slot to the plan, if the parameter has a gradient, which may be null, or an
-  // average to move: returns whether it did. Throws TypeError or ValueError, with nothing changed, for what cannot be
-  // updated. Memory that the slot points to is kept alive by `keep_alive` and this object.
+  // Reads and checks everything and adds a slot to the plan, if the parameter has a gradient (`gradient` may be null)
+  // or an average to update. Returns true if it added a slot. Throws TypeError or ValueError, with nothing changed, for
+  // a tensor that cannot be updated. `keep_alive` and this object keep alive the memory that the slot points to.
   bool read(const BoundGroup& group, const py::object& gradient, const Look& look, Reading reading, StepPlan& plan,
             KeepAlive& keep_alive);
 
-  // Asks for the memory that read() looks at.
+  // Prefetches the memory that read() looks at.
   void prefetch() const;
 
-  // Throws RuntimeError.
+  // Throws the RuntimeError for a second gradient before step().
   [[noreturn]] void refuse_second_gradient() const;
 
-  // Has the memory that the last read() pointed to moved since the read() before?
+  // True if the memory that the last read() pointed to has moved since the read() before.
   bool moved() const { return moved_; }
 
-  // The CUDA device that the last read() found it on, or -1.
+  // Returns the CUDA device on which the last read() found the parameter, or -1.
   int device() const { return is_cpu(layout_.device) ? -1 : layout_.device.device_id; }
 
-  // Did the last read() point the slot to another buffer, or average, than the read() before?
+  // True if the last read() pointed the slot to a different buffer, or average, than the read() before.
   bool has_other_buffer() const { return has_other_buffer_; }
   bool has_other_average() const { return has_other_average_; }
-  // Does that average hold anything?
+  // True if that average holds valid numbers.
   bool average_holds() const { return average_holds_; }
 
   // True if reads since drop_new_state() made state.
@@ -88,13 +88,13 @@ class BoundParameter {
   int traverse(visitproc visit, void* arg) const;
 
  private:
-  // State that a plain update has none of.
+  // State that a plain update does not have.
   struct Extras {
     StateTensor average{kStateTensors[1]}, compensation{kStateTensors[2]}, master_weight{kStateTensors[3]};
   };
 
   std::string name() const { return parameter_name(group_, index_); }
-  // The parameter's layout, without gaps.
+  // Returns the parameter's layout without gaps.
   const Layout& dense() const { return dense_ ? *dense_ : layout_; }
   StateOwner owner() const { return {parameter_, dense(), group_, index_}; }
   void forget_new_state();
@@ -108,7 +108,7 @@ class BoundParameter {
   void* dense_copy(const py::object& tensor, const DLTensor& view, bool is_written, StepPlan& plan,
                    KeepAlive& keep_alive) const;
 
-  // In the order of their use: a step over many small tensors waits for memory, not for arithmetic.
+  // Members stand in the order of their use: a step over many small tensors waits for memory, not for arithmetic.
   bool has_new_state_ = false;
   bool seen_ = false;
   bool moved_ = true;
@@ -119,7 +119,7 @@ class BoundParameter {
   py::object parameter_;
   Layout layout_;  // of the parameter, as last seen
   void* data_ = nullptr;
-  const void* shape_ = nullptr;  // where the last read() found it: a hint for the cache, as the next two
+  const void* shape_ = nullptr;  // where the last read() found it: a prefetch hint, like the next two
   const void *gradient_hint_ = nullptr, *gradient_shape_ = nullptr;
   std::int64_t size_ = 0;
   std::unique_ptr<Layout> dense_;  // of a parameter with gaps

@@ -43,7 +43,7 @@ void BoundParameters::bind(const BoundGroups& groups) {
   state_is_known_ = false;
 }
 
-// Walking the entries in their order is far cheaper than hashing every tensor.
+// Compares the entries in their order, which is far cheaper than hashing every tensor.
 void BoundParameters::refresh_state(const py::dict& state) {
   const std::uint64_t version = version_of(state.ptr());
   if (state_is_known_ && version != 0 && version == state_version_) return;
@@ -57,7 +57,7 @@ void BoundParameters::refresh_state(const py::dict& state) {
   }
   state_version_ = version;
   if (same && i == known_state_.size()) return;
-  state_is_known_ = false;  // until all of it is
+  state_is_known_ = false;  // until all entries are read
   known_state_.clear();
   place = 0;
   while (PyDict_Next(state.ptr(), &place, &key, &value)) known_state_.emplace_back(key, value);

@@ -15,10 +15,10 @@ namespace clr {
 
 class BoundParameters {
  public:
-  // Is what the groups hold bound already?
+  // True if exactly the parameters of these groups are bound already.
   bool is_known(const BoundGroups& groups) const;
 
-  // Binds what the groups hold in the place of what was bound before.
+  // Binds the parameters of the groups. They replace those that were bound before.
   void bind(const BoundGroups& groups);
 
   // Looks every parameter up in optimizer.state if its entries are not those of the last step.
@@ -26,12 +26,12 @@ class BoundParameters {
   // Puts an empty dict into optimizer.state for each of these parameters that has none. Hashing a parameter runs
   // Python.
   void make_entries(const py::dict& state, const std::vector<std::size_t>& positions);
-  // Takes those of these entries out again that are still empty: torch.distributed asks for state only where there is
-  // none at all. To be called after the last counter, for it runs Python.
+  // Removes the entries of these parameters that are still empty: torch.distributed makes state only if there is none
+  // at all. Call this after the last counter is written, because it runs Python.
   void drop_empty_entries(const py::dict& state, const std::vector<std::size_t>& positions);
-  // Takes state out that holds nothing.
+  // Removes the tensor `key`, which holds nothing, from the state of these parameters.
   void take_out(const py::dict& state, const std::vector<std::size_t>& positions, const char* key);
-  // The next refresh_state() looks.
+  // Makes the next refresh_state() look the entries up.
   void forget_state() { state_is_known_ = false; }
 
   std::vector<BoundParameter>::iterator begin() { return all_.begin(); }
@@ -40,7 +40,8 @@ class BoundParameters {
   std::size_t size() const { return all_.size(); }
   BoundParameter& operator[](std::size_t position) { return all_[position]; }
 
-  // The position of a parameter, `guess` if it is there. Throws ValueError if it is none of them.
+  // Returns the position of a parameter. Looks at position `guess` first. Throws ValueError if the parameter is not
+  // among them.
   std::size_t find(const py::object& parameter, std::size_t guess) const;
 
   void clear();
@@ -48,8 +49,8 @@ class BoundParameters {
 
  private:
   std::vector<BoundParameter> all_;
-  std::vector<std::pair<std::size_t, PyObject*>> known_;      // with their groups; kept alive by all_
-  std::vector<std::pair<PyObject*, PyObject*>> known_state_;  // kept alive by all_, or never looked at
+  std::vector<std::pair<std::size_t, PyObject*>> known_;      // parameters with their groups; kept alive by all_
+  std::vector<std::pair<PyObject*, PyObject*>> known_state_;  // kept alive by all_, or never dereferenced
   std::uint64_t state_version_ = 0;
   bool state_is_known_ = false;
 };

@@ -9,12 +9,12 @@ namespace clr {
 
 namespace {
 
-constexpr unsigned kStepsWithoutGradient = 3;  // in a row, before a user hears of it
+constexpr unsigned kStepsWithoutGradient = 3;  // in a row, before the user is warned
 
 }  // namespace
 
-// Reads and checks all tensors into the plan. Nothing has changed afterwards but that entries in optimizer.state are
-// there.
+// Reads and checks all tensors into the plan. The only thing that it changes is to add missing entries to
+// optimizer.state.
 void NativeOptimizer::read_tensors(const py::dict& state, const StepRequest& request) {
   parameters_.refresh_state(state);
   plan_.gradients = {request.scale, 1.0, options.max_value};
@@ -37,8 +37,8 @@ bool NativeOptimizer::needs_entry(const BoundGroup& group, bool has_gradient) {
          group.settings().averaging != Averaging::none;
 }
 
-// Reads all tensors once. Returns false if that ran, or may have run, any code, for which tensors may have moved since,
-// or if entries in optimizer.state are missing.
+// Reads all tensors once. Returns false if reading ran, or may have run, any code (tensors may have moved since), or if
+// entries in optimizer.state are missing.
 bool NativeOptimizer::read(Reading reading) {
   const bool again = !keep_alive_.gradients.empty();
   plan_.slots.clear();
@@ -50,7 +50,7 @@ bool NativeOptimizer::read(Reading reading) {
   plan_.device_slots = 0;
   plan_.makes_state = plan_.trusts = found_gradient_ = false;
   bool moved = moved_, is_settled = true;
-  moved_ = true;  // until all have been read
+  moved_ = true;  // until all tensors have been read
   Py_ssize_t active = 0;
   const std::size_t count = parameters_.size();
   for (std::size_t begin = 0; begin < count; begin += kBlock) {
@@ -74,7 +74,7 @@ bool NativeOptimizer::read(Reading reading) {
       plan_.trusts = plan_.trusts || plan_.slots.back().trusted;
       if (parameter.has_new_state()) {
         plan_.makes_state = true;
-        look(position + 1, end, begin);  // making it may have run any code
+        look(position + 1, end, begin);  // making state may have run any code
       }
       if (!gradient) continue;
       moved = list_active(active++, parameter.parameter()) || moved;
@@ -91,7 +91,7 @@ bool NativeOptimizer::read(Reading reading) {
   return is_settled && without_entry_.empty() && !plan_.makes_state;
 }
 
-// Takes the gradients of a block of parameters. Returns false if that may have run any code.
+// Takes the gradients of a block of parameters. Returns false if taking them may have run any code.
 bool NativeOptimizer::take_gradients(std::size_t begin, std::size_t end) {
   const TorchReader& torch = TorchReader::get();
   bool is_plain = true;
@@ -118,7 +118,7 @@ void NativeOptimizer::note_device(const BoundParameter& parameter, std::size_t p
   ++plan_.device_slots;
   Slot& slot = plan_.slots.back();
   slot.random_key = position;
-  const bool empty = slot.size == 0;  // then its arrays may be null
+  const bool empty = slot.size == 0;  // the arrays of an empty slot may be null
   if (parameter.has_other_buffer() && (slot.buffer != nullptr || empty)) {
     devices_.note_state(parameter.device(), {position, false, !slot.first || reading.only_makes_state});
   }
@@ -140,8 +140,8 @@ void NativeOptimizer::settle(const py::dict& state, Reading reading) {
   read(reading);
 }
 
-// The list of updated parameters is kept from step to step; it changes only where another one stands. Returns whether
-// it did.
+// Puts a parameter into the list of updated parameters. The list is kept from step to step and changes only where a
+// different parameter stands. Returns true if it changed.
 bool NativeOptimizer::list_active(Py_ssize_t place, const py::object& parameter) {
   if (place == PyList_GET_SIZE(active_.ptr())) {
     active_.append(parameter);
@@ -169,8 +169,8 @@ bool NativeOptimizer::warn_of_no_gradient() {
   return true;
 }
 
-// True if torch.distributed asks in this way for state to be made: there is none, every lr a zero that somebody has
-// written, and every gradient zero. Such a step makes state and counts for nothing.
+// True if every lr is a zero that somebody else has written, and every gradient is zero. With an empty optimizer.state,
+// this is how torch.distributed asks for state to be made. Such a step makes state and does not count as an update.
 bool NativeOptimizer::is_probe() const {
   const auto asks = [](const auto& group) { return group->has_foreign_zero(); };
   const auto is_zero = [](const py::object& gradient) { return !gradient || !gradient.attr("any")().cast<bool>(); };
