@@ -1,4 +1,4 @@
-// A CUDA device: its primary context, which is the one that torch works in, and our kernels in it.
+// A CUDA device: its primary context, which torch uses too, and our kernels in it.
 #pragma once
 
 #include "cuda/driver.h"
@@ -7,7 +7,8 @@ namespace clr {
 
 class Device {
  public:
-  // The device with this number. Kept until the process ends. Throws std::runtime_error with the driver's words.
+  // Returns the device with this number, which lives until the process ends. Throws std::runtime_error with the
+  // driver's words.
   static const Device& at(int ordinal);
 
   Device(const Device&) = delete;
@@ -18,11 +19,11 @@ class Device {
   struct Kernels {
     CUfunction step, norm;
   };
-  // Loaded when first asked for, which must not be in a capture.
+  // Returns the kernels. The first call loads them, and must not be made during a capture.
   const Kernels& kernels() const;
 
-  // Makes a device's context the current one of this thread, as long as it lives. Should that fail, what is called then
-  // says so.
+  // Makes a device's context current on this thread while the object lives. If that fails, the driver calls that follow
+  // report it.
   class Current {
    public:
     explicit Current(const Device& device);

@@ -32,7 +32,7 @@ bool all_of_one_size(const std::vector<Slot>& a, const std::vector<Slot>& b) {
                     [](const Slot& x, const Slot& y) { return x.size == y.size; });
 }
 
-// A table of slots, cut into chunks, as a launch is told of it.
+// A table of slots, cut into chunks, and the arguments that describe it to a launch.
 struct Work {
   std::vector<Slot> slots;  // as last copied
   DeviceMemory memory;
@@ -69,11 +69,11 @@ class Plan final : public DevicePlan {
   OwnStream beside_;
   Staging staging_;
   DeviceMemory pieces_, settings_table_, progress_, holds_, state_table_;
-  std::deque<DeviceMemory> retired_;  // outgrown, but a graph may know of it
+  std::deque<DeviceMemory> retired_;  // outgrown memory that a graph may still use
   PinnedMemory report_, answer_;
   DeviceState state_{};                         // the host's part of it, as last copied
   std::vector<GroupSettings> settings_;         // as last set
-  std::map<const Piece*, std::size_t> places_;  // of the host's pieces in pieces_
+  std::map<const Piece*, std::size_t> places_;  // where the host's pieces lie in pieces_
   std::size_t parameters_ = 0, groups_ = 0;
   std::vector<DeviceChunk> chunks_;  // scratch
   std::vector<std::uint64_t> first_chunks_;
@@ -89,7 +89,7 @@ Plan::Plan(int ordinal) : device_(Device::at(ordinal)), beside_(device_), stagin
   state_.report = report_.at<DeviceReport>();
 }
 
-// What stood there is lost.
+// Enlarges `memory` if it is too small. Its contents are then lost.
 void Plan::grow(DeviceMemory& memory, std::size_t bytes) {
   if (memory.size() >= bytes) return;
   DeviceMemory larger(device_, std::max(bytes, 2 * memory.size()));
@@ -101,7 +101,7 @@ void Plan::copy(void* stream, CUdeviceptr to, const void* from, std::size_t byte
   if (bytes != 0) staging_.copy(static_cast<CUstream>(stream), to, from, bytes);
 }
 
-// Each schedule once, however many groups follow it.
+// Copies each schedule once, however many groups follow it.
 void Plan::copy_pieces(void* stream, const std::vector<GroupSettings>& settings) {
   std::vector<Piece> all;
   places_.clear();
@@ -152,7 +152,7 @@ void Plan::set_parameters(void* stream, std::size_t count) {
                "cuMemsetD8Async");
 }
 
-// Neighbours are copied together.
+// Copies neighbouring flags together.
 void Plan::set_state(void* stream, const std::vector<StateChange>& changes) {
   std::map<std::size_t, char> bytes;
   for (const StateChange& change : changes) {
@@ -167,7 +167,7 @@ void Plan::set_state(void* stream, const std::vector<StateChange>& changes) {
   }
 }
 
-// The host's part of the device's state, if it is another than before.
+// Copies the host's part of the device's state if it has changed.
 void Plan::copy_state(void* stream) {
   const Driver& driver = Driver::get();
   const Device::Current current(device_);
@@ -191,7 +191,7 @@ void Plan::copy_state(void* stream) {
   state_ = state;
 }
 
-// Places of slots, chunks and scratch in the memory of `work`.
+// Finds places for slots, chunks and scratch in the memory of `work`.
 void Plan::lay_out(Work& work, const std::vector<Slot>& slots) {
   chunks_.clear();
   first_chunks_.clear();
@@ -255,13 +255,14 @@ void Plan::launch(CUfunction kernel, std::uint64_t blocks, void* stream, const D
                "cuLaunchKernel");
 }
 
-// A warp takes two chunks, and few of them are spread over many blocks.
+// A warp takes two chunks. If there are few chunks, they are spread over many blocks.
 void Plan::measure(void* stream, const DeviceStep& step) {
   const std::uint64_t pairs = (work_->device.chunk_count + 1) / 2;
   launch(device_.kernels().norm, std::clamp<std::uint64_t>(pairs, 1, 2 * device_.multiprocessors()), stream, step);
 }
 
-// A block takes most registers of a multiprocessor: more blocks wait, and even out what chunks take.
+// A block takes most registers of a multiprocessor, so of two blocks for each, one waits. That evens out the different
+// times of chunks.
 void Plan::step(void* stream, const DeviceStep& step) {
   launch(device_.kernels().step, std::clamp<std::uint64_t>(work_->device.chunk_count, 1, 2 * device_.multiprocessors()),
          stream, step);

@@ -71,7 +71,7 @@ void DeviceSteps::forget_parameters() {
   }
 }
 
-// What no device can do.
+// Throws for a step that no device can run.
 void DeviceSteps::refuse(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) const {
   if (plan.device_slots == 0 && !plan.slots.empty()) {
     refuse_step(
@@ -99,7 +99,8 @@ void DeviceSteps::refuse(const StepPlan& plan, const GradientOptions& options, c
   }
 }
 
-// Takes over how the groups stand. Are they those that the devices know, and where they know them?
+// Copies the settings and the progress of the groups. Finds out whether they are the groups that the devices know, at
+// the positions that the devices know.
 void DeviceSteps::take_groups(const std::vector<GroupRecord>& records) {
   settings_.clear();
   progress_.clear();
@@ -135,7 +136,7 @@ void DeviceSteps::add_devices(const std::vector<Slot>& slots) {
   }
 }
 
-// Tells a device what it does not know yet.
+// Copies to a device everything that it does not know yet.
 void DeviceSteps::tell(int ordinal, OneDevice& device, std::size_t parameters) {
   void* const stream = current_stream_(ordinal);
   if (!device.has_groups || other_positions_) device.plan->set_progress(stream, progress_);
@@ -154,7 +155,7 @@ void DeviceSteps::tell(int ordinal, OneDevice& device, std::size_t parameters) {
   }
 }
 
-// Tables for one step, for all devices that the optimizer has been on.
+// Prepares the tables of one step on all devices that the optimizer has used.
 void DeviceSteps::prepare(const StepPlan& plan) {
   take_groups(plan.records);
   add_devices(plan.slots);
@@ -205,7 +206,7 @@ void DeviceSteps::run(const StepPlan&) {
   ++launched_;
 }
 
-// Where a group stands among those that the devices know, or behind all.
+// Returns a group's row among the groups that the devices know, or the number of rows if they do not know it.
 std::size_t DeviceSteps::row_of(std::uint64_t position_version, std::size_t guess) const {
   const std::vector<std::uint64_t>& known = position_versions_;
   if (guess < known.size() && known[guess] == position_version) return guess;

@@ -26,7 +26,7 @@ class Library {
 
 }  // namespace
 
-// Symbols carry the version of their interface, which cuda.h hides behind macros.
+// Looks the symbols up by their versioned names, which cuda.h hides behind macros.
 Driver::Driver() {
   const Library library("libcuda.so.1");
   library.find(init, "cuInit");
@@ -62,7 +62,7 @@ Driver::Driver() {
 }
 
 const Driver& Driver::get() {
-  static const Driver* const driver = new Driver();  // never destroyed; tried again where it threw
+  static const Driver* const driver = new Driver();  // never destroyed; tried again if it threw
   return *driver;
 }
 

@@ -1,4 +1,4 @@
-// The CUDA driver, found at run time: this library is linked against nothing of CUDA's.
+// The CUDA driver, found at run time: this library is not linked against any CUDA library.
 #pragma once
 
 #include <cuda.h>
@@ -10,14 +10,15 @@ namespace clr {
 // The functions of libcuda.so.1 that are used, under the names of the driver API.
 class Driver {
  public:
-  // Loads and initialises it, once. Throws std::runtime_error saying why it cannot be used.
+  // Returns the driver. The first call loads and initialises it. Throws std::runtime_error that says why it cannot be
+  // used.
   static const Driver& get();
-  // The same in words; empty if it can be used.
+  // Returns the reason why the driver cannot be used; empty if it can.
   static std::string why_missing();
 
-  // The driver's own words: "cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY: out of memory".
+  // Returns the driver's own words: "cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY: out of memory".
   std::string words(CUresult result, const char* function) const;
-  // Throws std::runtime_error with them unless the result is success.
+  // Throws std::runtime_error with the driver's words unless the result is success.
   void check(CUresult result, const char* function) const;
 
   decltype(&cuInit) init;

@@ -1,8 +1,8 @@
-// The kernels, as nvcc made them, within this library.
+// Embeds the kernels, as compiled by nvcc, in this library.
 #include "cuda/driver.h"
 #include "cuda/support.h"
 
-// Where tools of the CUDA toolkit look for it.
+// The section in which tools of the CUDA toolkit look for the image.
 __asm__(
     ".section .nv_fatbin, \"a\"\n"
     ".balign 16\n"

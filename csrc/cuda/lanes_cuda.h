@@ -1,4 +1,4 @@
-// Lanes of one number for a thread of a GPU, and packs of them that are read and written up to 16 bytes at once.
+// Lanes of one number for a thread of a GPU, and packs of lanes that are read and written up to 16 bytes at once.
 #pragma once
 
 #include "kernel/lanes_scalar.h"
@@ -10,8 +10,8 @@ __device__ __forceinline__ F32 fused(F32 a, F32 b, F32 c) { return {__fmaf_rn(a.
 __device__ __forceinline__ F64 fused(F64 a, F64 b, F64 c) { return {__fma_rn(a.x, b.x, c.x)}; }
 __device__ __forceinline__ F64 fused_once(F64 a, F64 b, F64 c) { return fused(a, b, c); }
 
-// `count` elements as words of 16 bytes, or one of 8. Words are read and written where they are aligned, which is the
-// same for all threads of a block; elsewhere elements are.
+// `count` elements as words of 16 bytes, or one of 8. Aligned memory is read and written in words, other memory element
+// by element. All threads of a block take the same way.
 template <class Element, int count>
 struct Words {
   static constexpr int bytes = count * static_cast<int>(sizeof(Element));

@@ -1,4 +1,4 @@
-// What the last block of a launch does after all others.
+// How the last block of a launch works on after all others.
 #pragma once
 
 #include "core/portable.h"
@@ -6,8 +6,8 @@
 namespace clr {
 namespace {
 
-// Is this the last block of the launch to get here? What the others have written is visible to it then. It has to set
-// the ticket back to 0.
+// True if this is the last block of the launch to call this. It then sees everything that the other blocks have
+// written, and must set the ticket back to 0.
 __device__ __forceinline__ bool is_last_block(uint32_t* ticket) {
   __shared__ bool last;
   __threadfence();

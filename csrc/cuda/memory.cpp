@@ -9,8 +9,8 @@ namespace clr {
 BesideCapture::BesideCapture() { Driver::get().thread_exchange_stream_capture_mode(&mode_); }
 BesideCapture::~BesideCapture() { Driver::get().thread_exchange_stream_capture_mode(&mode_); }
 
-// Destructors let errors be: at the end of a process the driver may be gone before us. And garbage may be collected
-// while a stream is captured.
+// Destructors ignore errors: at the end of a process the driver may be gone before us. They also run during captures,
+// because garbage may be collected at any time.
 
 DeviceMemory::DeviceMemory(const Device& device, std::size_t bytes) : device_(&device), size_(bytes) {
   const Driver& driver = Driver::get();

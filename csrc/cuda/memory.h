@@ -1,4 +1,4 @@
-// Memory of a device, memory of the host that the device reads and writes, and copies that nobody waits for.
+// Memory of a device, memory of the host that the device reads and writes, and asynchronous copies.
 #pragma once
 
 #include <array>
@@ -8,7 +8,8 @@
 
 namespace clr {
 
-// While it lives, this thread may do what must not become part of a graph that a stream is captured in, nor spoil it.
+// While this object lives, calls of this thread neither become part of a graph that is being captured nor invalidate
+// the capture.
 class BesideCapture {
  public:
   BesideCapture();
@@ -20,7 +21,7 @@ class BesideCapture {
   CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
 };
 
-// Bytes of a device. Freeing them waits for what runs there.
+// Memory of a device. Freeing it waits for the work that runs there.
 class DeviceMemory {
  public:
   DeviceMemory() = default;
@@ -43,7 +44,7 @@ class DeviceMemory {
   std::size_t size_ = 0;
 };
 
-// Bytes of the host, at an address that holds on all devices.
+// Pinned memory of the host, at an address that is valid on all devices.
 class PinnedMemory {
  public:
   PinnedMemory() = default;
@@ -64,7 +65,7 @@ class PinnedMemory {
   std::size_t size_ = 0;
 };
 
-// A stream of our own, beside those that are captured.
+// A stream of our own, which is never captured.
 class OwnStream {
  public:
   explicit OwnStream(const Device& device) : device_(device) {}
@@ -79,8 +80,8 @@ class OwnStream {
   CUstream stream_ = nullptr;
 };
 
-// Copies to the device from anywhere: what is copied may change at once. Waits only where all of a few copies before
-// are still under way.
+// Copies to the device from any host memory, which may change as soon as copy() returns. copy() waits only if all
+// staging areas are still in use by copies before it.
 class Staging {
  public:
   explicit Staging(const Device& device) : device_(device) {}

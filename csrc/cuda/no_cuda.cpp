@@ -1,4 +1,4 @@
-// In the place of the CUDA path, in a build without it.
+// Replaces the CUDA path in a build without it.
 #include <stdexcept>
 
 #include "cuda/device_plan.h"
@@ -10,7 +10,7 @@ bool cuda_is_compiled() { return false; }
 
 const void* cuda_image() { return nullptr; }
 
-// The build knows: cmake/cuda.cmake.
+// cmake/cuda.cmake sets the reason.
 std::string why_no_cuda() { return CLR_NATIVE_WHY_NO_CUDA; }
 
 bool is_captured(int, void*) { throw std::runtime_error(why_no_cuda()); }

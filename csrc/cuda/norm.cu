@@ -1,7 +1,7 @@
 // The pass over gradients that clipping, LARS and the search for infinities need, with the bits of cpu/norm.cpp.
 //
-// Sums of squares are formed in double here, for each element: only there squares are exact, and only so the norm is
-// the CPU's and within 0.5 ulp. clr_step has no double arithmetic but for doubles.
+// Sums of squares are formed in double for each element. Only in double are squares exact, so only then does the norm
+// have the CPU's bits and lie within 0.5 ulp. clr_step has no double arithmetic but for doubles.
 #include "cuda/lanes_cuda.h"
 #include "cuda/last_block.h"
 #include "cuda/table_values.h"
@@ -27,15 +27,15 @@ __device__ __forceinline__ F64 read_one(const double* from) { return {*from}; }
 __device__ __forceinline__ F64 in_double(F32 x) { return {static_cast<double>(x.x)}; }
 __device__ __forceinline__ F64 in_double(F64 x) { return x; }
 
-// What one thread adds up of a chunk.
+// The sum that one thread forms over its elements of a chunk.
 template <class Element, bool squares>
 struct Sum {
   using Lane = decltype(read_one(static_cast<const Element*>(nullptr)));
   Lane limit;
   HiLo<F64> squared = {{0.0}, {0.0}};
-  Lane zeros = {0};  // x * 0 is 0, or NaN where x is not finite, and stays so in a sum
+  Lane zeros = {0};  // x * 0 is 0, or NaN if x is not finite; a NaN stays in the sum
 
-  // As the update limits: in its own arithmetic. Within an infinity is everything.
+  // Limits in the arithmetic of the update. An infinite limit changes nothing.
   __device__ explicit Sum(double within) : limit{static_cast<typename Lane::Real>(within)} {}
 
   __device__ __forceinline__ void add(Lane x) {
@@ -46,7 +46,8 @@ struct Sum {
   }
 };
 
-// Of `width` neighbouring threads: sum i takes in sum i + width / 2, then i + width / 4, ... The first thread has it.
+// Adds up the sums of `width` neighbouring threads: sum i takes in sum i + width / 2, then i + width / 4, ... The first
+// thread has the result.
 template <int width>
 __device__ __forceinline__ NormPart folded(DoubleDouble sum, bool finite) {
   const unsigned all = kWholeWarp >> (kWarp - width) << (threadIdx.x % kWarp / width * width);
@@ -57,8 +58,8 @@ __device__ __forceinline__ NormPart folded(DoubleDouble sum, bool finite) {
   return {settled(sum), __all_sync(all, finite) != 0};
 }
 
-// Half a warp to a chunk: each of its threads holds one of the sums, so neighbours read neighbouring elements, however
-// they are aligned.
+// Half a warp works on a chunk. Each of its threads holds one of the sums, so neighbouring threads read neighbouring
+// elements, however they are aligned.
 template <bool squares, class Element>
 __device__ NormPart part_of(const Element* from, int count, double limit) {
   Sum<Element, squares> sum(limit);
@@ -90,9 +91,9 @@ __device__ NormPart part_of(Numbers numbers, int64_t begin, int64_t end, double 
   return {};
 }
 
-// What this launch is to find out.
+// The values that this launch is to find.
 struct Wanted {
-  bool squares;  // or only: are all finite?
+  bool squares;  // False if only finiteness is checked
   bool trusts;
   double limit;  // of gradients
 };
@@ -102,7 +103,7 @@ __device__ Wanted wanted_by(const DeviceStep& step) {
   return {step.max_norm != 0.0 || step.trusts, step.trusts, limit == 0.0 ? kInfinity : limit};
 }
 
-// The parts of a chunk. Without a gradient they are zeros.
+// Computes the parts of a chunk. Without a gradient they are zeros.
 __device__ void measure_chunk(const DeviceWork& work, const Wanted& wanted, uint64_t number) {
   const DeviceChunk chunk = work.chunks[number];
   const Slot& slot = work.slots[chunk.slot];
@@ -120,7 +121,7 @@ __device__ void measure_chunk(const DeviceWork& work, const Wanted& wanted, uint
   }
 }
 
-// `combined`, by a warp. The first thread has it.
+// Computes combined() (core/norm.h) with a warp. The first thread has the result.
 __device__ NormPart combined_by_warp(const NormPart* parts, uint64_t count) {
   const NormPart sum = part_sum(parts, count, threadIdx.x % kWarp);
   return folded<kWarp>(sum.squares, sum.finite);
@@ -130,7 +131,7 @@ __device__ double norm_of(const NormPart* parts, uint64_t count) {
   return square_root(combined_by_warp(parts, count).squares).hi;
 }
 
-// `factor`: of gradients, before they are updated with.
+// Finds the trust ratios of slots. `factor`: the factor of gradients before the update.
 __device__ void find_trust_ratios(const DeviceState& state, const DeviceWork& work, double factor) {
   for (uint64_t i = threadIdx.x / kWarp; i < work.slot_count; i += kDeviceThreads / kWarp) {
     Slot& slot = work.slots[i];
@@ -145,7 +146,7 @@ __device__ void find_trust_ratios(const DeviceState& state, const DeviceWork& wo
   }
 }
 
-// What all blocks have left to the last.
+// The last block does this after all others.
 __device__ void finish_norms(DeviceState& state, const DeviceWork& work, const DeviceStep& step, const Wanted& wanted) {
   __shared__ double factor;
   if (threadIdx.x < kWarp) {
@@ -168,7 +169,7 @@ __device__ void finish_norms(DeviceState& state, const DeviceWork& work, const D
 }  // namespace
 
 // Finds norm, clip_coefficient and finite of the state, and the trust ratios of slots. Changes nothing else. A warp
-// takes two neighbouring chunks; few of them are spread over many blocks.
+// takes two neighbouring chunks. If there are few chunks, they are spread over many blocks.
 extern "C" __global__ __launch_bounds__(kDeviceThreads, 2) void clr_norm(DeviceState* state, DeviceWork work,
                                                                          DeviceStep step) {
   const Wanted wanted = wanted_by(step);

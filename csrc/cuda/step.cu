@@ -8,21 +8,21 @@
 namespace clr {
 namespace {
 
-// Memory is wide here and threads are many: nothing is asked for ahead.
+// Does nothing: a GPU hides the latency of memory with many threads.
 template <class Element>
 CLR_INLINE void prefetch(const Element*, int64_t, int64_t) {}
 
 }  // namespace
 }  // namespace clr
 
-// On these lanes.
+// Uses these lanes.
 #include "kernel/update.inl"
 
 namespace clr {
 namespace {
 
-// The threads of a block share the elements: one by one up to where 16 bytes of the parameter may be read at once, then
-// 16 bytes a thread, then one by one again.
+// The threads of a block share the elements: one by one up to the first address that is aligned to 16 bytes, then 16
+// bytes a thread, then one by one again.
 template <class Element, class Work>
 CLR_INLINE void for_lanes(const Work& work, int64_t begin, int64_t end) {
 #if defined(__CUDA_ARCH__)
@@ -52,7 +52,7 @@ __device__ void update_chunk(const DeviceState& state, const DeviceWork& work, c
   update_slot(gradients, values_of(settings, progress), slot, begin_of(chunk), end_of(chunk, slot));
 }
 
-// The schedule's values where the group stands.
+// Returns the schedule's values at the group's position.
 __device__ Value scheduled_value(const GroupSettings& settings, const GroupProgress& progress) {
   const Piece& piece = piece_at(settings.pieces, settings.piece_count, progress.step);
   return evaluate(piece.policy, step_in(piece, progress.step), 1.0);
@@ -67,17 +67,17 @@ __device__ void advance_groups(const DeviceState& state, const DeviceStep& step,
   }
 }
 
-// Each position stands in one slot at most.
+// Marks the buffers and averages that now hold numbers. Each position belongs to one slot at most.
 __device__ void mark_state(const DeviceState& state, const DeviceWork& work) {
   for (uint64_t i = threadIdx.x; i < work.slot_count; i += kDeviceThreads) {
     const Slot& slot = work.slots[i];
-    const bool empty = slot.size == 0;  // then its arrays may be null
+    const bool empty = slot.size == 0;  // the arrays of an empty slot may be null
     if ((slot.gradient != nullptr && slot.buffer != nullptr) || empty) state.buffer_holds[slot.random_key] = true;
     if (slot.average != nullptr || empty) state.average_holds[slot.random_key] = true;
   }
 }
 
-// What all blocks have left to the last.
+// The last block does this after all others.
 __device__ void finish(DeviceState& state, const DeviceWork& work, const DeviceStep& step, bool skipped) {
   advance_groups(state, step, skipped);
   if (!skipped) mark_state(state, work);
@@ -91,7 +91,7 @@ __device__ void finish(DeviceState& state, const DeviceWork& work, const DeviceS
 
 }  // namespace
 
-// The update of everything in `work`, or nothing of it.
+// Updates everything in `work`, or skips all of it.
 extern "C" __global__ __launch_bounds__(kDeviceThreads, 1) void clr_step(DeviceState* state, DeviceWork work,
                                                                          DeviceStep step) {
   const bool skipped = step.skipped || (step.found_inf != nullptr && *step.found_inf != 0.0f)  // NaN too

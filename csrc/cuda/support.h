@@ -1,4 +1,4 @@
-// Is there a CUDA path in this build, and can it be used here?
+// Tells whether this build has a CUDA path, and whether it can be used on this machine.
 #pragma once
 
 #include <string>
@@ -7,11 +7,11 @@ namespace clr {
 
 bool cuda_is_compiled();
 
-// Why CUDA devices cannot be used: no kernels in this build, no driver, no device. Empty if they can. Looks for the
-// driver when first asked.
+// Returns the reason why CUDA devices cannot be used: no kernels in this build, no driver, no device. Empty if they can
+// be used. The first call looks for the driver.
 std::string why_no_cuda();
 
-// The kernels, compiled for all architectures, as the driver loads them.
+// Returns the kernels, compiled for all architectures, in the form that the driver loads.
 const void* cuda_image();
 
 }  // namespace clr

@@ -1,4 +1,4 @@
-// What both kernels make of their tables.
+// Values that both kernels derive from their tables.
 #pragma once
 
 #include "cuda/tables.h"

@@ -1,4 +1,4 @@
-// What a device knows of an optimizer: tables in its memory, and what each launch is told.
+// The data of an optimizer on a device: tables in its memory, and the arguments of each launch.
 #pragma once
 
 #include "core/norm.h"
@@ -6,30 +6,30 @@
 
 namespace clr {
 
-// What the host may read at any time without waiting for the device: how far it has come.
+// The progress of the device, which the host may read at any time without waiting.
 struct DeviceReport {
   uint64_t applied, skipped;  // updates of this optimizer on this device
-  bool last_skipped;          // was the last one?
+  bool last_skipped;          // True if the last update was skipped
 };
 
-// What stays on the device from step to step.
+// The data that stay on the device from step to step.
 struct DeviceState {
   const GroupSettings* settings;  // the host writes them
-  GroupProgress* progress;        // the host begins it, or moves it; the device writes it after each update
+  GroupProgress* progress;        // the host sets it; the device writes it after each update
   uint64_t group_count;
-  // Does the buffer, and does the average, of the parameter at each position among all hold anything yet?
+  // True for each position if the buffer, or the average, of the parameter there holds numbers.
   bool* buffer_holds;
   bool* average_holds;
   DeviceReport* report;
-  // From here on the device writes.
+  // The device writes the members from here on.
   DeviceReport counts;  // kept here, and copied to report
-  // What clr_norm found out about the gradients, for clr_step.
+  // The results of clr_norm for clr_step.
   double norm, clip_coefficient;
   bool finite;
-  uint32_t ticket;  // blocks of the running launch that are done
+  uint32_t ticket;  // number of blocks of the running launch that are done
 };
 
-// Part of a tensor: elements from `part` * kDeviceChunk on. As large as the chunks in which squares are summed.
+// A part of a tensor: elements from `part` * kDeviceChunk on. It is as large as the chunks in which squares are summed.
 struct DeviceChunk {
   uint32_t slot, part;
 };
@@ -37,26 +37,26 @@ constexpr int64_t kDeviceChunk = kNormChunk;
 
 constexpr int kDeviceThreads = 512;  // of a block, in every launch
 
-// What a launch works on. The chunks of a slot follow each other, in the order of slots.
+// The work of a launch. The chunks of a slot follow each other, in the order of slots.
 struct DeviceWork {
   Slot* slots;  // random_key: the position of the parameter among all; trust_ratio: written by clr_norm
   const DeviceChunk* chunks;
   uint64_t slot_count, chunk_count;
-  // For clr_norm: scratch for a part of each chunk's gradient, then one of each chunk's parameter (if trust ratios are
-  // wanted); and how many chunks the slots before each slot have.
+  // For clr_norm: scratch for a part of each chunk's gradient, then for a part of each chunk's parameter (if trust
+  // ratios are wanted); and for each slot, the number of chunks of the slots before it.
   NormPart* parts;
   const uint64_t* first_chunks;
 };
 
-// How this step treats gradients. Frozen where a launch is captured in a graph, what it points to is not.
+// How this step treats gradients. A captured launch freezes these values, but not the numbers that they point to.
 struct DeviceStep {
-  GradientValues gradients;  // scale: unless grad_scale says it
-  // One number each, as a GradScaler has them, or null. `found_inf` is read, `report_inf` is written: 1 or 0.
+  GradientValues gradients;  // scale: used if grad_scale is null
+  // One number each, in a GradScaler's memory, or null. `found_inf` is read. `report_inf` is written: 1 or 0.
   const float* grad_scale;
   const float* found_inf;
   float* report_inf;
-  double max_norm;       // clip_coefficient is to be found out where it is not 0
-  bool trusts;           // so are the trust ratios of slots
+  double max_norm;       // if not 0, clr_norm finds clip_coefficient
+  bool trusts;           // clr_norm finds the trust ratios of slots
   bool measured;         // clr_norm ran before
   bool skips_nonfinite;  // an infinity or a NaN that it saw skips the update
   bool skipped;          // the host knows that the update is to be skipped
