@@ -1,4 +1,4 @@
-// Dense copies in the place of tensors that a kernel cannot go through.
+// Dense copies of tensors whose layout the kernels cannot handle.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -8,16 +8,16 @@
 
 namespace clr {
 
-// A copy of a tensor on this processor, in a dense layout. Its memory is our own, and nothing of it runs Python.
+// Makes a copy of a CPU tensor in a dense layout. The memory is our own, and no function of the copy runs Python.
 StridedCopy strided_copy(std::size_t slot, const DLTensor& view, const Layout& dense, StridedCopy::Use use);
 
-// A copy of a tensor on a device, laid out as `like` would be without gaps. torch copies.
+// A copy of a tensor on a device, in the layout that `like` would have without gaps. torch does the copying.
 class DeviceCopy {
  public:
   DeviceCopy(py::object original, py::handle like, StridedCopy::Use use);
 
   void* data() const { return data_; }
-  // Writes the copy back into the original, if the use says that it is written.
+  // Writes the copy back into the original if `use` says that the copy is written.
   void put_back() const;
 
  private:

@@ -1,4 +1,4 @@
-// Has a dict changed?
+// Tells whether a dict has changed.
 #pragma once
 
 #include <Python.h>
@@ -7,8 +7,8 @@
 
 namespace clr {
 
-// CPython before 3.12 gives every change of every dict a number of its own: while it stands, nothing has changed. 0
-// where it does not: then the dict has to be looked at.
+// Returns the dict's version. CPython before 3.12 gives each change of any dict a new number: while a dict's version
+// stays, the dict has not changed. Returns 0 where there are no versions; the dict then has to be compared.
 #if PY_VERSION_HEX < 0x030c0000 && !defined(PYPY_VERSION)
 inline std::uint64_t version_of(PyObject* dict) { return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag; }
 #else

@@ -1,11 +1,11 @@
-// Objects that refer to a user's: the garbage collector must see through them.
+// Support for the garbage collector, for classes that refer to a user's objects.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 namespace clr {
 
-// For a class with `int traverse(visitproc, void*) const` and `void clear()`.
+// Sets up garbage collection for a class with `int traverse(visitproc, void*) const` and `void clear()`.
 template <class T>
 pybind11::custom_type_setup collected() {
   return pybind11::custom_type_setup([](PyHeapTypeObject* type) {

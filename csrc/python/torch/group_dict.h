@@ -1,4 +1,4 @@
-// The dict of a parameter group: what is taken out of it and put into it, and how messages name it.
+// Reads and writes the dict of a parameter group, and names it in messages.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -12,7 +12,7 @@ namespace py = pybind11;
 
 inline std::string group_label(std::size_t index) { return "parameter group " + std::to_string(index) + ": "; }
 
-// Borrowed from the dict. Keys are interned once: a dict finds them by identity.
+// Returns an object borrowed from the dict. Keys are interned once, so the dict finds them by identity.
 inline PyObject* group_item(PyObject* group, PyObject* key, std::size_t index) {
   PyObject* const object = PyDict_GetItemWithError(group, key);
   if (object != nullptr) return object;
@@ -24,7 +24,7 @@ inline void set_group_item(PyObject* group, PyObject* key, const py::object& val
   if (PyDict_SetItem(group, key, value.ptr()) != 0) throw py::error_already_set();
 }
 
-// The same, with no end of an object that stood there: `replaced` takes it. So this runs no Python.
+// Sets an item and moves the former object into `replaced`. No object is destroyed, so this runs no Python.
 inline void replace_group_item(PyObject* group, PyObject* key, const py::object& value,
                                std::vector<py::object>& replaced) {
   replaced.push_back(py::reinterpret_borrow<py::object>(PyDict_GetItemWithError(group, key)));
@@ -36,7 +36,7 @@ struct GroupReader {
   PyObject* group;
   std::size_t index;
 
-  // Owned: reading a number can run other code, which may take the object out of the group.
+  // Returns an owned object: reading a number can run other code, which may remove the object from the group.
   py::object item(PyObject* key) const { return py::reinterpret_borrow<py::object>(group_item(group, key, index)); }
 
   std::string name_value(PyObject* key, PyObject* object) const {
@@ -58,7 +58,7 @@ struct GroupReader {
     return object.ptr() == Py_True;
   }
 
-  // An int from 0 to `last`.
+  // Reads an int from 0 to `last`.
   std::uint64_t count(PyObject* key, std::uint64_t last, const char* must) const {
     const py::object object = item(key);
     const unsigned long long value = PyLong_Check(object.ptr()) ? PyLong_AsUnsignedLongLong(object.ptr()) : 0;

@@ -32,7 +32,7 @@ struct GroupKeys {
   PyObject* master_weights = PyUnicode_InternFromString("master_weights");
 };
 
-// Made when Python loads the extension.
+// The keys are made when Python loads the extension.
 inline const GroupKeys kGroupKeys;
 
 inline const GroupKeys& keys() { return kGroupKeys; }

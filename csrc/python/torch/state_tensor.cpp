@@ -4,7 +4,7 @@
 
 namespace clr {
 
-// Borrowed; null for none and for None.
+// Returns the tensor in the state, borrowed. Returns null if there is none, or if it is None.
 PyObject* StateTensor::found_in(PyObject* state) {
   if (state == nullptr) return nullptr;
   const std::uint64_t version = version_of(state);
@@ -20,7 +20,7 @@ bool StateTensor::look(PyObject* state, DLTensor& view) {
   return found != nullptr && found == tensor_.ptr() && TorchReader::get().read(found, view);
 }
 
-// True if the tensor lies where it was, in the layout that was accepted.
+// True if the tensor still has the memory and the layout that were accepted.
 bool StateTensor::accept(const DLTensor& view, DType dtype, const StateOwner& owner) const {
   return data_of(view) == data_ && is_exactly(layout_ ? *layout_ : owner.dense, dtype, view);
 }
@@ -46,7 +46,7 @@ bool StateTensor::read(PyObject* state, const DLTensor* view, DType dtype, const
     return true;
   }
   auto tensor = py::reinterpret_borrow<py::object>(found);
-  tensor_ = py::object();  // until this one is accepted
+  tensor_ = py::object();  // until `tensor` is accepted
   const DLTensor own = must_read(tensor, owner.name() + ", " + py::str(key_).cast<std::string>());
   adopt(std::move(tensor), own, dtype, owner);
   return true;
@@ -77,7 +77,7 @@ void StateTensor::make(DType dtype, const StateOwner& owner, Content content) {
   forget();
   const TorchReader& torch = TorchReader::get();
   fresh_ = torch.empty_like(owner.parameter, dtype);
-  // Whether a device has written it, the host cannot know: nobody must find garbage there.
+  // The host cannot know whether a device has written the tensor, and nobody must find garbage there.
   const bool on_device = !is_cpu(owner.dense.device);
   if (content == Content::zeros || (content == Content::anything && on_device)) fresh_.attr("zero_")();
   if (content == Content::parameter) torch.copy(fresh_, owner.parameter);

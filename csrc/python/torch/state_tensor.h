@@ -12,16 +12,16 @@
 
 namespace clr {
 
-// The parameter that it belongs to.
+// The parameter that a state tensor belongs to.
 struct StateOwner {
   const py::object& parameter;
-  const Layout& dense;  // the parameter's layout, without gaps if it has some
+  const Layout& dense;  // the parameter's layout without gaps
   std::size_t group, index;
 
   std::string name() const { return parameter_name(group, index); }
 };
 
-// The keys of what steps keep in optimizer.state[parameter].
+// The keys of the tensors that steps keep in optimizer.state[parameter].
 constexpr const char* kStateTensors[] = {"momentum_buffer", "average", "compensation", "master_weight"};
 
 class StateTensor {
@@ -29,32 +29,34 @@ class StateTensor {
   explicit StateTensor(const char* key) : key_(PyUnicode_InternFromString(key)) {}
 
   // Reads the memory of the tensor in `state`, a dict or null, into `view`, if that is the tensor known from the last
-  // read(). Returns false, with nothing looked at, if it is not.
+  // read(). Returns false, with nothing read, if it is another tensor.
   bool look(PyObject* state, DLTensor& view);
 
-  // Points data() into the tensor in `state`, or into a copy of it where its layout is not the parameter's. The
-  // tensor's memory is read anew each time, here or by look(), whose `view` is null if that returned false: it can move
-  // while the object stays in its place. Returns false if the state holds no such tensor; then data() is what make()
-  // made in this step, or null. Throws TypeError or ValueError for a tensor that does not fit.
+  // Points data() into the tensor in `state`, or into a copy of it if its layout is not the parameter's. The tensor's
+  // memory is read anew each time, because it can move while the object stays in its place. `view` is the result of
+  // look(), or null if look() returned false; read() then reads the memory itself. Returns false if the state holds no
+  // such tensor; data() is then the memory that make() made in this step, or null. Throws TypeError or ValueError for a
+  // tensor that does not fit.
   bool read(PyObject* state, const DLTensor* view, DType dtype, const StateOwner& owner);
 
   enum class Content { anything, zeros, parameter };
-  // Makes a new one, unless this step has made one already; write() puts it into the state.
+  // Makes a new tensor, unless this step has made one already. write() puts it into the state.
   void make(DType dtype, const StateOwner& owner, Content content);
 
   void* data() const { return data_; }
-  // True if the last read() or make() gave another tensor, or other memory, than the one before.
+  // True if the last read() or make() gave a different tensor, or different memory, than the call before.
   bool has_moved() const { return has_moved_; }
   bool is_new() const { return bool(fresh_); }
 
-  // Puts a tensor that read() or make() made into the state. Runs no Python: `replaced` takes what stood there.
+  // Puts a tensor that read() or make() made into the state. Runs no Python: `replaced` takes the object that stood
+  // there.
   void write(PyObject* state, std::vector<py::object>& replaced);
 
-  // Lets go of a tensor that was made and not written, or of everything known.
+  // drop_new() releases a tensor that was made and not written, forget() everything known.
   void drop_new() { fresh_ = converted_ = py::object(); }
   void forget();
 
-  // Asks for the memory that the next read() looks at.
+  // Prefetches the memory that the next read() looks at.
   void prefetch() const { prefetch_tensor(tensor_.ptr(), shape_); }
 
   int traverse(visitproc visit, void* arg) const {
@@ -71,10 +73,10 @@ class StateTensor {
   py::object tensor_;  // the object in the state, if data_ points into it
   void* data_ = nullptr;
   std::uint64_t version_ = 0;       // of the dict, when tensor_ was found in it
-  const void* shape_ = nullptr;     // where the last read() found it: a hint for the cache
-  std::unique_ptr<Layout> layout_;  // of tensor_, where it is not the parameter's to the letter
+  const void* shape_ = nullptr;     // where the last read() found it: a prefetch hint
+  std::unique_ptr<Layout> layout_;  // of tensor_, if it is not exactly the parameter's
   bool has_moved_ = false;
-  py::object fresh_;      // not yet in the state
+  py::object fresh_;      // a new tensor that is not yet in the state
   py::object converted_;  // the object in the state that fresh_ is a copy of
   PyObject* key_;         // interned, kept for ever
 };

@@ -13,8 +13,8 @@ bool is_subclass_named(py::handle tensor, const char* name) {
   return false;
 }
 
-// The C function of a method or getter of torch.Tensor. Going through the type object each time would cost more than
-// the call itself.
+// Returns the C function of a method or getter of torch.Tensor. A lookup in the type object at each call would cost
+// more than the call itself.
 PyCFunction method_of(py::handle type, const char* name) {
   const py::object descriptor = type.attr(name);
   if (!Py_IS_TYPE(descriptor.ptr(), &PyMethodDescr_Type)) {
@@ -70,7 +70,7 @@ Density density_of(const Layout& layout) {
   }
   std::sort(order.begin(), order.end(),
             [&](std::size_t a, std::size_t b) { return layout.stride(a) < layout.stride(b); });
-  std::int64_t next = 1;  // the smallest stride at which the next dimension cannot overlap those before
+  std::int64_t next = 1;  // the smallest stride at which the next dimension cannot overlap the dimensions before it
   bool dense = true;
   for (const std::size_t i : order) {
     if (layout.stride(i) < next) return Density::overlapping;
@@ -81,7 +81,7 @@ Density density_of(const Layout& layout) {
 }
 
 const TorchReader& TorchReader::get() {
-  static const TorchReader* const reader = new TorchReader();  // never destroyed: Python is gone by then
+  static const TorchReader* const reader = new TorchReader();  // never destroyed: Python would be gone by then
   return *reader;
 }
 

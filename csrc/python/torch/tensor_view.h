@@ -34,7 +34,7 @@ class Layout {
  private:
   const std::int64_t* numbers() const { return ndim_ <= kNear ? near_.data() : far_.data(); }
 
-  // Size and stride of each dimension. A step looks at them for every tensor: few are kept in place.
+  // Size and stride of each dimension. A step looks at them for every tensor, so the first few are kept in place.
   static constexpr std::size_t kNear = 4;
   std::size_t ndim_ = 0;
   std::array<std::int64_t, 2 * kNear> near_{};
@@ -51,7 +51,8 @@ inline bool same_type(const Layout& layout, const DLTensor& tensor) {
   return same_dtype(layout.dtype, tensor.dtype) && same_device(layout, tensor);
 }
 
-// Same shape, strides and device, to the letter, and this dtype: what the check of a steady-state step asks.
+// True if shape, strides and device are exactly those of the layout and the dtype is this one. This is the check of a
+// steady-state step.
 inline bool is_exactly(const Layout& layout, DLDataType dtype, const DLTensor& tensor) {
   const std::size_t n = layout.ndim();
   bool same =
@@ -73,18 +74,18 @@ inline bool is_exactly(const Layout& layout, DType dtype, const DLTensor& tensor
 }
 
 bool same_shape(const Layout& layout, const DLTensor& tensor);
-// Strides of dimensions of size 1 and of empty tensors say nothing.
+// True if the strides are the same. Strides of dimensions of size 1 and of empty tensors do not matter.
 bool same_strides(const Layout& layout, const DLTensor& tensor);
 
 enum class Density {
-  dense,   // every element of its memory span, once
-  gapped,  // every element once
+  dense,   // covers every element of its memory span once
+  gapped,  // has gaps, but no element twice
   overlapping
 };
 Density density_of(const Layout& layout);
 
-// Asks for what reading a tensor looks at. Both addresses are hints from the last read, and may be anybody's by now.
-// `shape`: as DLTensor has it, which lies inside of torch's own object.
+// Prefetches the memory that reading a tensor looks at. Both addresses are hints from the last read, and may belong to
+// other objects by now. `shape`: the pointer in DLTensor, which points into torch's own object.
 inline void prefetch_tensor(const void* object, const void* shape) {
 #if defined(__GNUC__)
   constexpr std::ptrdiff_t line = 64;
@@ -103,7 +104,7 @@ class TorchReader {
  public:
   static const TorchReader& get();
 
-  // The other functions may be called with tensors only.
+  // True if the object is a tensor. The other functions may be called with tensors only.
   bool is_tensor(PyObject* object) const { return PyObject_TypeCheck(object, tensor_type_) != 0; }
 
   // True for torch's own types, whose attributes run no Python.
@@ -115,29 +116,29 @@ class TorchReader {
   // has no readable memory of its own.
   bool read(PyObject* tensor, DLTensor& view) const;
 
-  // True if the tensor is a lazy negative. DLPack does not say, and asking costs three times as much as reading.
+  // True if the tensor is a lazy negative. DLPack does not tell, and this call costs three times as much as read().
   bool is_negative(PyObject* tensor) const;
 
-  // tensor.grad; null for None.
+  // Returns tensor.grad, or null for None.
   py::object grad(PyObject* tensor) const;
 
-  // The dtype of a tensor that need not be readable; nothing for one that the kernels do not know.
+  // Returns the dtype of a tensor, which need not be readable, or nullopt if the kernels do not know the dtype.
   std::optional<DType> dtype(py::handle tensor) const;
 
-  // A new tensor like this one, dense, in the layout of a dense one.
+  // Returns a new dense tensor like this one. It has the same layout if this one is dense.
   py::object empty_like(py::handle tensor) const;
   py::object empty_like(py::handle tensor, DType dtype) const;
 
-  // target.copy_(source), outside autograd.
+  // Calls target.copy_(source) outside autograd.
   void copy(py::handle target, py::handle source) const;
 
-  // The stream that torch works on now, on a CUDA device.
+  // Returns torch's current stream on a CUDA device.
   void* current_stream(int device) const;
 
-  // Bumps the version counters of a list of tensors. Runs no Python.
+  // Increments the version counters of a list of tensors. Runs no Python.
   void increment_version(const py::list& tensors) const;
 
-  // tensor.grad = None.
+  // Sets tensor.grad to None.
   void forget_grad(PyObject* tensor) const;
 
  private:
@@ -152,16 +153,16 @@ class TorchReader {
   py::object dtypes_[4];  // torch's, by DType
 };
 
-// Why a tensor cannot be read, in words: "layout=torch.sparse_coo ...".
+// Returns the reason why a tensor cannot be read: "layout=torch.sparse_coo ...".
 std::string why_unreadable(py::handle tensor);
 
-// The dtype as the kernels know it; throws TypeError naming `what`.
+// Returns the kernels' dtype of a layout. Throws a TypeError that names `what` if the kernels do not know it.
 DType dtype_of(const Layout& layout, py::handle tensor, const std::string& what);
 
-// "float32" and the like.
+// Returns "float32" and the like.
 const char* name_of(DType dtype);
 
-// "dtype=torch.float32" and the like.
+// Returns "dtype=torch.float32" and the like.
 std::string described(py::handle tensor, const char* attribute);
 
 }  // namespace clr

@@ -8,7 +8,7 @@ namespace {
 
 namespace py = pybind11;
 
-// Does the code of a frame belong to this package or to torch, which calls it from many places?
+// True if the code of a frame belongs to this package, or to torch, which calls this package from many places.
 bool is_between(const py::object& frame) {
   const py::object module = frame.attr("f_globals").attr("get")("__name__");
   if (!py::isinstance<py::str>(module)) return false;

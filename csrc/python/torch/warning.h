@@ -1,11 +1,11 @@
-// A warning of the line that a user wrote, however many frames of ours and of torch's stand between.
+// Warns at the line that a user wrote, however many frames of this package and of torch lie between.
 #pragma once
 
 #include <string>
 
 namespace clr {
 
-// A UserWarning. Runs Python; throws what the warning becomes where a filter makes an error of it.
+// Gives a UserWarning. Runs Python. Throws if a warning filter turns the warning into an error.
 void warn_user(const std::string& message);
 
 }  // namespace clr
