@@ -10,14 +10,15 @@ namespace {
 
 bool is_zero(DoubleDouble x) { return x.hi == 0.0 && x.lo == 0.0; }
 
-// True if the policy has one value at all steps. A scale above 1 may overflow, and then a flat one has none.
+// True if the policy has one value at all steps. A scale above 1 may overflow, and then even a policy of zero amplitude
+// is not constant.
 bool is_constant(const Policy& policy) {
   const bool has_power = policy.mode == Mode::power_of_step || policy.mode == Mode::power_of_cycle;
   return is_zero(policy.lr_amplitude) && (!clr::has_momentum(policy) || is_zero(policy.momentum_amplitude)) &&
          policy.base_decay == 0.0 && policy.mode != Mode::custom && (!has_power || policy.log_gamma.hi <= 0.0);
 }
 
-// What the scale function of `piece` says about its step `own`.
+// Calls the scale function of `piece` for the piece's own step `own`.
 double called_scale(const Piece& piece, std::uint64_t own, py::handle scale_fn) {
   const std::uint64_t argument = scale_argument(piece.policy, own);
   const py::object result = scale_fn(argument);

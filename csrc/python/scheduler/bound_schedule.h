@@ -1,4 +1,4 @@
-// A schedule as Python holds it.
+// A schedule as a Python object holds it.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -16,10 +16,11 @@ namespace py = pybind11;
 
 constexpr std::uint64_t kLastStep = INT64_MAX - 1;
 
-// What is asked of a schedule at every step, without its memory: a group keeps one by value, beside what else it needs.
+// The part of a schedule that every step reads, without its memory. A group keeps one by value, next to the other data
+// that a step reads.
 struct ScheduleView {
   const Piece* pieces;
-  std::uint64_t end;       // the first step that it was not made for, of which users are warned; UINT64_MAX for none
+  std::uint64_t end;       // the first step past the schedule, where users are warned; UINT64_MAX for none
   bool calls_back;         // True if value() calls a user's function
   bool may_have_momentum;  // True if any momentum can be other than zero
   bool is_constant;        // True if every step has the same value
@@ -29,8 +30,8 @@ struct ScheduleView {
   std::size_t span_count;  // at least one
   const CpuKernels* kernels;
 
-  // The value of `step`; NaN for a momentum that the schedule leaves alone. `scale_fns`: a tuple with a function for
-  // each piece that calls one. Needs the GIL.
+  // Returns the value of `step`. Its momentum is NaN if the schedule has none. `scale_fns`: a tuple with a function at
+  // the index of each piece that calls one. Needs the GIL.
   Value value(std::uint64_t step, py::handle scale_fns) const;
 
   CyclePosition cycle_position(std::uint64_t step) const { return clr::cycle_position(spans, span_count, step); }
@@ -38,11 +39,11 @@ struct ScheduleView {
 
 class BoundSchedule {
  public:
-  // At least one piece and one span, the first of each from step 0.
+  // There must be at least one piece and one span. The first of each must start at step 0.
   BoundSchedule(std::vector<Piece> pieces, std::vector<CycleSpan> spans, std::uint64_t end);
-  BoundSchedule(BoundSchedule&&) = default;  // pieces and spans stay where they are
+  BoundSchedule(BoundSchedule&&) = default;  // pieces and spans keep their addresses
 
-  // Valid as long as this object.
+  // Returns a view that is valid as long as this object.
   const ScheduleView& view() const { return view_; }
 
  private:
@@ -51,7 +52,7 @@ class BoundSchedule {
   ScheduleView view_;
 };
 
-// Does the value have a momentum?
+// True if the value has a momentum.
 inline bool has_momentum(const Value& value) { return value.momentum == value.momentum; }
 
 }  // namespace clr

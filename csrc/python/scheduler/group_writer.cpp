@@ -85,7 +85,8 @@ void GroupWriter::clear() {
 
 void GroupWriter::read(const py::list& groups) {
   if (groups.size() != targets_.size()) throw py::value_error("param_groups changed size during step()");
-  // All of them first: a new tuple may start the garbage collector, and that anything.
+  // All groups are taken before any new tuple is made: a new tuple may start the garbage collector, which may run any
+  // code.
   for (std::size_t g = 0; g < targets_.size(); ++g) {
     PyObject* const group = PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(g));
     if (!PyDict_Check(group)) throw py::type_error(group_label(g) + "must be a dict");
@@ -128,7 +129,7 @@ void GroupWriter::read_momentum(GroupTarget& target, const ScheduleInUse& source
       throw py::type_error(group_label(g) + "betas=" + py::repr(betas).cast<std::string>() + " must be a tuple");
     }
     betas = py::reinterpret_steal<py::object>(PySequence_Tuple(betas.ptr()));
-    if (!betas) throw py::error_already_set();  // of the __iter__ of a class of the user's
+    if (!betas) throw py::error_already_set();  // an error of the user's own __iter__
   }
   const Py_ssize_t size = PyTuple_GET_SIZE(betas.ptr());
   if (size == 0) throw py::value_error(group_label(g) + "betas=() must hold at least one");
@@ -194,7 +195,7 @@ void GroupWriter::put(GroupTarget& target) {
       set_group_item(group, keys().momentum, source.momentum);
     }
   }
-  // Any other object may have run code at its end that changed the dict again.
+  // If an object other than a float was replaced, its destruction may have run code that changed the dict again.
   target.version = target.replaces_floats ? version_of(group) : 0;
   target.written = target.version != 0 ? target.betas.ptr() : nullptr;
 }

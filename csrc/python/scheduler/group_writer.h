@@ -16,12 +16,12 @@ namespace clr {
 // A parameter group: where its values come from, and what the last write left in it.
 struct GroupTarget {
   std::uint32_t source;
-  PyObject* momentum_key;       // null: nothing takes a momentum
-  std::uint64_t version = 0;    // of the dict, while which stands its values are plain numbers; 0 says nothing
-  PyObject* written = nullptr;  // betas as written, alive while the version stands
-  py::object group, betas;      // of the write that is running
+  PyObject* momentum_key;       // null: the group takes no momentum
+  std::uint64_t version = 0;    // of the dict: while it stays, the values are plain numbers; 0 says nothing
+  PyObject* written = nullptr;  // betas as last written; alive while the version stays
+  py::object group, betas;      // of the running write()
   bool lr_is_tensor = false, momentum_is_tensor = false;
-  bool replaces_floats = false;  // and nothing else
+  bool replaces_floats = false;  // True if write() replaces only floats
 };
 
 struct TensorWrite {
@@ -30,15 +30,15 @@ struct TensorWrite {
 
 class GroupWriter {
  public:
-  // A schedule, its scale functions and the key of what takes its momentum for each group, in order.
+  // Takes for each group, in order, a schedule, its scale functions, and the key of the entry that takes its momentum.
   GroupWriter(const std::vector<py::object>& schedules, const std::vector<py::object>& scale_fns,
               const std::vector<std::optional<std::string>>& momentum_keys);
 
-  // Takes `step` as the one whose values last_lr() and last_momentum() tell, without writing anything.
+  // Makes last_lr() and last_momentum() return the values of `step`, without writing anything.
   void seek(std::uint64_t step);
 
-  // Writes the values of `step`. False, with nothing done, if there are not as many groups as schedules. What cannot be
-  // written raises and has changed nothing.
+  // Writes the values of `step`. Returns false, with nothing done, if there are not as many groups as schedules.
+  // Throws, with nothing changed, if a value cannot be written.
   bool write(const py::list& groups, std::uint64_t step);
 
   py::list last_lr() const;
@@ -50,7 +50,8 @@ class GroupWriter {
   void clear();
 
  private:
-  // A scale_fn, a tensor's method or the end of an object that stood in a group may call back. Also lets go of groups.
+  // Throws if a write is already running: a scale_fn, a tensor's method, or the destruction of a replaced object may
+  // call the writer. Releases the groups at its end.
   class Busy {
    public:
     explicit Busy(GroupWriter& writer) : writer_(writer) {
@@ -73,23 +74,24 @@ class GroupWriter {
     GroupWriter& writer_;
   };
 
-  // Looks at all groups: what takes the values is there and of a kind that can.
+  // Checks for all groups that the entries that take the values exist and have a type that can take them.
   void read(const py::list& groups);
 
   void look_at(GroupTarget& target, std::size_t g);
 
-  // Most are floats, which need no walk over base classes.
+  // True if the object is a tensor. Most objects are floats, which need no walk over base classes.
   static bool is_tensor(PyObject* object);
 
   void read_momentum(GroupTarget& target, const ScheduleInUse& source, std::size_t g);
 
-  // A tensor that groups share, as those that the optimizer was given for all of them, cannot hold two values.
+  // Notes a tensor to be filled. Throws if groups that share the tensor (an lr tensor that the optimizer was given for
+  // all groups) need different values.
   void fill_later(PyObject* tensor, const char* name, const py::object& value, std::size_t g);
 
-  // betas with another first number; the group before's where that is the same.
+  // Returns betas with another first number. Returns the betas of the previous group if they are the same.
   static py::object with_first(const py::object& betas, const py::object& first, const py::object& before);
 
-  // Tensors in place. They alone can still fail: those filled before are then put back.
+  // Fills the tensors in place. Only this can still fail: the tensors that were filled before are then put back.
   void fill();
 
   void put(GroupTarget& target);
@@ -97,7 +99,7 @@ class GroupWriter {
   ScheduledValues values_;
   std::vector<GroupTarget> targets_;
   std::vector<TensorWrite> fills_;
-  std::unordered_map<const void*, std::pair<py::object, std::size_t>> filled_;  // by memory: the value, and whose
+  std::unordered_map<const void*, std::pair<py::object, std::size_t>> filled_;  // by memory: the value and its group
   bool busy_ = false;
 };
 

@@ -31,7 +31,7 @@ std::uint32_t ScheduledValues::add(const py::object& schedule, const py::object&
   next_.emplace_back();
   last_.emplace_back();
   if (is_one_policy(sources_.back().bound)) {
-    // Neighbours that move alike share most of the arithmetic.
+    // Neighbouring sources that move alike share most of the arithmetic.
     const bool goes_on = sources_[run_].run > 0 && run_ + static_cast<std::size_t>(sources_[run_].run) == place &&
                          moves_alike(policies_[run_], policies_[place]);
     if (!goes_on) run_ = place;
@@ -76,7 +76,7 @@ void ScheduledValues::check(std::uint64_t step) const {
   }
 }
 
-// Once, however many groups are there.
+// Warns once, for the first group that is at the end of its schedule.
 void ScheduledValues::warn_of_end(std::uint64_t step) const {
   const auto over = std::find_if(sources_.begin(), sources_.end(),
                                  [step](const ScheduleInUse& source) { return step == source.bound.end; });

@@ -16,20 +16,21 @@ struct ScheduleInUse {
   py::object schedule, scale_fns;
   ScheduleView bound;       // of schedule
   std::size_t first;        // of its groups, which messages name
-  std::int64_t run = 0;     // this and the sources after it that move alike; 0: it is evaluated by itself
-  py::object lr, momentum;  // its values as Python's numbers; momentum null where there is none
+  std::int64_t run = 0;     // number of sources from this one on that move alike; 0: evaluated by itself
+  py::object lr, momentum;  // its values as Python's numbers; momentum: null for none
 };
 
 // All functions need the GIL.
 class ScheduledValues {
  public:
-  // Returns the number of the source. `group`: the first that follows it.
+  // Adds a schedule and returns its number. `group`: the first group that follows it.
   std::uint32_t add(const py::object& schedule, const py::object& scale_fns, std::size_t group);
 
-  // The values of all sources at `step`, checked. Runs a user's scale functions, and warns of the end of a schedule.
+  // Computes and checks the values of all sources at `step`. Runs a user's scale functions. Warns of the end of a
+  // schedule if `warn`.
   void prepare(std::uint64_t step, bool warn);
 
-  // Takes the prepared values as those that were written.
+  // Makes the prepared values the last ones.
   void keep() { last_ = next_; }
 
   const ScheduleInUse& operator[](std::uint32_t source) const { return sources_[source]; }
