@@ -1,4 +1,4 @@
-// The seam between a step and what runs it: this processor, or CUDA devices.
+// The interface between a step and the executor that runs it: the CPU or CUDA devices.
 #pragma once
 
 #include <optional>
@@ -9,7 +9,7 @@
 
 namespace clr {
 
-// What holds for all gradients of an optimizer.
+// The options for all gradients of an optimizer.
 struct GradientOptions {
   double max_norm = 0.0, max_value = 0.0;  // 0: not clipped
   bool error_if_nonfinite = false;
@@ -24,12 +24,12 @@ struct DeviceNumber {
   int device = -1;
 };
 
-// What step() is told about the gradients.
+// The arguments of step() about the gradients.
 struct StepRequest {
   double scale = 1.0;                     // the factor that gradients are multiplied by
-  std::optional<bool> found_inf = false;  // True if one is infinite or NaN; nothing: the step finds out
-  // On a device, in the place of both numbers: the scale of the loss, and what was found (not zero: an infinity or a
-  // NaN). report_inf: where the step writes what it finds out.
+  std::optional<bool> found_inf = false;  // True if a gradient is infinite or NaN; nullopt: the step finds out
+  // On a device, these replace both numbers: the scale of the loss, and a number that is not zero if an infinity or a
+  // NaN was found. report_inf: the number into which the step writes its own result.
   DeviceNumber grad_scale = {}, device_found_inf = {}, report_inf = {};
 };
 
@@ -43,13 +43,13 @@ inline bool measures_gradients(const StepPlan& plan, const GradientOptions& opti
   return options.max_norm != 0.0 || plan.trusts || looks_for_infinity(options, request);
 }
 
-// What the host knows of a step before its first write.
+// What the host knows about a step before the first write.
 struct Measured {
   bool skips = false;        // True if the update is to be skipped; a device may decide that for itself
-  bool is_recorded = false;  // True if the step becomes part of a graph: it counts for nothing by itself
+  bool is_recorded = false;  // True if the step becomes part of a graph: then it is no update by itself
 };
 
-// What was found out about the last step.
+// The results of the last step.
 struct LastStep {
   bool skipped = false;
   std::optional<double> gradient_norm;  // if it was wanted
@@ -60,8 +60,8 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
-  // Finds out what the gradients decide, and puts that into the plan. No weight has changed yet, and what cannot be run
-  // throws std::runtime_error.
+  // Measures the gradients and puts the results into the plan. Changes no weight. Throws std::runtime_error if the step
+  // cannot be run.
   virtual Measured measure(StepPlan& plan, const GradientOptions& options, const StepRequest& request) = 0;
 
   // Updates everything in the plan, which was measured just before. Throws std::runtime_error only where weights are
@@ -70,7 +70,7 @@ class Executor {
 
   virtual LastStep last_step() const = 0;
 
-  // True if measure() and run() keep this thread busy without Python: other threads may run it meanwhile.
+  // True if measure() and run() keep this thread busy without Python. Other threads may then run Python.
   virtual bool works_without_python() const = 0;
 };
 

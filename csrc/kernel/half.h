@@ -1,5 +1,5 @@
-// 16-bit floats for lanes that have no instruction for them: scalar conversions, round to nearest even. A NaN becomes
-// the one NaN that the vector instruction sets store too.
+// 16-bit floats for lanes that have no instruction for them: scalar conversions that round to nearest even. A NaN
+// becomes the same NaN that the vector instruction sets store.
 #pragma once
 
 #include "kernel/lanes.h"

@@ -21,8 +21,8 @@ namespace {
 enum class Bfloat16 : uint16_t {};
 enum class Float16 : uint16_t {};
 
-// The lanes that a loop has in flight hide the latency of an fma, and uniform branches are taken once for all of them.
-// With more than four, gcc leaves them in memory and takes twice as long.
+// The number of lanes that a loop has in flight. They hide the latency of an fma, and uniform branches are taken once
+// for all of them. With more than four, gcc leaves the lanes in memory and the loop takes twice as long.
 constexpr int kLanesPerBlock = 4;
 
 template <class Lane, int count>
@@ -92,7 +92,7 @@ CLR_INLINE void load(const Element* from, Pack<Lane, count>& to) {
   for (int i = 0; i < count; ++i) load(from + i * Lane::width, to.lanes[i]);
 }
 
-// Zeros behind the first n, 0 < n < width.
+// Loads the first n elements, 0 < n < width, and zeros behind them.
 template <class Lane, int count, class Element>
 CLR_INLINE void load_first(const Element* from, int n, Pack<Lane, count>& to) {
   for (int i = 0; i < count; ++i) {
@@ -112,7 +112,7 @@ CLR_INLINE void store(const Pack<Lane, count>& from, Element* to) {
   for (int i = 0; i < count; ++i) store(from.lanes[i], to + i * Lane::width);
 }
 
-// The `_first` forms for instruction sets without masks: by way of a small array.
+// The `_first` forms for instruction sets without masks copy through a small array.
 template <class Lane, class Element>
 CLR_INLINE void load_first_by_copy(const Element* from, int n, Lane& to) {
   Element whole[Lane::width] = {};

@@ -1,4 +1,4 @@
-// Lanes of one number, without `fused`: a processor without fma and a thread of a GPU differ in that.
+// Lanes of one number, without `fused`: the includer defines it, because a CPU without fma and a GPU differ in it.
 #pragma once
 
 #include "kernel/half.h"

@@ -11,7 +11,7 @@ constexpr std::int64_t kCacheLine = 64;
 
 std::int64_t bytes_of(const Slot& slot) { return slot.size * size_of(slot.dtype); }
 
-// The first element at or after `byte` of the slot's parameter that starts a cache line, or the slot's size.
+// Returns the first element at or after `byte` of the slot's parameter that starts a cache line, or the slot's size.
 std::int64_t aligned_element(const Slot& slot, std::int64_t byte) {
   const auto address = reinterpret_cast<std::uintptr_t>(slot.parameter) + static_cast<std::uintptr_t>(byte);
   const auto past_line = static_cast<std::int64_t>(address % kCacheLine);

@@ -1,4 +1,4 @@
-// A step as integers and pointers: what to update, with which numbers, cut into equal parts.
+// A step as integers and pointers: the slots to update and the numbers for them, which can be cut into equal parts.
 #pragma once
 
 #include <cstddef>
@@ -21,11 +21,11 @@ struct Range {
   const void *begin, *end;
 };
 
-// A parameter group as its owner keeps it, for what carries the state machine of the group on by itself.
+// A parameter group as its owner keeps it, for an executor that advances the group's state by itself.
 struct GroupRecord {
   const GroupSettings* settings;
   const GroupProgress* progress;
-  std::uint64_t binding_id;        // other than that of every other group
+  std::uint64_t binding_id;        // different for each group
   std::uint64_t position_version;  // changes when the owner moves the group; no other group has it
 };
 
@@ -35,7 +35,7 @@ class StepPlan {
   std::vector<GroupValues> groups;
   std::vector<Slot> slots;
   std::vector<StridedCopy> copies;   // of tensors with gaps, in the order of slots
-  std::vector<Range> copied;         // memory that slots are copies of, written after them
+  std::vector<Range> copied;         // memory of the tensors that were copied and are written back
   bool in_order = false;             // True if some slots share memory: their updates must follow each other as listed
   bool trusts = false;               // True if any slot takes a trust ratio
   bool makes_state = false;          // True if tensors of the state are new
@@ -43,14 +43,14 @@ class StepPlan {
   std::size_t parameter_count = 0;   // of all groups, whether they have a slot or not
   std::vector<GroupRecord> records;  // of the groups, where slots are on devices
 
-  // Bytes of all parameters of the work list.
+  // Returns the bytes of all parameters of the work list.
   std::int64_t parameter_bytes() const;
 
   // Fills `cuts` with `parts` + 1 places that cut the work list into ranges of about equal bytes, each on a cache line
   // of its parameter. Reuses the memory of `cuts`.
   void cut(int parts, std::vector<Cut>& cuts) const;
 
-  // Do any two of the written arrays, or of what they are copies of, overlap?
+  // True if any two written arrays, or their originals, overlap.
   bool has_overlap() const;
 };
 

@@ -19,13 +19,13 @@ struct RandomOf<Pack<F32, count>> {
   using type = Pack<U32, count>;
 };
 
-// random_bits(key, element) for the elements first, first + 1, ...
+// Computes random_bits(key, element) for the elements first, first + 1, ...
 CLR_INLINE void random_from(uint64_t key, uint64_t first, U32& to) {
   const uint64_t upper_half = first >> 32;
   const U32 lower_half = counting_from(static_cast<uint32_t>(first));
   to = random_bits(key_words(key, upper_half), lower_half);
   if (static_cast<uint32_t>(first) > UINT32_MAX - (U32::width - 1)) {
-    // The elements pass a multiple of 2^32: lower halves that start with 0 belong to the next upper half.
+    // The elements pass a multiple of 2^32: the lower halves from 0 on belong to the next upper half.
     const U32 passed = random_bits(key_words(key, upper_half + 1), lower_half);
     to = passed ^ (to ^ passed) * (lower_half >> 31);
   }

@@ -1,14 +1,14 @@
-// How a parameter is read before its update and written after it. Included after F32, F64 and U32.
+// The ways to read a parameter before its update and to write it after. Included after F32, F64 and U32.
 //
-// All have read(i, access, p); write(p, i, access); written(p, i, access), which is what an average takes in;
-// prefetch(begin, end); and the types Element, of the parameter, and Averaged, of its average.
+// All have read(i, access, p); write(p, i, access); written(p, i, access), which returns the value that goes into an
+// average; prefetch(begin, end); and the types Element, of the parameter, and Averaged, of its average.
 #include "kernel/lanes.h"
 #include "kernel/stochastic.inl"
 
 namespace clr {
 namespace {
 
-// Whole lanes, and the first n elements of one.
+// Accesses whole lanes (AllLanes), or the first n elements of a lane (FirstLanes).
 struct AllLanes {
   template <class Lane, class Element>
   CLR_INLINE_MEMBER void read(const Element* from, Lane& to) const {
@@ -43,7 +43,7 @@ struct FirstLanes {
 template <class Element>
 CLR_INLINE void prefetch(const Element* array, int64_t begin, int64_t end);
 
-// The value that is read back where x is stored.
+// Returns the value that is read back after x is stored.
 template <class Element, class Lane>
 CLR_INLINE Lane as_stored(const Lane& x) {
   if constexpr (sizeof(Element) >= 4) return x;
@@ -54,7 +54,7 @@ CLR_INLINE Lane as_stored(const Lane& x) {
   return result;
 }
 
-// Rounded to nearest even.
+// The parameter is rounded to nearest even.
 template <class E>
 struct Nearest {
   using Element = E;
@@ -78,7 +78,7 @@ struct Nearest {
   CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const { clr::prefetch(parameter, begin, end); }
 };
 
-// Rounded up or down at random, right on average (core/stochastic_rounding.h).
+// The parameter is rounded up or down at random, right on average (core/stochastic_rounding.h).
 template <class E>
 struct Stochastic {
   using Element = E;
@@ -107,7 +107,7 @@ struct Stochastic {
   CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const { clr::prefetch(parameter, begin, end); }
 };
 
-// The parameter is the sum of two 16-bit numbers: itself and what its rounding took away.
+// The weight is the sum of two 16-bit numbers: the parameter and its rounding error.
 template <class E>
 struct Split {
   using Element = E;
@@ -117,13 +117,14 @@ struct Split {
   CLR_INLINE_MEMBER explicit Split(const Slot& slot)
       : parameter(static_cast<Element*>(slot.parameter)), rest(static_cast<Element*>(slot.companion)) {}
 
-  // A rest that is more than half a unit in the last place belongs to a parameter that somebody has changed since.
+  // Ignores a rest of more than half a unit in the last place: somebody has changed the parameter since.
   template <class Lane, class Access>
   CLR_INLINE_MEMBER void read(int64_t i, Access access, Lane& p) const {
     Lane high, low;
     access.read(parameter + i, high);
     access.read(rest + i, low);
-    // Short of the tie for a rest of half a unit, past it for the next number of either format.
+    // The factor keeps a rest of half a unit short of the tie. The next larger rest of either format still lies past
+    // the tie.
     const Lane within = fused(Lane::all(1 - 0x1p-12f), low, high);
     p = where_equal(as_stored<Element>(within), high, high + low, high);
   }
@@ -143,7 +144,7 @@ struct Split {
   }
 };
 
-// The float32 weight is kept beside the parameter, which is a copy of it rounded to nearest.
+// The weight is kept in float32 next to the parameter, which is a copy rounded to nearest.
 template <class E>
 struct Master {
   using Element = E;
@@ -154,7 +155,7 @@ struct Master {
   CLR_INLINE_MEMBER explicit Master(const Slot& slot)
       : parameter(static_cast<Element*>(slot.parameter)), weight(static_cast<float*>(slot.companion)) {}
 
-  // A parameter that is not the weight's copy has been changed since: it is obeyed.
+  // If the parameter is not the weight's copy, somebody has changed it since: it becomes the weight.
   template <class Lane, class Access>
   CLR_INLINE_MEMBER void read(int64_t i, Access access, Lane& p) const {
     Lane copy;

@@ -23,7 +23,7 @@ void copy(const std::vector<StridedDimension>& dimensions, std::size_t depth, El
 
 void copy_strided(std::vector<StridedDimension> dimensions, std::size_t element_bytes, void* to, const void* from) {
   if (dimensions.empty()) dimensions.push_back({1, 1, 1});
-  // Neighbours in the written memory are written one after the other.
+  // Sorts the dimensions so that neighbours in the written memory are written one after the other.
   std::stable_sort(dimensions.begin(), dimensions.end(),
                    [](const StridedDimension& a, const StridedDimension& b) { return a.to > b.to; });
   if (element_bytes == 2) copy(dimensions, 0, static_cast<std::uint16_t*>(to), static_cast<const std::uint16_t*>(from));

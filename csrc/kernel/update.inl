@@ -1,8 +1,9 @@
-// What happens to one lane of a slot: an update and nothing else, or with all that may come before and after it; and
-// which of these a slot needs. Included after F32, F64 and U32.
+// The update of one lane of a slot, either plain or with everything that may come before and after it, and the choice
+// between them for a slot. Included after F32, F64 and U32.
 //
-// `prefetch(array, begin, end)` asks for elements before they are needed, where that helps; `for_lanes<Element>(work,
-// begin, end)` calls `work.at<Lane>(i, access)` for all lanes of elements begin to end. Both come with the includer.
+// The includer defines two functions. `prefetch(array, begin, end)` asks for elements before they are needed, where
+// that helps. `for_lanes<Element>(work, begin, end)` calls `work.at<Lane>(i, access)` for all lanes of elements begin
+// to end.
 #include "kernel/lanes.h"
 #include "kernel/storage.inl"
 
@@ -21,13 +22,13 @@ struct LaneOf<double> {
   using type = F64;
 };
 
-// An update and nothing else.
+// A plain update.
 template <class Element>
 struct PlainUpdate {
   SgdCoefficients<typename LaneOf<Element>::type::Real> c;
   Element* parameter;
   const Element* gradient;
-  Element* buffer;  // read and written only if the coefficients say there is one
+  Element* buffer;  // read and written only if the coefficients say that there is one
 
   CLR_INLINE_MEMBER PlainUpdate(const GroupValues& group, const Slot& slot)
       : c(coefficients<typename LaneOf<Element>::type::Real>(group, slot)),
@@ -59,7 +60,7 @@ struct PlainUpdate {
   }
 };
 
-// An update with all that may come before and after it. WeightStorage: how the parameter is kept, see
+// An update with everything that may come before and after it. WeightStorage says how the parameter is kept, see
 // kernel/storage.inl.
 template <class WeightStorage, class Buffer>
 struct FullUpdate {
@@ -70,7 +71,7 @@ struct FullUpdate {
   Real average_weight;
   bool first_average;
   WeightStorage kept;
-  const Element* gradient;  // null: nothing but the average moves
+  const Element* gradient;  // null: only the average is updated
   Element* unscaled_gradient;
   Buffer* buffer;
   typename WeightStorage::Averaged* average;
