@@ -8,7 +8,7 @@ namespace clr {
 
 namespace {
 
-// Fewer values than this are done before a second thread wakes up.
+// Fewer values than this are computed before a second thread wakes up.
 constexpr int64_t kSerialValues = 32 * 1024;
 
 struct BulkContext {
@@ -29,7 +29,7 @@ struct Columns {
   double* momentum() const { return row.momentum + begin; }
 };
 
-// Consecutive steps, the first of which is `step`, all of them the piece's.
+// Fills the values of consecutive steps from `step` on. All of them belong to the piece.
 void fill_piece(const Piece& piece, uint64_t step, const Columns& columns, const CpuKernels& kernels) {
   const uint64_t own = step_in(piece, step);
   const auto moving = static_cast<int64_t>(std::min(piece.last - own, static_cast<uint64_t>(columns.size() - 1))) + 1;
@@ -67,7 +67,7 @@ void fill_columns(const BulkSteps& steps, const Columns& columns, const CpuKerne
   return fill_scattered(steps, columns, kernels);
 }
 
-// The rows, one after another, are cut into `parts` runs of equal length.
+// Fills one part. The rows, one after another, are cut into `parts` runs of equal length.
 void fill_part(int part, void* context) {
   const BulkContext& bulk = *static_cast<const BulkContext*>(context);
   const int64_t count = bulk.steps.count;

@@ -16,7 +16,7 @@ struct BulkRow {
   double *lr, *momentum;
 };
 
-// The steps of all rows: `count` from `first` on, or those of an array.
+// The steps of all rows: `count` steps from `first` on, or the steps in an array.
 struct BulkSteps {
   uint64_t first;
   const int64_t* array;  // null: consecutive
@@ -27,12 +27,12 @@ struct BulkSteps {
   }
 };
 
-// Where the first value stands that no optimizer may be given: lr negative or not finite, momentum outside [0, 1].
+// The place of the first invalid value: an lr that is negative or not finite, or a momentum outside [0, 1].
 struct BulkPlace {
   int64_t row, column;  // -1, -1: nowhere
 };
 
-// Fills all rows, in parallel where that pays. Needs no GIL. Returns false if the thread pool failed.
+// Fills all rows, in parallel if that is faster. Needs no GIL. Returns false if the thread pool failed.
 bool fill(const std::vector<BulkRow>& rows, const BulkSteps& steps, const CpuKernels& kernels);
 
 BulkPlace first_invalid(const std::vector<BulkRow>& rows, const BulkSteps& steps);

@@ -6,7 +6,7 @@ namespace {
 
 enum class ScaleKind { whole, per_cycle, power_of_step, linear };
 
-// Powers gamma^n of up to kPowerBlock n.
+// Powers gamma^n for up to kPowerBlock values of n.
 struct PowerTable {
   double hi[kPowerBlock], lo[kPowerBlock];
   int64_t exponent[kPowerBlock];
@@ -52,7 +52,7 @@ CLR_INLINE auto scale_in(const Policy& policy, const Segment& segment, const Pow
   }
 }
 
-// Values begin to end of a segment; power_of_step: of this block.
+// Computes values begin to end of a segment. With power_of_step they must lie in this block.
 template <bool rising, Window window, ScaleKind kind, bool plain>
 CLR_INLINE void fill_run(const Policy& policy, const Segment& segment, const PowerBlock& block, int32_t begin,
                          int32_t end, double* __restrict lr, double* __restrict momentum) {
@@ -121,7 +121,7 @@ FillSegment segment_filler(const Policy& policy) {
   return segment_filler<Window::triangular>(policy);
 }
 
-// `count` values of a ramp from its step `first`, a whole number, on.
+// Computes `count` values of a ramp from its step `first` on, which is a whole number.
 template <CurveKind curve, Window window>
 void fill_ramp(const Policy& policy, double first, int32_t count, double* __restrict lr, double* __restrict momentum) {
   const Policy p = policy;
@@ -168,7 +168,7 @@ void put(const Policy& policy, uint64_t step, double custom, double* lr, double*
   *momentum = value.momentum;
 }
 
-constexpr int64_t kLongestRun = int64_t{1} << 30;  // an int32_t count, as vector conversions want it
+constexpr int64_t kLongestRun = int64_t{1} << 30;  // fits an int32_t, which vector conversions need
 
 void fill_ramps(const Policy& policy, uint64_t first, int64_t count, double* lr, double* momentum) {
   const FillRamp fill = ramp_filler(policy);
@@ -178,7 +178,7 @@ void fill_ramps(const Policy& policy, uint64_t first, int64_t count, double* lr,
   }
 }
 
-// Values of consecutive steps, one half of a cycle at a time.
+// Computes the values of consecutive steps, one half of a cycle at a time.
 void fill_segments(const Policy& policy, uint64_t first, int64_t count, double* lr, double* momentum) {
   const FillSegment fill = segment_filler(policy);
   PowerTable table;
@@ -207,7 +207,7 @@ void fill_range(const Policy& policy, uint64_t first, int64_t count, const doubl
     }
     return;
   }
-  // A constant amplitude repeats itself: some whole cycles are computed, and copied while they are in the cache.
+  // With a constant amplitude, cycles repeat: some whole cycles are computed, then copied while they are in the cache.
   const uint64_t length = policy.up + policy.down;
   int64_t computed = count;
   if (policy.mode == Mode::constant && length <= static_cast<uint64_t>(count)) {

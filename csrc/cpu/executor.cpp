@@ -15,7 +15,8 @@ namespace {
   throw std::runtime_error(std::string("torch's thread pool failed in the middle of a step: ") + meaning);
 }
 
-// A tensor with gaps shares memory with another one: each copy is made when its turn has come.
+// Runs slots one after the other. A tensor with gaps may share memory with another tensor, so each copy is made just
+// before its slot runs.
 void run_one_by_one(const StepPlan& plan, const CpuKernels& kernels) {
   auto copy = plan.copies.begin();
   for (std::size_t i = 0; i < plan.slots.size(); ++i) {
@@ -41,7 +42,7 @@ Measured CpuExecutor::measure(StepPlan& plan, const GradientOptions& options, co
   return {};
 }
 
-// The read-only pass over all gradients, which also finds the factor that they are multiplied by.
+// Reads all gradients. Returns true if all are finite. Also finds the norm and the clip coefficient if they are wanted.
 bool CpuExecutor::all_are_finite(StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
   if (options.max_norm != 0.0 || plan.trusts) {
     if (!run_norms(plan, *kernels_, options.max_value / request.scale, norms_)) fail("nothing has changed");

@@ -1,4 +1,4 @@
-// Which instruction sets this build has, which this processor has, and which one is used.
+// The instruction sets that this build has and that this processor has, and the one in use.
 #pragma once
 
 #include <string>
@@ -14,14 +14,14 @@ struct Isa {
   bool detected;
 };
 
-// The instruction sets compiled in, from plain to wide.
+// Returns the compiled instruction sets, from plain to wide.
 const std::vector<Isa>& compiled_isas();
 
-// The widest detected one, or the one that the environment variable CLR_NATIVE_ISA names. Decided at the first call.
-// Throws std::invalid_argument if the named one is not there.
+// Returns the widest detected instruction set, or the one that the environment variable CLR_NATIVE_ISA names. The first
+// call decides. Throws std::invalid_argument if the named one is not available.
 const Isa& selected_isa();
 
-// What selected_isa decides, for a given value of the variable (null or empty: not set).
+// Returns the choice of selected_isa() for a given value of the variable (null or empty: not set).
 const Isa& choose_isa(const char* wanted);
 
 }  // namespace clr

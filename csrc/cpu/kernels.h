@@ -1,5 +1,5 @@
-// What every instruction set offers. Its translation unit includes nothing from the C++ library: an inline function
-// compiled there for AVX-512 may be the copy that the linker keeps.
+// The functions that every instruction set provides. Their translation units include nothing from the C++ library: the
+// linker might keep an inline function that was compiled for AVX-512 there.
 #pragma once
 
 #include "core/norm.h"
@@ -28,7 +28,7 @@ struct CpuKernels {
   // 2^-968, which only float64 has, lose digits.
   NormPart (*sum_squares)(const void* array, DType dtype, int64_t begin, int64_t end, double limit);
 
-  // Are elements begin to end of an array neither infinite nor NaN?
+  // True if no element from begin to end of an array is infinite or NaN.
   bool (*all_finite)(const void* array, DType dtype, int64_t begin, int64_t end);
 };
 

@@ -39,7 +39,7 @@ CLR_INLINE void widen(F32 a, Pack<F64, 2>& to) {
   to.lanes[1].x = _mm256_cvtps_pd(_mm256_extractf128_ps(a.x, 1));
 }
 
-// The second operand is what these instructions give where one is NaN.
+// These instructions return the second operand if one operand is NaN.
 CLR_INLINE F32 limited(F32 a, F32 limit) { return {_mm256_max_ps((-limit).x, _mm256_min_ps(limit.x, a.x))}; }
 CLR_INLINE F64 limited(F64 a, F64 limit) { return {_mm256_max_pd((-limit).x, _mm256_min_pd(limit.x, a.x))}; }
 CLR_INLINE F32 where_equal(F32 a, F32 b, F32 equal, F32 other) {
@@ -56,7 +56,7 @@ CLR_INLINE __m128i rounded_to_bfloat16(F32 a) {
   return _mm256_castsi256_si128(packed);
 }
 
-// The conversion instruction keeps a NaN's payload; the one NaN stored is 0x7e00 with the value's sign.
+// The conversion instruction keeps a NaN's payload. Here every NaN is stored as 0x7e00 with the value's sign.
 CLR_INLINE __m128i rounded_to_float16(F32 a) {
   const __m256 nan = _mm256_cmp_ps(a.x, a.x, _CMP_UNORD_Q);
   const __m256i sign = _mm256_and_si256(_mm256_castps_si256(a.x), _mm256_set1_epi32(INT32_MIN));

@@ -1,4 +1,4 @@
-// Lanes of AVX-512 (F, BW, DQ, VL). Tails by masks: elements outside are neither read nor written.
+// Lanes of AVX-512 (F, BW, DQ, VL). Tails use masks: elements outside are neither read nor written.
 #pragma once
 
 #include <immintrin.h>
@@ -39,7 +39,7 @@ CLR_INLINE void widen(F32 a, Pack<F64, 2>& to) {
   to.lanes[1].x = _mm512_cvtps_pd(_mm512_extractf32x8_ps(a.x, 1));
 }
 
-// The second operand is what these instructions give where one is NaN.
+// These instructions return the second operand if one operand is NaN.
 CLR_INLINE F32 limited(F32 a, F32 limit) { return {_mm512_max_ps((-limit).x, _mm512_min_ps(limit.x, a.x))}; }
 CLR_INLINE F64 limited(F64 a, F64 limit) { return {_mm512_max_pd((-limit).x, _mm512_min_pd(limit.x, a.x))}; }
 CLR_INLINE F32 where_equal(F32 a, F32 b, F32 equal, F32 other) {
@@ -58,7 +58,7 @@ CLR_INLINE __m256i rounded_to_bfloat16(F32 a) {
   return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(_mm512_srli_epi32(sum, 16), nan, _mm512_set1_epi32(0x7fc0)));
 }
 
-// The conversion instruction keeps a NaN's payload; the one NaN stored is 0x7e00 with the value's sign.
+// The conversion instruction keeps a NaN's payload. Here every NaN is stored as 0x7e00 with the value's sign.
 CLR_INLINE __m256i rounded_to_float16(F32 a) {
   const __mmask16 nan = _mm512_cmp_ps_mask(a.x, a.x, _CMP_UNORD_Q);
   const __m512i sign = _mm512_and_si512(_mm512_castps_si512(a.x), _mm512_set1_epi32(INT32_MIN));

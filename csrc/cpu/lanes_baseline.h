@@ -1,4 +1,4 @@
-// Lanes of one number for any processor. No fma: two roundings, as torch's baseline build.
+// Lanes of one number for any processor. They have no fma: `fused` rounds twice, as torch's baseline build does.
 #pragma once
 
 #include "kernel/lanes_scalar.h"
@@ -11,7 +11,8 @@ CLR_INLINE Scalar<Number> fused(Scalar<Number> a, Scalar<Number> b, Scalar<Numbe
   return {a.x * b.x + c.x};
 }
 
-// An instruction that this processor may have, or exact software: slow, so only where bits depend on it.
+// Uses an instruction if this processor has it, else exact software. That is slow, so it is used only where bits depend
+// on it.
 CLR_INLINE F64 fused_once(F64 a, F64 b, F64 c) { return {clr::fused(a.x, b.x, c.x)}; }
 
 }  // namespace

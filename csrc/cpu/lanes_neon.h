@@ -39,7 +39,7 @@ CLR_INLINE void widen(F32 a, Pack<F64, 2>& to) {
   to.lanes[1].x = vcvt_high_f64_f32(a.x);
 }
 
-// These instructions give NaN where one operand is.
+// These instructions return NaN if one operand is NaN.
 CLR_INLINE F32 limited(F32 a, F32 limit) { return {vmaxq_f32((-limit).x, vminq_f32(limit.x, a.x))}; }
 CLR_INLINE F64 limited(F64 a, F64 limit) { return {vmaxq_f64((-limit).x, vminq_f64(limit.x, a.x))}; }
 CLR_INLINE F32 where_equal(F32 a, F32 b, F32 equal, F32 other) {
@@ -54,7 +54,7 @@ CLR_INLINE uint16x4_t rounded_to_bfloat16(F32 a) {
   return vmovn_u32(vbslq_u32(number, vshrq_n_u32(sum, 16), vdupq_n_u32(0x7fc0)));
 }
 
-// The conversion instruction keeps a NaN's payload; the one NaN stored is 0x7e00 with the value's sign.
+// The conversion instruction keeps a NaN's payload. Here every NaN is stored as 0x7e00 with the value's sign.
 CLR_INLINE uint16x4_t rounded_to_float16(F32 a) {
   const uint32x4_t bits = vreinterpretq_u32_f32(a.x);
   const uint32x4_t plain = vorrq_u32(vandq_u32(bits, vdupq_n_u32(0x80000000u)), vdupq_n_u32(0x7fc00000u));

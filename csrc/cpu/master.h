@@ -1,4 +1,4 @@
-// 16-bit parameters beside float32 weights.
+// 16-bit parameters with float32 master weights.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,8 @@ namespace clr {
 // to[i] <- from[i], rounded to nearest even. `dtype`: bfloat16 or float16.
 void round_to_half(DType dtype, const float* from, void* to, std::int64_t size);
 
-// A parameter that is not its master weight's copy has been changed since: it becomes the master weight.
+// Copies each element of the parameter that is not its master weight's rounded copy into the master weight: somebody
+// has changed it since.
 void obey_parameter(DType dtype, const void* parameter, float* master, std::int64_t size);
 
 }  // namespace clr

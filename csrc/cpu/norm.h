@@ -16,24 +16,23 @@ struct SlotNorms {
   double parameter, gradient;
 };
 
-// Results, and scratch that keeps its memory from step to step.
+// The results, and scratch that keeps its memory from step to step.
 struct Norms {
   NormPart total;                // of all gradients
-  std::vector<SlotNorms> slots;  // run_norms: one a slot; zeros but where the slot is trusted and has a gradient
+  std::vector<SlotNorms> slots;  // run_norms: one a slot; zeros unless the slot is trusted and has a gradient
 
   std::vector<Cut> cuts;
-  std::vector<std::size_t> first_chunks;  // one a slot: how many chunks the slots before it have
+  std::vector<std::size_t> first_chunks;  // one a slot: the number of chunks of the slots before it
   std::size_t chunk_count = 0;
-  std::vector<NormPart> parts;  // a part of each chunk's gradient, then one of each chunk's parameter where wanted
+  std::vector<NormPart> parts;  // a part of each chunk's gradient, then of each wanted chunk's parameter
 };
 
-// Sums the squares of all gradients, and of the parameters of trusted slots (of the float32 weight where there is a
-// master weight). Slots without a gradient count for nothing. `limit`: see CpuKernels::sum_squares; for gradients only.
-// In parallel where that pays; needs no GIL. The bits depend on the plan alone. Returns false if the thread pool
-// failed.
+// Sums the squares of all gradients, and of the parameters of trusted slots (of the float32 weight if there is a master
+// weight). Slots without a gradient are left out. `limit`: see CpuKernels::sum_squares; for gradients only. Runs in
+// parallel if that is faster. Needs no GIL. The bits depend on the plan alone. Returns false if the thread pool failed.
 bool run_norms(const StepPlan& plan, const CpuKernels& kernels, double limit, Norms& norms);
 
-// Only finds norms.total.finite: has any gradient an infinity or a NaN? Otherwise as run_norms.
+// Only finds norms.total.finite: false if any gradient has an infinity or a NaN. Otherwise like run_norms.
 bool run_finite_check(const StepPlan& plan, const CpuKernels& kernels, Norms& norms);
 
 }  // namespace clr

@@ -6,7 +6,7 @@
 namespace clr {
 namespace {
 
-// Sixteen sums side by side, however wide a register is.
+// There are sixteen sums side by side, however wide a register is.
 constexpr int kSums = kNormSums;
 using Wide = Pack<F64, kSums / F64::width>;
 using Narrow = Pack<F32, kSums / F32::width>;
@@ -32,7 +32,7 @@ CLR_INLINE void read_wide(const double* from, int n, Wide& to) {
   n == kSums ? load(from, to) : load_first(from, n, to);
 }
 
-// The sums, and the errors that they have collected. Not HiLo<Wide>: compilers keep that in memory.
+// The sums, and the errors that they have collected. This is not HiLo<Wide>, because compilers keep that in memory.
 struct Sums {
   Wide hi = Wide::all(0.0), lo = Wide::all(0.0);
 
@@ -43,7 +43,7 @@ struct Sums {
   }
 };
 
-// Halves are added to each other, down to one number: sum i and sum i + 8, of those i and i + 4, ...
+// Adds halves to each other, down to one number: first sums i and i + 8, then sums i and i + 4, ...
 CLR_INLINE DoubleDouble folded(Sums& sums) {
   for (int half = kSums / F64::width / 2; half > 0; half /= 2) {
     for (int i = 0; i < half; ++i) sums.put(i, grown(sums[i], sums[i + half]));
@@ -81,7 +81,7 @@ DoubleDouble squares_of(const Element* array, int64_t begin, int64_t end, double
   return folded(sums);
 }
 
-// x * 0 is 0, or NaN where x is not finite, and stays so in a sum.
+// Adds up x * 0, which is 0, or NaN if x is not finite. A NaN stays in the sum.
 template <class Lane, class Element>
 bool all_finite_in(const Element* array, int64_t begin, int64_t end) {
   using Block = Pack<Lane, 2 * kLanesPerBlock>;
@@ -122,7 +122,7 @@ template <class Element>
 DoubleDouble squares_of(const void* array, int64_t begin, int64_t end, double limit) {
   const Element* const elements = static_cast<const Element*>(array);
   if (limit == 0.0) return squares_of<false>(elements, begin, end, 0.0);
-  // As the update limits: in its own arithmetic.
+  // Limits in the arithmetic of the update.
   const double rounded = sizeof(Element) < sizeof(double) ? static_cast<double>(static_cast<float>(limit)) : limit;
   return squares_of<true>(elements, begin, end, rounded);
 }
@@ -141,8 +141,8 @@ DoubleDouble squares_of(const void* array, DType dtype, int64_t begin, int64_t e
   return {0.0, 0.0};
 }
 
-// A finite sum of numbers without a limit says that all are finite. Otherwise they are read once more: large doubles
-// have infinite squares, and a limit hides infinities.
+// Without a limit, a finite sum means that all numbers are finite. Otherwise the numbers are read once more: large
+// doubles have infinite squares, and a limit hides infinities.
 NormPart sum_squares(const void* array, DType dtype, int64_t begin, int64_t end, double limit) {
   const DoubleDouble squares = squares_of(array, dtype, begin, end, limit);
   const bool surely = limit == 0.0 && squares.hi - squares.hi == 0.0;

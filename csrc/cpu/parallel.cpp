@@ -22,7 +22,8 @@ struct TorchThreads {
   const char* missing = nullptr;
 };
 
-// Libraries that Python loaded are not in the global scope: only the handle of libtorch_cpu itself finds its symbols.
+// Libraries that Python loaded are not in the global scope, so only the handle of libtorch_cpu itself finds its
+// symbols.
 #if defined(_WIN32)
 void* symbol(const char* name) {
   const HMODULE library = GetModuleHandleA("torch_cpu.dll");

@@ -6,11 +6,11 @@ namespace {
 
 // From this size on, parameter and buffer do not wait for the next step in a core's own cache. They are asked for
 // before their turn, across the page borders at which the processor's prefetching stops (bench/README.md: MLP on one
-// thread, 8 %). Below, it only costs: 10 % of the same on two threads.
+// thread, 8 %). Below this size, asking only costs time: 10 % of the same run on two threads.
 constexpr int64_t kPrefetchBytes = 512 * 1024;
 constexpr int64_t kPrefetchAhead = 1024;
 
-// Asks for the lines of elements begin to end of an array before they are needed. No value depends on it.
+// Asks for the lines of elements begin to end of an array before they are needed. Results do not depend on it.
 template <class Element>
 CLR_INLINE void prefetch(const Element* array, int64_t begin, int64_t end) {
 #if defined(__GNUC__)
@@ -21,7 +21,8 @@ CLR_INLINE void prefetch(const Element* array, int64_t begin, int64_t end) {
 #endif
 }
 
-// Elements begin to end of what `work` does: `work.at<Lane>(i, access)` for each lane, `work.prefetch(begin, end)`.
+// Runs `work` for elements begin to end: calls `work.at<Lane>(i, access)` for each lane, and `work.prefetch(begin,
+// end)`.
 template <class Element, class Work>
 CLR_INLINE void for_lanes(const Work& work, int64_t begin, int64_t end) {
   using Lane = typename LaneOf<Element>::type;

@@ -9,7 +9,7 @@ namespace {
 // Below this many bytes of parameters waking a second thread costs more than it saves (bench/README.md).
 constexpr std::int64_t kSerialBytes = 64 * 1024;
 
-constexpr std::size_t kAhead = 2;  // slots ahead whose first numbers are asked for
+constexpr std::size_t kAhead = 2;  // how many slots ahead prefetch() runs
 
 void prefetch(const Slot& slot) {
 #if defined(__GNUC__)

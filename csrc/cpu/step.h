@@ -11,8 +11,8 @@ namespace clr {
 // Updates everything between two cuts of the work list.
 void run_between(const StepPlan& plan, const CpuKernels& kernels, Cut from, Cut to);
 
-// Runs the whole plan, in parallel where that pays. `cuts` is scratch that keeps its memory from step to step. Needs no
-// GIL. Returns false if the thread pool failed.
+// Runs the whole plan, in parallel if that is faster. `cuts` is scratch that keeps its memory from step to step. Needs
+// no GIL. Returns false if the thread pool failed.
 bool run_step(const StepPlan& plan, const CpuKernels& kernels, std::vector<Cut>& cuts);
 
 }  // namespace clr
