@@ -1,4 +1,4 @@
-// What this build is and what it found on this machine.
+// Tells how this extension was built and what it found on this machine.
 #include <pybind11/pybind11.h>
 
 #include <string>

@@ -23,7 +23,7 @@ bool is_readable(const py::object& tensor) {
   return TorchReader::get().read(tensor.ptr(), view);
 }
 
-// What a GradScaler has on a device.
+// Returns a number that a GradScaler keeps on a device.
 DeviceNumber device_number(const py::object& tensor, const char* name) {
   const DLTensor view = must_read(tensor, name);
   const Layout layout(view);
@@ -56,7 +56,7 @@ void set_options(NativeOptimizer& optimizer, double max_norm, double max_value, 
   optimizer.options = {max_norm, max_value, error_if_nonfinite, skip_nonfinite, advance_on_skip, write_unscaled};
 }
 
-// The dtypes, by name, of the tensors that steps keep for a parameter of this dtype.
+// Returns the dtypes, by name, of the tensors that steps keep for a parameter of this dtype.
 py::dict state_dtypes(const py::dict& group, const std::string& parameter) {
   GroupSettings settings{};
   GroupProgress progress{};
@@ -79,14 +79,14 @@ void bind_optimizer(py::module_& m) {
   m.def("state_dtypes", &state_dtypes, py::arg("group"), py::arg("parameter_dtype"),
         "The dtype, by name, of each of STATE_TENSORS for a parameter of this dtype.");
   m.def("is_readable", &is_readable, py::arg("tensor"), "True if a tensor has memory of its own that a step can read.");
-  m.def("is_on_gpu", &is_on_gpu, py::arg("tensor"), "Is this a tensor on a CUDA device?");
+  m.def("is_on_gpu", &is_on_gpu, py::arg("tensor"), "True if this is a tensor on a CUDA device.");
   // It refers to a method of the optimizer, which holds it.
   py::class_<AveragesInPlace>(m, "AveragesInPlace", "Puts averages into the place of weights for a `with` block.",
                               collected<AveragesInPlace>())
       .def("__enter__", &AveragesInPlace::enter)
       .def("__exit__", [](AveragesInPlace& averages, const py::args&) { averages.leave(); })
       .def("refuse_inside", &AveragesInPlace::refuse_inside, py::arg("what"),
-           "RuntimeError within the block: `what` is not to be done there.");
+           "Raises RuntimeError within the block. `what` names the call that is not allowed there.");
   py::class_<BoundGroups>(m, "BoundGroups", "Parameter groups, each bound to its schedule.", collected<BoundGroups>())
       .def(
           py::init<const py::list&, const py::list&, const std::vector<bool>&>(), py::arg("groups"),
@@ -100,7 +100,7 @@ void bind_optimizer(py::module_& m) {
            "averaged_entries: of AveragesInPlace.")
       .def("append", &NativeOptimizer::append, py::arg("group"), py::arg("schedule"), py::arg("is_obeyed"),
            "Bind one more group, as BoundGroups does.")
-      .def("adopt", &NativeOptimizer::adopt, py::arg("groups"), "Go on with these groups in the place of all others.")
+      .def("adopt", &NativeOptimizer::adopt, py::arg("groups"), "Replace all groups by these.")
       .def("schedule_of", &NativeOptimizer::schedule_of, py::arg("group"),
            "The schedule that stands in a group, with the functions of the one that was bound.")
       .def("standing", &NativeOptimizer::standing, py::arg("group"),
@@ -108,7 +108,7 @@ void bind_optimizer(py::module_& m) {
            "False, and those of the schedule). momentum is None where the schedule has none.")
       .def("set_options", &set_options, py::kw_only(), py::arg("max_norm"), py::arg("max_value"),
            py::arg("error_if_nonfinite"), py::arg("skip_nonfinite"), py::arg("advance_on_skip"),
-           py::arg("write_unscaled"), "Set what holds for all gradients; 0 for no clipping.")
+           py::arg("write_unscaled"), "Set the options for all gradients; 0 for no clipping.")
       .def(
           "apply", &apply, py::arg("groups"), py::arg("state"), py::arg("scale") = 1.0, py::arg("found_inf") = false,
           py::arg("report_inf") = py::none(),
@@ -118,14 +118,14 @@ void bind_optimizer(py::module_& m) {
            py::arg("position"),
            "Apply this step's update to one parameter, number `position`, before apply() ends the step.")
       .def("check_release", &NativeOptimizer::check_release, py::arg("groups"),
-           "RuntimeError if something needs all gradients at once.")
+           "Raises RuntimeError if something needs all gradients at once.")
       .def("synchronise", &NativeOptimizer::synchronise, py::arg("state"),
-           "Wait for the devices and put what they have counted into the groups.")
+           "Wait for the devices and write their counts into the groups.")
       .def("followed_schedule", &NativeOptimizer::followed_schedule, py::arg("group"),
            "True if this group's last update followed its schedule.")
       .def(
           "set_warns", [](NativeOptimizer& optimizer, bool warns) { optimizer.warns = warns; }, py::arg("warns"),
-          "False: a step warns of no driver and of no missing gradient, and counts none.")
+          "If false, a step neither warns of a driver or of missing gradients nor counts them.")
       .def_readonly("averages", &NativeOptimizer::averages, "The averages, to be put into the place of the weights.")
       .def_property_readonly("is_open", &NativeOptimizer::is_open,
                              "True if release() has begun a step that apply() has not ended.")

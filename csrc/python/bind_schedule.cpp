@@ -36,7 +36,7 @@ Enum named(const std::array<const char*, n>& names, const std::string& name, con
   throw py::value_error(std::string(what) + "='" + name + "' is unknown");
 }
 
-// Boundaries that every policy has. A momentum of NaN stays NaN: the policy has none.
+// Makes a policy with the boundaries that every policy has. A momentum of NaN means that the policy has none.
 Policy with_boundaries(double base_lr, double max_lr, std::optional<double> base_momentum,
                        std::optional<double> max_momentum, const std::string& window) {
   Policy p{};
