@@ -1,4 +1,4 @@
-"""The averages of the weights that an optimizer keeps: found, and copied out."""
+"""Finds the averages of weights that an optimizer keeps, and copies them out."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ State = Mapping[torch.Tensor, Mapping[str, Any]]
 
 
 def averaged(groups: Iterable[Mapping[str, Any]], state: State) -> list[torch.Tensor]:
-    """The parameters that have an average. Raises RuntimeError if none has.
+    """Returns the parameters that have an average. Raises RuntimeError if none has.
 
-    Before a group's first update of it there may be a tensor for it already: torch.distributed asks for one.
+    A tensor may exist before the group's first update of the average, because torch.distributed asks for one.
     """
     begun = [group for group in groups if group["n_averaged"] != 0]
     found = [p for group in begun for p in group["params"] if state.get(p, {}).get("average") is not None]
@@ -26,7 +26,7 @@ def averaged(groups: Iterable[Mapping[str, Any]], state: State) -> list[torch.Te
 def averaged_entries(
     groups: Iterable[Mapping[str, Any]], state: State
 ) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
-    """Each parameter that has an average, with that, and with the master weight that keeps the weight meanwhile."""
+    """Returns (parameter, average, master weight or None) of each parameter that has an average."""
     entries = [(parameter, state[parameter]) for parameter in averaged(groups, state)]
     return [
         (p, entry["average"], entry["master_weight"] if entry["average"].dtype != p.dtype else None)
@@ -35,7 +35,7 @@ def averaged_entries(
 
 
 def copy_to(model: nn.Module, groups: list[dict[str, Any]], state: State) -> None:
-    """Copies the averages into a model's parameters; what has none is copied as it is."""
+    """Copies the averages into a model's parameters. A parameter without an average is copied as it is."""
     pairs = _matched(dict(model.named_parameters()), groups)
     averages = {id(parameter): state[parameter]["average"] for parameter in averaged(groups, state)}
     with torch.no_grad():
@@ -46,7 +46,7 @@ def copy_to(model: nn.Module, groups: list[dict[str, Any]], state: State) -> Non
 
 
 def _matched(named: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Each parameter of the model with the optimizer's: the same object, or of the same name, or in the same place."""
+    """Pairs the model's parameters with the optimizer's: by identity, or by name, or by their order."""
     own = [parameter for group in groups for parameter in group["params"]]
     identities = {id(parameter) for parameter in own}
     if all(id(target) in identities for target in named.values()):

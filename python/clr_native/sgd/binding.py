@@ -1,4 +1,4 @@
-"""Everything of an optimizer that changes beside torch's ``state`` and ``param_groups``."""
+"""The changing parts of an optimizer other than torch's ``state`` and ``param_groups``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Bound(Protocol):
 
 
 def global_option(doc: str) -> Any:
-    """An option of an optimizer as an attribute, to be set between steps; of the type that it is said to have."""
+    """Makes an attribute of an option of an optimizer, which may be set between steps. The class annotates its type."""
     return _GlobalOption(doc)
 
 

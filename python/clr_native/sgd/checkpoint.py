@@ -1,4 +1,4 @@
-"""What loading a checkpoint does beyond ``torch.optim.Optimizer.load_state_dict``."""
+"""Checks and copies a checkpoint, beyond what ``torch.optim.Optimizer.load_state_dict`` does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clr_native import _core
 Group = dict[str, Any]
 Path = tuple[object, ...]  # the keys that lead to a value in a state dict
 
-# What a checkpoint of torch.optim.SGD carries that only steers torch's own implementations.
+# Keys in a checkpoint of torch.optim.SGD that only control torch's own implementations.
 _TORCH_ONLY = ("foreach", "fused", "capturable", "differentiable")
 COUNTERS = ("applied_steps", "skipped_steps", "n_averaged", "n_updates")
 _POSITION = ("schedule", "lr", "momentum", *COUNTERS)
@@ -23,7 +23,7 @@ _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
 
 
 def checked(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """A state dict of the form that torch goes through, with groups that share nothing with the given one.
+    """Returns a state dict in the form that torch reads, with groups that share nothing with the given one.
 
     Raises TypeError or ValueError that names the key.
     """
@@ -70,7 +70,7 @@ def _require(value: object, kind: type | tuple[type, ...], path: Path, must: str
 
 
 def _own(value: Any, path: Path) -> Any:
-    """A deep copy. Raises TypeError that names what cannot be copied."""
+    """Returns a deep copy. Raises a TypeError that names the value if it cannot be copied."""
     kind = type(value)
     if kind in _PLAIN:
         return value
@@ -89,14 +89,14 @@ def _own(value: Any, path: Path) -> Any:
 
 
 def _require_memory(value: torch.Tensor, path: Path) -> None:
-    """Refuses a tensor whose storage was freed: torch would read it all the same."""
+    """Refuses a tensor whose storage was freed: torch would read its memory all the same."""
     is_ordinary = type(value) in (torch.Tensor, torch.nn.Parameter) and value.layout is torch.strided
     if is_ordinary and not value.is_meta and not _core.is_readable(value):
         raise TypeError(f"{_name(path)} is a tensor without memory that could be read: its storage may have been freed")
 
 
 def complete_groups(groups: list[Group], before: list[Group], loaded: list[Group], settings: Iterable[str]) -> None:
-    """Fills in what the checkpoint says, and keeps what a checkpoint of another optimizer does not say."""
+    """Fills in the entries of the checkpoint. Keeps entries that a checkpoint of another optimizer does not have."""
     for group, old, saved in zip(groups, before, loaded, strict=True):
         group.update((name, value) for name, value in saved.items() if name not in ("params", *_TORCH_ONLY))
         for name in (*_POSITION, *settings):
@@ -109,7 +109,7 @@ def own_state(groups: list[Group], loaded: Mapping[str, Any]) -> defaultdict[Any
     group says; torch would round all to the parameter's. What belongs to no parameter is kept as it is, as in torch.
     """
     state: defaultdict[Any, Any] = defaultdict(dict)
-    parameters: dict[int | str, torch.Tensor] = {}  # by number
+    parameters: dict[int | str, torch.Tensor] = {}  # by the number in the checkpoint
     for index, (group, saved) in enumerate(zip(groups, loaded["param_groups"], strict=True)):
         dtypes: dict[torch.dtype, dict[str, str]] = {}
         for place, (parameter, key) in enumerate(zip(group["params"], saved["params"], strict=True)):
@@ -131,7 +131,7 @@ def _own_entry(
     own: dict[Any, Any] = {}
     for name, value in entry.items():
         if name in dtypes:
-            # torch.distributed loads {} where a flat state dict lacks what a fresh optimizer would have.
+            # torch.distributed loads {} if a flat state dict lacks a tensor that a fresh optimizer would have.
             if not isinstance(value, Mapping) or value:
                 own[name] = None if value is None else _copy(value, parameter, dtypes[name], f"{where}, {name}")
         elif isinstance(value, torch.Tensor):

@@ -70,16 +70,16 @@ class GradScaler(torch.amp.GradScaler):
         answer: float | None
         try:
             if state["stage"] is OptState.READY:
-                own = left.get("grad_scale")  # a factor of the user's
+                own = left.get("grad_scale")  # the user's own factor
                 attributes["grad_scale"] = scale if own is None else scale * own
                 attributes.pop("found_inf", None)  # torch replaces it too; absent, the optimizer looks for itself
                 found_inf = torch.zeros((), dtype=torch.float32, device=scale.device)
                 on_gpu = _core.is_on_gpu(scale)
                 if on_gpu:
-                    attributes["_report_inf"] = found_inf  # nobody waits for it
+                    attributes["_report_inf"] = found_inf  # the step writes it without a wait of the host
                 looked = any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
                 answer = optimizer.step(*args, **kwargs)
-                if looked:  # else there is nothing to record, and update() refuses, as torch's
+                if looked:  # without gradients nothing is recorded, and update() raises, as torch's does
                     if not on_gpu:
                         found_inf.fill_(float(optimizer.last_step_skipped))
                     state["found_inf_per_device"] = {scale.device: found_inf}
@@ -87,7 +87,7 @@ class GradScaler(torch.amp.GradScaler):
             else:
                 answer = super().step(optimizer, *args, **kwargs)
             left = {}
-        finally:  # gone afterwards, or as before after an error
+        finally:  # removes the attributes, or restores them after an error
             for name in (*_AMP_ATTRIBUTES, "_report_inf"):
                 attributes.pop(name, None)
             attributes.update(left)

@@ -1,4 +1,4 @@
-"""What a GradScaler tells an optimizer before its step."""
+"""Reads the attributes that a GradScaler sets on an optimizer before its step."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Scaling: TypeAlias = tuple[float | torch.Tensor, bool | torch.Tensor | None, tor
 def scaling_in(attributes: Mapping[str, Any], parameter: torch.Tensor | None) -> Scaling:
     """Returns the gradient multiplier, found_inf (None if step() must check), and the tensor that receives the result.
 
-    Where the parameter is on a GPU these are tensors there, the first of them the scale of the loss: nobody waits for
-    their values.
+    If the parameter is on a GPU, these may be tensors on that GPU, so that nobody waits for their values. The first one
+    is then the scale of the loss, not its inverse.
     """
     grad_scale, found_inf = attributes.get("grad_scale"), attributes.get("found_inf")
     on_gpu = _core.is_on_gpu(parameter)
@@ -31,7 +31,7 @@ def scaling_in(attributes: Mapping[str, Any], parameter: torch.Tensor | None) ->
 
 
 def inverse_scale(grad_scale: object) -> float:
-    """What gradients are multiplied by where the loss was multiplied by ``grad_scale``, in float32 as in torch."""
+    """Returns the factor of gradients if the loss was multiplied by ``grad_scale``, in float32 as in torch."""
     scale = _number("grad_scale", grad_scale)
     if not (0.0 < scale < math.inf):
         raise ValueError(f"grad_scale={grad_scale!r} must be finite and above 0")
@@ -42,7 +42,7 @@ def inverse_scale(grad_scale: object) -> float:
 
 
 def is_found(found_inf: object) -> bool:
-    """GradScaler adds up what devices and ranks found: anything but zero counts, NaN too."""
+    """True if ``found_inf`` is not zero, NaN included: GradScaler adds up the results of devices and ranks."""
     return _number("found_inf", found_inf) != 0.0
 
 

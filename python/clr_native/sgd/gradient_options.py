@@ -1,4 +1,4 @@
-"""What holds for all gradients of an optimizer: clipping, and what becomes of infinities."""
+"""The options for all gradients of an optimizer: clipping, and the treatment of infinities."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clr_native.sgd.settings import GLOBAL_DEFAULTS
 
 @dataclasses.dataclass(frozen=True)
 class GradientOptions:
-    """The global arguments of ``FusedCyclicSGD``. Raises ValueError or TypeError for what cannot be used."""
+    """The global arguments of ``FusedCyclicSGD``. Raises ValueError or TypeError if one cannot be used."""
 
     max_grad_norm: float | None = GLOBAL_DEFAULTS["max_grad_norm"]
     max_grad_value: float | None = GLOBAL_DEFAULTS["max_grad_value"]
@@ -55,7 +55,7 @@ def _check_limit(name: str, value: object) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}={value!r} must be a number, or None for no clipping")
-    if isinstance(value, int) and value.bit_length() > 1023:  # no float has it
+    if isinstance(value, int) and value.bit_length() > 1023:  # too large for a float
         raise ValueError(f"{name} of {value.bit_length()} bits must be math.inf, or None for no clipping")
     if math.isnan(value) or value <= 0:
         raise ValueError(f"{name}={value!r} must be above 0, or None for no clipping")

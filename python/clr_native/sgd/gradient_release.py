@@ -1,4 +1,4 @@
-"""Gradient release: each parameter is updated as soon as its gradient is complete, which is then freed."""
+"""Gradient release: each parameter is updated as soon as its gradient is complete. The gradient is then freed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Releasing(Protocol):
-    """An optimizer that can update one of its parameters, which is told with its position among all."""
+    """An optimizer that can update one of its parameters, given with its position among all parameters."""
 
     param_groups: list[dict[str, Any]]
     _binding: Binding
@@ -47,7 +47,7 @@ class ReleaseHandle:
 
 
 def release(optimizer: Releasing) -> ReleaseHandle:
-    """Hooks every parameter that requires a gradient. Raises RuntimeError for what needs all gradients at once."""
+    """Hooks every parameter that requires a gradient. Raises RuntimeError if an option needs all gradients at once."""
     optimizer._binding.native.check_release(optimizer.param_groups)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     # Parameters must not keep their optimizer alive.

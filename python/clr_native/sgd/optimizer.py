@@ -182,7 +182,7 @@ class FusedCyclicSGD(Optimizer):
         self._arguments = arguments
         self._binding = self._new_binding(GradientOptions(**{name: given[name] for name in GLOBAL_DEFAULTS}))
         super().__init__(params, given)
-        if lr is None and arguments.schedule is not None:  # a scale_fn has been asked for the first value already
+        if lr is None and arguments.schedule is not None:  # a scale_fn has already been called for the first value
             has_function = bool(arguments.schedule._functions())
             self.defaults["lr"] = self.param_groups[0]["lr"] if has_function else arguments.schedule(0).lr
 
@@ -279,7 +279,7 @@ class FusedCyclicSGD(Optimizer):
                 hook(self)
         return loss
 
-    # A GradScaler asks for this, sets grad_scale and found_inf before a step, and deletes them after it.
+    # A GradScaler asks for this attribute. It sets grad_scale and found_inf before a step and deletes them after it.
     _step_supports_amp_scaling = True
 
     def register_cycle_end_hook(self, hook: Callable[[FusedCyclicSGD], None]) -> RemovableHandle:
@@ -389,7 +389,7 @@ class FusedCyclicSGD(Optimizer):
         self._refuse_in_mid_step()
         group = dict(param_group)
         index = len(self.param_groups)
-        # As it stands in a group of another optimizer.
+        # The schedule as a group of another optimizer holds it.
         standing = {name: as_number(group.get(name)) for name in ("lr", "momentum")}
         is_written = isinstance(group.get("schedule"), Mapping) and None not in standing.values()
         schedule, momentum = self._arguments.take_from(group, group_label(index))
@@ -401,7 +401,7 @@ class FusedCyclicSGD(Optimizer):
         for counter in COUNTERS:
             group.setdefault(counter, first.get(counter, 0))
         group["n_averaged"] = 0
-        group["lr"] = 0.0  # the schedule's, once bound
+        group["lr"] = 0.0  # the schedule's value, once bound
         if is_obeyed:
             group.update(standing)
         group["momentum_dtype"] = dtype_name(group.get("momentum_dtype", self.defaults["momentum_dtype"]))
@@ -418,7 +418,7 @@ class FusedCyclicSGD(Optimizer):
             raise
 
     def _schedule_of(self, group: Group) -> Schedule:
-        """The schedule that stands in a group, with the scale_fn of the one that was bound."""
+        """Returns the schedule that stands in a group, with the scale_fn of the schedule that was bound."""
         return self._binding.native.schedule_of(group)
 
     def __repr__(self) -> str:
@@ -428,7 +428,7 @@ class FusedCyclicSGD(Optimizer):
     # --- where the schedule stands --------------------------------------------------------------------------------
 
     def _synchronise(self) -> None:
-        """Waits for GPUs, and puts what they have counted into the groups."""
+        """Waits for GPUs and writes their counts into the groups."""
         self._binding.native.synchronise(self.state)
 
     @property
@@ -455,7 +455,7 @@ class FusedCyclicSGD(Optimizer):
         return self._ended_cycle()
 
     def _ended_cycle(self) -> bool:
-        """The same, by the host's count."""
+        """As ``at_cycle_end``, by the host's count."""
         first = self.param_groups[0]
         position = self._schedule_of(first)._cycle_position(first["applied_steps"])
         return position.at_end and self._binding.native.followed_schedule(first)
@@ -509,7 +509,7 @@ class FusedCyclicSGD(Optimizer):
         # A step that was refused, skipped or interrupted may have left empty entries.
         entries = state_dict["state"].items()
         state_dict["state"] = {key: entry for key, entry in entries if not isinstance(entry, dict) or entry}
-        plain: dict[int, dict[str, Any]] = {}  # by schedule, which many groups share
+        plain: dict[int, dict[str, Any]] = {}  # by id of the schedule, which many groups share
         for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
             schedule, saved["overridden"], saved["lr"], momentum = self._binding.native.standing(group)
             if momentum is not None:
@@ -538,9 +538,9 @@ class FusedCyclicSGD(Optimizer):
         loaded: dict[str, Any] = {}
         bound: list[_core.BoundGroups] = []
 
-        def take(_: Optimizer, final: dict[str, Any]) -> dict[str, Any]:  # what the other hooks made of the checkpoint
+        def take(_: Optimizer, final: dict[str, Any]) -> dict[str, Any]:  # `final`: after the other hooks
             loaded.update(checked(final))
-            # torch only has to see which parameter is which: it would round the state, and read what cannot be read.
+            # torch only matches the parameters here: it would round the state, and read tensors that cannot be read.
             return {"state": {}, "param_groups": [{"params": group["params"]} for group in loaded["param_groups"]]}
 
         def fill(_: Optimizer) -> None:
@@ -561,7 +561,7 @@ class FusedCyclicSGD(Optimizer):
                 hook.remove()
 
     def _filled(self, before: list[Group], loaded: dict[str, Any], present: list[Schedule]) -> _core.BoundGroups:
-        """Puts what was loaded into the new groups and the new state, and binds the groups."""
+        """Puts the loaded values into the new groups and the new state, and binds the groups."""
         groups, saved_groups = self.param_groups, loaded["param_groups"]
         complete_groups(groups, before, saved_groups, self.defaults.keys() & GROUP_DEFAULTS.keys())
         schedules = [read_schedule(group, own) for group, own in zip(groups, present, strict=True)]
@@ -574,7 +574,7 @@ class FusedCyclicSGD(Optimizer):
         return bound
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy would not know which of the two are its weights.
+        # A copy would not know which of the two tensors are its weights.
         self._binding.native.averages.refuse_inside("copying or pickling")
         self._refuse_in_mid_step()
         self._synchronise()
@@ -590,11 +590,11 @@ class FusedCyclicSGD(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.defaults.pop("differentiable", None)  # put there by torch
-        if "_schedules" in state:  # unpickled or copied, not load_state_dict
+        if "_schedules" in state:  # after unpickling or copying, not in load_state_dict
             self._complete_copy()
 
     def _complete_copy(self) -> None:
-        """Binds a copy. What was pickled by version 0.1.0 lacks options, settings and counters."""
+        """Binds a copy. A pickle of version 0.1.0 lacks options, settings and counters."""
         schedules = self.__dict__.pop("_schedules")
         obeyed = self.__dict__.pop("_obeyed", [False] * len(schedules))
         options = self.__dict__.pop("_options", None) or self.__dict__.pop("_rules", GradientOptions())

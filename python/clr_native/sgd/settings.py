@@ -1,4 +1,4 @@
-"""The settings of the optimizer as a table, and which parameters can be updated."""
+"""The settings of the optimizer as a table, and the check whether a parameter can be updated."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from clr_native import _core
 
 
 class Setting(NamedTuple):
-    """What is to be known of a setting of ``FusedCyclicSGD`` beside its formula."""
+    """The properties of a setting of ``FusedCyclicSGD`` other than its formula."""
 
     default: Any
-    of_group: bool = True  # True if each group has its own, else it holds for all gradients
+    of_group: bool = True  # True if each group has its own; False if it holds for all gradients
     in_torch: bool = False  # True if torch.optim.SGD has it
     by_itself: bool = True  # True if it changes what an update does without another setting
 
@@ -30,7 +30,7 @@ SETTINGS: dict[str, Setting] = {
     "trust_coefficient": Setting(None),
     "trust_eps": Setting(1e-8, by_itself=False),
     "trust_min_ndim": Setting(2, by_itself=False),
-    "momentum_dtype": Setting(None, by_itself=False),  # it may say the parameter's own
+    "momentum_dtype": Setting(None, by_itself=False),  # it may name the parameter's own dtype
     "rounding": Setting("nearest"),
     "seed": Setting(0, by_itself=False),
     "kahan": Setting(False),
@@ -49,7 +49,7 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def as_number(value: object) -> object:
-    """A tensor of one element as its number: it may change in place afterwards. What has no number stays as it is."""
+    """Returns the number in a tensor of one element, which may change in place later; returns others as they are."""
     try:
         return value.item() if isinstance(value, torch.Tensor) else value
     except RuntimeError:
@@ -57,12 +57,12 @@ def as_number(value: object) -> object:
 
 
 def dtype_name(dtype: object) -> object:
-    """As it stands in a group: plain data."""
+    """Returns the name of a dtype, the plain data that a group holds. Returns other values as they are."""
     return str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
 
 
 def check_parameter(parameter: torch.Tensor, name: str) -> None:
-    """Refuses what every step would refuse. Parameters without memory yet are for the steps to look at."""
+    """Refuses a parameter that every step would refuse. The steps check parameters that have no memory yet."""
     if any(cls.__name__ == "DTensor" for cls in type(parameter).__mro__):
         raise TypeError(f"{name}: type=DTensor is not supported yet: use torch.optim.SGD for sharded parameters")
     if parameter.dtype not in _DTYPES:

@@ -1,4 +1,4 @@
-"""A live torch.optim.SGD with its CyclicLR or OneCycleLR, taken over and given back."""
+"""Takes over a live torch.optim.SGD with its CyclicLR or OneCycleLR, and gives such a pair back."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Group = dict[str, Any]
 Scheduler: TypeAlias = CyclicLR | OneCycleLR
 Pair: TypeAlias = tuple[torch.optim.SGD, Scheduler]
 
-# What SGD and the schedulers keep in a group for themselves.
+# Keys that SGD and the schedulers keep in a group for themselves.
 _TORCH_ONLY = ("lr", "initial_lr", "foreach", "fused", "capturable", "differentiable")
 _OURS_ONLY = ("schedule", "overridden", *COUNTERS, *(name for name in SETTINGS if not SETTINGS[name].in_torch))
-# What torch's SGD does not do.
+# Settings that torch's SGD does not have.
 _FEATURES = {name: setting for name, setting in SETTINGS.items() if setting.by_itself and not setting.in_torch}
 
 
 def groups_from_torch_pair(sgd: torch.optim.SGD, scheduler: Scheduler) -> list[Group]:
-    """The parameter groups of a pair, as the constructor of ``FusedCyclicSGD`` takes them, at the pair's position."""
+    """Returns the parameter groups of a pair, as ``FusedCyclicSGD`` takes them, at the pair's position."""
     _check_pair(sgd, scheduler)
     function = getattr(scheduler, "_scale_fn_custom", None)
     known = None if function is None else CyclicSchedule(0.0, 0.0, scale_fn=function)
@@ -65,14 +65,14 @@ def _check_pair(sgd: object, scheduler: object) -> None:
 
 
 def _check_values(groups: Sequence[Group], scheduler: Scheduler) -> None:
-    """Refuses values that the scheduler has not put there: it goes on to its next step after them, ours would not."""
+    """Refuses values that the scheduler has not written: torch's schedule advances after them, ours would not."""
     twin, written = copy.copy(scheduler), [dict(group) for group in groups]
     twin.optimizer = types.SimpleNamespace(param_groups=written)  # type: ignore[assignment]  # all that get_lr() reads
-    twin._get_lr_called_within_step = True  # else it warns
+    twin._get_lr_called_within_step = True  # without it get_lr() warns
     epoch = scheduler.last_epoch
     try:
         rates = twin.get_lr()
-    except (ArithmeticError, ValueError) as error:  # its step() counts before it fails
+    except (ArithmeticError, ValueError) as error:  # the scheduler's step() counts before it fails
         raise ValueError(
             f"last_epoch={epoch}: the {type(scheduler).__name__} has no value there ({error}): "
             f"set last_epoch={epoch - 1}, where it stood"
@@ -92,7 +92,7 @@ def to_torch_pair(
     state: Mapping[torch.Tensor, Group],
     options: GradientOptions,
 ) -> Pair:
-    """A torch pair that goes on where these groups stand, with the same buffers."""
+    """Returns a torch pair that goes on at the position of these groups, with the same buffers."""
     _refuse_what_torch_has_not(groups, options)
     positions = {group["applied_steps"] for group in groups}
     if len(positions) != 1:
@@ -105,7 +105,7 @@ def to_torch_pair(
 
 
 def _cyclic_lr(sgd: torch.optim.SGD, schedules: Sequence[Schedule], position: int) -> CyclicLR:
-    """torch's scheduler of these schedules, at a position in them."""
+    """Returns torch's scheduler of these schedules, at a position in them."""
     if not torch_cyclic_lr_state(schedules):
         raise ValueError(
             f"schedule={schedules[0]!r}: torch's CyclicLR has triangular windows only, in the modes triangular, "
@@ -113,7 +113,7 @@ def _cyclic_lr(sgd: torch.optim.SGD, schedules: Sequence[Schedule], position: in
         )
     cyclic = [schedule for schedule in schedules if isinstance(schedule, CyclicSchedule)]  # all of them
     for group, schedule in zip(sgd.param_groups, cyclic, strict=True):
-        group["initial_lr"] = schedule.base_lr  # without it torch takes no position
+        group["initial_lr"] = schedule.base_lr  # torch requires it for a position
     first = cyclic[0]
     return CyclicLR(
         sgd,
