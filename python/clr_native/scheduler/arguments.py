@@ -14,16 +14,16 @@ from clr_native.torch_groups import snapshot_of
 
 
 def late_group_arguments(group: Mapping[str, Any], optimizer: Optimizer) -> dict[str, Any]:
-    """What the dict of a late group says of its schedule. A name that the optimizer has too is the optimizer's."""
+    """Returns the schedule arguments in the dict of a late group, without names that the optimizer itself uses."""
     names = ("schedule", *SCHEDULE_FIELDS)
     return {name: group[name] for name in names if name in group and name not in optimizer.defaults}
 
 
 class PerGroup:
-    """What the constructor was given, from which the schedules of its groups and of later ones are made."""
+    """The arguments of the constructor, from which the schedules of its groups and of late groups are made."""
 
     def __init__(self, flat: Mapping[str, Any], schedule: object) -> None:
-        # Tensors are copied, as a late group reads these again.
+        # Tensors are copied, because a late group reads these values again.
         given = {name: snapshot_of(value) for name, value in flat.items() if not is_default(name, value)}
         if schedule is not None:
             for each in schedule if isinstance(schedule, (list, tuple)) else [schedule]:
@@ -31,11 +31,11 @@ class PerGroup:
             given = {"schedule": schedule}
         self._same = {name: value for name, value in given.items() if not isinstance(value, (list, tuple))}
         self._lists = {name: value for name, value in given.items() if isinstance(value, (list, tuple))}
-        # What a group that comes later joins, if that is the same for all.
+        # The schedule that a late group joins, if all groups have the same one.
         self.common = None if self._lists else self._made(given)
 
     def of_groups(self, count: int) -> list[Schedule]:
-        """The schedules of the first ``count`` groups; neighbours with equal arguments share one."""
+        """Returns the schedules of the first ``count`` groups. Neighbours with equal arguments share one."""
         for name, values in self._lists.items():
             if len(values) != count:
                 raise ValueError(f"{name} with {len(values)} entries must have one for each of the {count} groups")
@@ -49,7 +49,7 @@ class PerGroup:
         return schedules
 
     def of_late_group(self, own: dict[str, Any], index: int) -> Schedule:
-        """The schedule of a group that was added later: what it says itself wins over what is the same for all."""
+        """Returns the schedule of a late group. Its own arguments win over those that are the same for all groups."""
         if "schedule" in own:
             schedule: Schedule = own.pop("schedule")
             check_schedule(schedule, own, group_label(index))
@@ -82,5 +82,5 @@ class PerGroup:
 
 
 def common_schedule(schedules: Sequence[Schedule]) -> Schedule | None:
-    """The schedule of all groups, if it is one."""
+    """Returns the schedule of all groups, or None if they do not share one."""
     return schedules[0] if schedules and all(each is schedules[0] for each in schedules) else None

@@ -89,7 +89,7 @@ class CyclicLR(TorchAttributes, LRScheduler):
 
     _has_own_get_lr: bool = False
     _epoch: int = -1
-    _last: LastValues | None = None  # None: the writer has written the values of _epoch, and tells them.
+    _last: LastValues | None = None  # None: the writer has written the values of _epoch, and returns them.
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -131,13 +131,13 @@ class CyclicLR(TorchAttributes, LRScheduler):
         self._own_momenta = found_momenta(optimizer)
         with initial_lr_noted(optimizer), unchanged_on_error(optimizer.param_groups):
             if self._asks_get_lr and last_epoch == -1:
-                # torch's constructor does so: get_lr() finds the first values in the groups.
+                # As in torch's constructor, get_lr() finds the first values in the groups.
                 self._writer.write(optimizer.param_groups, 0)
             super().__init__(optimizer, last_epoch)
         note_latest(optimizer, self)
 
     def _follow(self, schedules: Sequence[Schedule], epoch: int, write: bool) -> None:
-        """Follows these schedules from ``epoch`` on; raises, with nothing changed, if one cannot be."""
+        """Follows these schedules from ``epoch`` on. Raises, with nothing changed, if one cannot be followed."""
         groups = self._optimizer.param_groups
         write = write and epoch != -1
         before, last = dict(self.__dict__), self._last_values()
@@ -161,12 +161,12 @@ class CyclicLR(TorchAttributes, LRScheduler):
         except BaseException:
             self.__dict__.update(before)
             raise
-        for i in late:  # taken, as a schedule or a function in them could not be saved with the optimizer's state
+        for i in late:  # removed: the optimizer's state could not hold a schedule or a function
             for name in late_group_arguments(groups[i], self._optimizer):
                 del groups[i][name]
 
     def _writer_of(self, schedules: Sequence[Schedule]) -> tuple[_core.GroupWriter, list[str | None]]:
-        # Copied or unpickled, a scheduler may find late groups that have not joined.
+        # A copied or unpickled scheduler may find late groups that have not joined.
         groups = zip(self._optimizer.param_groups[: len(schedules)], schedules, strict=True)
         keys = [momentum_key(group, each, self._optimizer, i) for i, (group, each) in enumerate(groups)]
         natives = [each._native for each in schedules]
@@ -175,7 +175,7 @@ class CyclicLR(TorchAttributes, LRScheduler):
     # --- the step -------------------------------------------------------------------------------------------------
 
     def _update_lr(self, epoch: int | None = None) -> None:
-        """Writes the values of batch ``epoch``, or of the next: what torch's ``step()`` and ``SequentialLR`` call."""
+        """Writes the values of batch ``epoch``, or of the next. torch's ``step()`` and ``SequentialLR`` call this."""
         step = self._epoch + 1 if epoch is None else checked_step(epoch)
         if self._has_own_get_lr or "get_lr" in self.__dict__:  # _asks_get_lr, without the call
             closed_form = None if epoch is None else getattr(self, "_get_closed_form_lr", None)
@@ -191,7 +191,7 @@ class CyclicLR(TorchAttributes, LRScheduler):
         return self._has_own_get_lr or "get_lr" in self.__dict__
 
     def _write_own_rates(self, step: int, ask: Callable[[], Any]) -> None:
-        """Writes the rates of a get_lr() that is not ours, and which moves the momentum itself."""
+        """Writes the rates of a user's get_lr(), which moves the momentum itself."""
         self._admit_groups()
         groups = self._optimizer.param_groups
         before = self._epoch, self._last
@@ -284,7 +284,7 @@ class CyclicLR(TorchAttributes, LRScheduler):
         self._arguments = arguments
 
     def _change_schedules(self, schedules: list[Schedule]) -> None:
-        """Goes on with these at the next step; the present values stay, and are then of no batch."""
+        """Goes on with these schedules at the next step. The present values stay, and then belong to no batch."""
         self._follow(schedules, self._epoch, write=False)
         self._last = self._last_values()._replace(epoch=None)
         self._arguments = PerGroup({}, common_schedule(schedules) or schedules)
@@ -336,7 +336,7 @@ class CyclicLR(TorchAttributes, LRScheduler):
             "_step_count": self._step_count,
             "_last_lr": last.rates,
             "_last_momentum": last.momenta,
-            # Another scheduler of a SequentialLR, a wrapper or a hand may have written since: then loading must not.
+            # If another scheduler of a SequentialLR, a wrapper or a user has written since, loading must not write.
             "in_charge": last.epoch == self._epoch
             and all(equals_stored(g["lr"], lr) for g, lr in zip(groups, last.rates, strict=True)),
         }

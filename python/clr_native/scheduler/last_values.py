@@ -1,4 +1,4 @@
-"""What a scheduler last wrote to the groups, and how get_lr() writes momentum alone."""
+"""The values that a scheduler last wrote to the groups, and the function by which get_lr() writes momentum alone."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from clr_native.torch_groups import snapshot_of
 
 
 class LastValues(NamedTuple):
-    """The values that were last written to each group, where they are not those of the scheduler's last step."""
+    """The values that were last written to each group, if they are not those of the scheduler's last step."""
 
     rates: list[float]
     momenta: list[float | None]
-    epoch: int | None  # The rates are those of this batch; None: of one that is not known.
+    epoch: int | None  # The rates are those of this batch; None: the batch is not known.
 
     def extended(self, rates: Sequence[float], momenta: Sequence[float | None]) -> LastValues:
-        """The same, with what further groups have got."""
+        """Returns these values, with those of further groups appended."""
         count = len(self.rates)
         return self._replace(rates=[*self.rates, *rates[count:]], momenta=[*self.momenta, *momenta[count:]])
 
 
 def saved_values(state: Mapping[str, Any], count: int) -> LastValues | None:
-    """The values that a state of ours tells; None for an older one, or torch's, which has no momenta."""
+    """Returns the values in a state of ours, or None if they are missing, as in an older state or in torch's."""
     if not {"_last_lr", "_last_momentum"} <= state.keys():
         return None
     for name in ("_last_lr", "_last_momentum"):
@@ -42,7 +42,7 @@ def move_momentum(
     groups: Sequence[dict[str, Any]], schedules: Sequence[Schedule], keys: Sequence[str | None], step: int
 ) -> tuple[list[float | Tensor], list[float | None]]:
     """Writes the momentum of ``step`` to the groups. Returns the learning rates, as new objects, and the momenta."""
-    # The step's own writer checks and writes: into dicts that share what takes momentum with the groups, but not lr.
+    # The step's own writer checks and writes. Its dicts share the momentum entries with the groups, but not lr.
     beside = [
         {name: group[name] for name in ("lr", key) if name in group} for group, key in zip(groups, keys, strict=True)
     ]

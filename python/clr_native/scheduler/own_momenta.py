@@ -1,4 +1,4 @@
-"""The momentum that an optimizer had before a scheduler wrote there, which it gets back."""
+"""Keeps the momentum that an optimizer had before a scheduler wrote its own, and gives it back."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Keys = Sequence[str | None]
 
 
 class MomentumOwner(Protocol):
-    """A ``CyclicLR``, which keeps the momentum of each group that stood there before its own."""
+    """A ``CyclicLR``. It keeps the momentum that each group had before the scheduler wrote its own."""
 
     _own_momenta: list[Any]
 
     def get_last_momentum(self) -> list[float | None]: ...
 
 
-# The scheduler that last took over an optimizer knows the momentum that stood there before.
+# The scheduler that last took over an optimizer. It knows the momentum that the groups had before.
 _latest: weakref.WeakKeyDictionary[Optimizer, weakref.ref[MomentumOwner]] = weakref.WeakKeyDictionary()
 
 
@@ -31,7 +31,7 @@ def note_latest(optimizer: Optimizer, scheduler: MomentumOwner) -> None:
 
 
 def found_momenta(optimizer: Optimizer) -> list[Any]:
-    """The momentum of each group; the one before where another CyclicLR has just written it."""
+    """Returns the momentum of each group. If another CyclicLR has just written it, returns the one before."""
     groups = optimizer.param_groups
     latest = _latest.get(optimizer, lambda: None)()
     found = [momentum_in(group) for group in groups]
@@ -52,7 +52,7 @@ def give_momenta_back(groups: Sequence[Group], own: Sequence[Any], keys: Keys) -
 def release_momenta(
     groups: Sequence[Group], own: Sequence[Any], before: Keys, now: Keys, last: Sequence[float | None]
 ) -> None:
-    """Gives those back where a schedule that had momentum gives way to one that has none."""
+    """Gives back the momenta of groups whose schedule had momentum and whose new schedule has none."""
     for group, momentum, key, new_key, written in zip(groups, own, before, now, last, strict=False):
         if key is not None and new_key is None and written is not None and equals_stored(momentum_in(group), written):
             put_momentum(group, key, momentum)

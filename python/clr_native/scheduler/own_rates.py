@@ -1,4 +1,4 @@
-"""The get_lr() of a class derived from CyclicLR: its rates are checked and written."""
+"""Checks and writes the rates of the get_lr() of a class derived from CyclicLR."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WRITTEN: tuple[str, ...] = ("lr", "momentum", "betas")
 
 
 def write_rates(groups: Sequence[Group], ask: Callable[[], Any]) -> list[float]:
-    """Writes the learning rates that ``ask()`` gives, one a group, and returns them."""
+    """Writes the learning rates that ``ask()`` returns, one for each group, and returns them."""
     found = ask()
     name = f"{getattr(ask, '__name__', 'get_lr')}()"
     if not isinstance(found, Iterable):
@@ -45,7 +45,7 @@ def write_rates(groups: Sequence[Group], ask: Callable[[], Any]) -> list[float]:
 
 @contextlib.contextmanager
 def unchanged_on_error(groups: Sequence[Group]) -> Iterator[None]:
-    """Puts learning rates and momenta back if what is done fails."""
+    """Puts learning rates and momenta back if the block raises."""
     held = [(group, {name: group[name] for name in _WRITTEN if name in group}) for group in groups]
     contents = [(each, snapshot_of(each)) for _, values in held for each in _tensors(values)]
     try:

@@ -65,10 +65,10 @@ def _one_each(name: str) -> Any:
 
     def set_(scheduler: TorchAttributes, values: object) -> None:
         if not scheduler._is_constructed():
-            if name == "base_lrs":  # torch's constructor notes the initial_lr of the groups there.
+            if name == "base_lrs":  # torch's constructor stores the initial_lr of the groups there.
                 return
             raise _refuse(name)
-        get(scheduler)  # AttributeError where there are none
+        get(scheduler)  # AttributeError if there are none
         scheduler._change_schedules(_with_bounds(name, argument, values, scheduler._schedules))
 
     return property(get, set_, doc=f"As torch's: the {argument} of each group. May be set: step() goes on with these.")
@@ -126,7 +126,7 @@ class TorchAttributes:
                 )
 
     def _is_constructed(self) -> bool:
-        """True once the scheduler's own constructor is through. The scheduler defines it."""
+        """True once the scheduler's own constructor has finished. The scheduler defines it."""
         raise NotImplementedError
 
     def _change_schedules(self, schedules: list[Schedule]) -> None:
