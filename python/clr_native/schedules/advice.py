@@ -1,4 +1,4 @@
-"""What is advised on a run beside what a schedule does in it. The advice itself stands with each kind of schedule."""
+"""Advice on a run, compared with what a schedule does in it. Each kind of schedule gives its own advice."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One piece of advice beside what a schedule does.
+    """One piece of advice, compared with what a schedule does.
 
-    ``ok`` is True where the two agree, False where they do not, and None where only the user can tell.
+    ``ok`` is True if the two agree, False if they do not, and None if only the user can tell.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Summary:
 
     @property
     def ok(self) -> bool:
-        """Whether no check, of the segments' either, is False."""
+        """True if no check is False, the checks of segments included."""
         return all(check.ok is not False for check in self.checks) and all(each.ok for each in self.segments)
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class Summary:
 
 
 def end_of_run(of: str, steps: int, end: int, per_epoch: int, afterwards: str) -> Check:
-    """Whether a run of ``steps`` stops where something ends that has so many; ``afterwards`` says what follows."""
+    """Checks that a run of ``steps`` stops at ``end``, the end of ``of``. ``afterwards`` says what follows that end."""
     found = f"the end of {of}"
     if steps < end:
         found = (

@@ -12,17 +12,17 @@ from clr_native.schedules.scale_functions import ScaleFunctions
 
 SCHEDULE_FIELDS = {field.name: field.default for field in dataclasses.fields(CyclicSchedule)}
 BOUNDS = ("base_lr", "max_lr")
-_BESIDE_LR = frozenset({"cycle_momentum"})  # may be said where lr alone says the schedule
+_BESIDE_LR = frozenset({"cycle_momentum"})  # may be given with lr alone
 
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleArguments:
-    """The constructor's arguments, which a group's own replace for that group."""
+    """The constructor's arguments. A group's own arguments replace them for that group."""
 
-    flat: dict[str, Any]  # those that were given
-    schedule: Schedule | None  # the schedule argument, or the one that the flat ones or lr say
+    flat: dict[str, Any]  # the schedule arguments that were given
+    schedule: Schedule | None  # the schedule argument, or the schedule of the flat arguments or of lr
     momentum: float | None
-    rate: float | None = None  # lr, where that alone says the schedule
+    rate: float | None = None  # lr, if lr alone gives the schedule
 
     @classmethod
     def of(
@@ -40,7 +40,8 @@ class ScheduleArguments:
         return cls(flat, schedule, momentum)
 
     def take_from(self, group: dict[str, Any], where: str) -> tuple[Schedule, float]:
-        """Takes these arguments out of a new group: its schedule, and its momentum where that has none."""
+        """Removes these arguments from a new group. Returns its schedule, and the momentum for a schedule without
+        one."""
         flat = {name: group.pop(name) for name in SCHEDULE_FIELDS if name in group}
         own, momentum, lr = (group.pop(name, None) for name in ("schedule", "momentum", "lr"))
         schedule = self._of_group(own, flat, lr, where)
@@ -51,7 +52,7 @@ class ScheduleArguments:
         return schedule, 0.9 if momentum is None else momentum
 
     def _of_group(self, own: object, flat: dict[str, Any], lr: float | None, where: str) -> Schedule:
-        if isinstance(own, Mapping):  # of another optimizer's group, whose lr and momentum stand beside it
+        if isinstance(own, Mapping):  # from another optimizer's group, which also holds lr and momentum
             own = _made(own, self.schedule._functions() if self.schedule else _functions_in(self.flat))
         if own is not None:
             return check_schedule(own, flat, where)
@@ -71,7 +72,7 @@ def _functions_in(flat: dict[str, Any]) -> list[Any]:
 
 
 def constant_schedule(lr: float, where: str) -> CyclicSchedule:
-    """The schedule of an optimizer that is given ``lr`` alone, as torch's SGD is."""
+    """Returns the schedule of an optimizer that is given ``lr`` alone, as torch's SGD is."""
     try:
         return CyclicSchedule(lr, lr, cycle_momentum=False)
     except (TypeError, ValueError) as error:
@@ -110,7 +111,7 @@ def flat_schedule(flat: dict[str, Any], where: str) -> CyclicSchedule:
 
 
 def read_schedule(group: dict[str, Any], known: Schedule | None) -> Schedule:
-    """The schedule that stands in a group, with the known one's scale_fn if it needs one."""
+    """Returns the schedule that stands in a group. If it needs a scale_fn, it gets that of the known schedule."""
     written = group["schedule"]
     if isinstance(written, Schedule):
         return written
@@ -120,5 +121,5 @@ def read_schedule(group: dict[str, Any], known: Schedule | None) -> Schedule:
 
 
 def _made(written: Mapping[str, Any], functions: list[Any]) -> Schedule:
-    # One serves wherever it is needed, as in the schedule that is known.
+    # A single function serves wherever one is needed, as in the known schedule.
     return schedule_from_dict(written, ScaleFunctions(functions[0] if len(functions) == 1 else functions))

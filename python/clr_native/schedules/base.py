@@ -1,4 +1,4 @@
-"""What every schedule can do."""
+"""The base class of all schedules."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ class CycleSpan(NamedTuple):
     """A stretch of a schedule in which cycles have one length, up to where the next one begins (core/cycles.h)."""
 
     first: int
-    length: int = 0  # of a cycle, in steps; 0: no cycle ends here
-    repeats: bool = False  # True if cycles follow each other; else there is one
-    complete_before: int = 0  # cycles
+    length: int = 0  # length of a cycle, in steps; 0: no cycle ends here
+    repeats: bool = False  # True if cycles follow each other; False if there is one cycle
+    complete_before: int = 0  # number of cycles before this span
 
 
 class CyclePosition(NamedTuple):
-    """Where a step stands among cycles."""
+    """The position of a step among the cycles."""
 
-    complete: int  # cycles that end at or before it
-    at_end: bool  # True if the update before it was the last one of a cycle
+    complete: int  # number of cycles that end at or before the step
+    at_end: bool  # True if the update before the step was the last one of a cycle
 
 
 class Schedule(abc.ABC):
@@ -63,32 +63,32 @@ class Schedule(abc.ABC):
 
     _kind: ClassVar[str]
     _kinds: ClassVar[dict[str, type[Schedule]]] = {}
-    _init_only: ClassVar[tuple[str, ...]] = ()  # arguments that say a field in another way, and are not kept
+    _init_only: ClassVar[tuple[str, ...]] = ()  # arguments that are another way to give a field, and are not kept
 
     def __init_subclass__(cls) -> None:
-        if "_kind" in cls.__dict__:  # else a user's class, derived from one of ours
+        if "_kind" in cls.__dict__:  # a user's derived class has no _kind of its own
             Schedule._kinds[cls._kind] = cls
 
     # --- what a kind of schedule says ---------------------------------------------------------------------------
 
     @abc.abstractmethod
     def _pieces(self) -> Sequence[Piece]:
-        """The policies it consists of, the first from step 0."""
+        """Returns the policies of the schedule. The first one starts at step 0."""
 
     def _end(self) -> int | None:
-        """The first step that it was not made for and of which users are warned, if any."""
+        """Returns the first step past the end of the schedule, where users are warned, or None."""
         return None
 
     @abc.abstractmethod
     def _cycle_spans(self) -> Sequence[CycleSpan]:
-        """Where its cycles are, the first span from step 0."""
+        """Returns the spans of its cycles. The first one starts at step 0."""
 
     @abc.abstractmethod
     def _advice(self, steps: int, per_epoch: int) -> Iterator[Check]:
-        """What is advised on a run of so many steps, one or more, beside what this schedule does in it."""
+        """Yields the advice on a run of ``steps`` steps, at least one, compared with what this schedule does in it."""
 
     def _functions(self) -> list[ScaleFn]:
-        """Every ``scale_fn``, in the order in which ``from_dict`` takes them back."""
+        """Returns every ``scale_fn``, in the order in which ``from_dict`` takes them back."""
         return []
 
     # --- values -------------------------------------------------------------------------------------------------
@@ -179,7 +179,7 @@ class Schedule(abc.ABC):
 
     @functools.cached_property
     def _scale_fns(self) -> tuple[ScaleFn | None, ...]:
-        """What the native schedule calls: a function or None for each piece; empty if there is no function."""
+        """The functions that the native schedule calls: one or None for each piece; empty if there is no function."""
         fns = tuple(piece.scale_fn for piece in self._cached_pieces)
         return fns if any(fn is not None for fn in fns) else ()
 
@@ -188,7 +188,7 @@ class Schedule(abc.ABC):
         return self._cached_pieces[0].has_momentum
 
     def _scales(self, steps: range | npt.NDArray[np.int64]) -> FloatArray | None:
-        """What ``scale_fn`` gives at each step, called once for each cycle or iteration; None without one."""
+        """Returns the scale at each step, from one call a cycle or iteration, or None without a ``scale_fn``."""
         if not self._scale_fns:
             return None
         array = np.asarray(steps, dtype=np.int64)
@@ -218,7 +218,7 @@ class Schedule(abc.ABC):
         return self._to_dict()
 
     def _to_dict(self) -> dict[str, Any]:
-        """As ``to_dict``, with ``scale_fn`` as a mark that one is needed."""
+        """As ``to_dict``, but ``scale_fn`` is a mark that a function is needed."""
         return {"kind": self._kind, **self._fields()}
 
     def _fields(self) -> dict[str, Any]:
@@ -235,7 +235,7 @@ class Schedule(abc.ABC):
 
     @classmethod
     def _arguments(cls, d: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of ``d`` without its kind, checked for kind and names."""
+        """Returns a copy of ``d`` without its kind. Checks the kind and the names."""
         if not isinstance(d, Mapping):
             raise TypeError(f"d={d!r} must be a dict that to_dict() gave")
         arguments = dict(d)
@@ -274,7 +274,7 @@ class Schedule(abc.ABC):
         self.__dict__.update(state)
 
     def _put(self, name: str, value: object) -> None:
-        """Normalises a field while the frozen dataclass is being made."""
+        """Sets a field to its normal form while the frozen dataclass is being made."""
         object.__setattr__(self, name, value)
 
 
@@ -284,7 +284,7 @@ def from_dict(d: Mapping[str, Any], scale_fn: ScaleFn | Sequence[ScaleFn] | None
 
 
 def schedule_from_dict(d: Mapping[str, Any], functions: ScaleFunctions) -> Schedule:
-    """As ``from_dict``, taking functions as they are needed."""
+    """As ``from_dict``, but takes functions as they are needed."""
     cls = _kind_of(d)
     return cls._from_arguments(cls._arguments(d), functions)
 

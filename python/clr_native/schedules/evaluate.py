@@ -17,7 +17,7 @@ Steps: TypeAlias = int | range | npt.NDArray[np.integer[Any]] | Sequence[int]
 
 
 class Evaluated(Protocol):
-    """What is asked of a ``Schedule`` for its values."""
+    """The part of a ``Schedule`` that gives its values."""
 
     @property
     def _native(self) -> _core.Schedule: ...
@@ -37,7 +37,7 @@ def _checked_schedules(schedules: Iterable[Evaluated]) -> list[Evaluated]:
 
 
 def _checked_steps(steps: Steps) -> range | npt.NDArray[np.int64]:
-    """A range with step 1, or an int64 array."""
+    """Returns the steps as a range with step 1 or an int64 array."""
     if isinstance(steps, numbers.Integral) and not isinstance(steps, bool):
         if steps < 0:
             raise ValueError(f"steps={steps!r} must be a count of steps, 0 or more")
@@ -78,7 +78,7 @@ def _checked_out(out: object, shape: tuple[int, int]) -> tuple[FloatArray, Float
 
 
 def invalid_value(which: str, step: int, lr: float, momentum: float) -> ValueError:
-    """The error about a value that no optimizer may be given."""
+    """Returns the error for a value that no optimizer may be given."""
     return ValueError(
         f"{which} at step={step} gives lr={lr} momentum={momentum}: "
         "lr must be finite and not negative, momentum between 0 and 1"

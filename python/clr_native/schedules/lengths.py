@@ -1,4 +1,4 @@
-"""How long one cycle is, and how much of it rises."""
+"""The length of one cycle, and the share of it that rises."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clr_native.checks import size
 
 
 def run_length(total_steps: int | None, epochs: int | None, steps_per_epoch: int | None) -> int:
-    """The steps of a run that is told in one way or in both."""
+    """Returns the steps of a run, given by ``total_steps``, by the epochs, or by both."""
     if epochs is None and steps_per_epoch is None:
         if total_steps is None:
             raise TypeError("total_steps=None must be given, or epochs and steps_per_epoch")
@@ -28,19 +28,19 @@ def run_length(total_steps: int | None, epochs: int | None, steps_per_epoch: int
 
 
 def rising_steps(share: float, total_steps: int) -> float:
-    """A share of the steps, a real number; of ``k / total_steps`` it is k exactly."""
+    """Returns ``share`` of the steps, a real number. For ``share = k / total_steps`` it is k exactly."""
     steps = share * total_steps
     whole = float(round(steps))
     return whole if whole / total_steps == share else steps
 
 
 def share_rising(steps: float, total_steps: int) -> float:
-    """The share that is so many steps, exactly where there is one."""
+    """Returns the share that is ``steps`` steps, exactly if there is such a share."""
     return solution(lambda share: rising_steps(share, total_steps), steps, near=steps / total_steps)
 
 
 def solution(function: Callable[[float], float], value: float, near: float) -> float:
-    """The float for which a function is closest to a value; of several the one that is written shortest.
+    """Returns the float for which a function is closest to a value; of several, the one with the shortest repr.
 
     It must be within two places of ``near``.
     """

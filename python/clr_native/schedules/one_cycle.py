@@ -21,7 +21,7 @@ _FINAL_DIV_FACTOR = {"torch": 1e4, "fastai": 1e5}
 
 
 class _Phase(NamedTuple):
-    """Which way learning rate and momentum go until the real step ``end``."""
+    """The course of learning rate and momentum until the real step ``end``."""
 
     end: float
     curve: str
@@ -91,7 +91,7 @@ class OneCycleSchedule(Schedule):
     _init_only: ClassVar[tuple[str, ...]] = ("epochs", "steps_per_epoch")
 
     max_lr: float
-    total_steps: int = None  # type: ignore[assignment]  # never: it is an error, or what the epochs say
+    total_steps: int = None  # type: ignore[assignment]  # never None: an error, or the length that the epochs give
     _: dataclasses.KW_ONLY
     convention: str = "torch"
     pct_start: float | None = None
@@ -145,7 +145,7 @@ class OneCycleSchedule(Schedule):
 
     @property
     def _rising(self) -> float:
-        """Steps that the rising phase is to take, a real number."""
+        """The number of steps of the rising phase, a real number."""
         return rising_steps(self._share, self.total_steps)
 
     @property
@@ -187,7 +187,7 @@ class OneCycleSchedule(Schedule):
         first, start, last = 0, Fraction(0), self.total_steps - 1
         phases = self._phases()
         for phase in phases:
-            # A phase holds the steps up to its end that no phase before it holds; the last one all that are left.
+            # A phase holds the steps up to its end that no earlier phase holds. The last phase holds all that are left.
             stop = last if phase is phases[-1] else min(math.floor(phase.end), last)
             end = Fraction(phase.end)
             if stop >= first:

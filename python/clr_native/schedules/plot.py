@@ -17,19 +17,19 @@ from clr_native.schedules.evaluate import FloatArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# More parts than a picture of usual width has dots.
+# This is more than the dots of a picture of usual width.
 _PARTS = 2048
-# Steps evaluated at a time: 16 MiB of values, unless a single stretch has more.
+# The number of steps evaluated at a time: 16 MiB of values, unless a single stretch has more.
 _AT_A_TIME = 2**20
-# All of them are evaluated: about a minute, and two gigabytes for the long stretches of a narrow picture.
+# All steps are evaluated. That takes about a minute, and two gigabytes for the long stretches of a narrow picture.
 MOST_STEPS = 2**32
-# Marks of cycles beyond this number say nothing more; and so many cycles are looked through for those to mark.
+# More marks of cycles than this would tell nothing, and at most this many cycles are searched for marks.
 _MOST_MARKS, _MOST_CYCLES = 100, 10**6
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """What a picture shows of a schedule: S steps (int64) with lr and momentum (float64), and where cycles begin."""
+    """The data of a schedule in a picture: S steps (int64) with lr and momentum (float64), and the starts of cycles."""
 
     label: str
     steps: npt.NDArray[np.int64]
@@ -45,10 +45,10 @@ class Curve:
 def curves(
     schedules: Sequence[Schedule], steps: int | range, labels: Sequence[str] | None = None, parts: int = _PARTS
 ) -> list[Curve]:
-    """The curves of a picture that is ``parts`` dots wide, thinned out to what it can show; arguments are checked.
+    """Checks the arguments and returns the curves of a picture ``parts`` dots wide, without steps it cannot show.
 
-    Of a run that is longer, each of ``parts`` stretches is there with its first and last step and its lowest and
-    highest values: no peak is lost, however many steps there are.
+    A longer run is cut into ``parts`` stretches. Each keeps its first and last step and its lowest and highest values,
+    so no peak is lost, however many steps there are.
     """
     if not schedules:
         raise TypeError("schedules=() must be at least one schedule")
@@ -70,7 +70,7 @@ def curves(
 
 
 def _checked_range(steps: int | range) -> range:
-    """The steps in rising order."""
+    """Checks the steps and returns them in rising order."""
     if isinstance(steps, numbers.Integral) and not isinstance(steps, bool):
         shown = range(int(steps))
     elif isinstance(steps, range):
@@ -91,7 +91,7 @@ def _short(text: str) -> str:
 
 
 def _curve(schedule: Schedule, steps: range, label: str, parts: int, where: str) -> Curve:
-    """`where` stands before what is wrong with it."""
+    """Returns the curve of a schedule. `where` is the start of its error messages."""
     try:
         chosen, lr, momentum = (np.concatenate(each) for each in zip(*_thinned(schedule, steps, parts), strict=True))
     except ValueError as error:
@@ -105,7 +105,7 @@ def _curve(schedule: Schedule, steps: range, label: str, parts: int, where: str)
 def _thinned(
     schedule: Schedule, steps: range, parts: int
 ) -> Iterator[tuple[npt.NDArray[np.int64], FloatArray, FloatArray]]:
-    """Steps that matter with their values, some stretches at a time."""
+    """Yields the steps that the picture shows, with their values, some stretches at a time."""
     length = -(-len(steps) // parts)
     at_a_time = length * max(1, _AT_A_TIME // length)
     for start in range(0, len(steps), at_a_time):
@@ -119,7 +119,7 @@ def _thinned(
 
 
 def _extremes(values: FloatArray, length: int) -> npt.NDArray[np.intp]:
-    """Where stretches of ``length`` values begin and end, and where the lowest and highest of each stand."""
+    """Returns the indices where stretches of ``length`` values begin, end, and have their lowest and highest value."""
     padded = np.pad(values, (0, -len(values) % length), mode="edge").reshape(-1, length)
     starts = np.arange(0, len(values), length)
     places = [starts, starts + length - 1, starts + padded.argmin(axis=1), starts + padded.argmax(axis=1)]
@@ -179,12 +179,12 @@ def plot_schedule(
     else:
         twin.set_ylabel("momentum (dashed)")
         twin.spines["top"].set_visible(False)
-        # Beneath the rates, on the ground that was theirs.
+        # The momenta are drawn beneath the rates, on the background that the rates had.
         twin.set_zorder(ax.get_zorder() - 1)
         twin.patch.set(visible=ground, facecolor=ax.get_facecolor())
         ax.patch.set_visible(False)
     if len(drawn) > 1 or labels is not None:
-        # Above the Axes, where it covers nothing: labels side by side if they are short.
+        # The legend stands above the Axes, where it covers nothing. Short labels stand side by side.
         columns = len(drawn) if sum(len(curve.label) for curve in drawn) <= 80 else 1
         ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, frameon=False)
     return ax

@@ -87,7 +87,7 @@ class RampSchedule(Schedule):
         return [Piece(0, NEVER, policy, self.momentum is not None)]
 
     def _advice(self, steps: int, per_epoch: int) -> Iterator[Check]:
-        reached = self.num_steps + (steps > self.num_steps)  # with the update that has end_lr, or just before it
+        reached = self.num_steps + (steps > self.num_steps)  # includes the update with end_lr if the run is long enough
         yield end_of_run("the ramp", steps, reached, per_epoch, f"the rate stays at {self.end_lr:g}")
         rising = self.start_lr < self.end_lr
         found = f"{self.ramp}, {'rising' if rising else 'not rising'}"

@@ -1,4 +1,4 @@
-"""The schedules in the state of a scheduler: of our CyclicLR, or of torch's CyclicLR or OneCycleLR."""
+"""Reads the schedules in the state of a scheduler: our CyclicLR, or torch's CyclicLR or OneCycleLR."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from clr_native.schedules.base import Schedule
 def saved_schedules(
     state: Mapping[str, Any], present: Sequence[Schedule | None], groups: Sequence[Mapping[str, Any]]
 ) -> list[Schedule]:
-    """The schedules in a state of ours, or of torch's CyclicLR or OneCycleLR, which leaves the rates in the groups.
+    """Returns the schedules in a state of ours, or of torch's CyclicLR or OneCycleLR (with the rates in the groups).
 
-    A scale_fn is that of the present ones.
+    A schedule that needs a scale_fn gets that of the present schedule.
     """
     if "schedules" in state:
         count = len(state["schedules"])
@@ -34,7 +34,7 @@ def saved_schedules(
             raise type(error)(f"{group_label(index)}{error}") from None
         except LookupError as error:
             raise ValueError(f"{group_label(index)}state_dict is not complete: {error!r}") from None
-        # One object for equal neighbours: its value is computed once.
+        # Equal neighbours share one object, so that its value is computed once.
         schedules.append(next((each for each in (known, *schedules[-1:]) if each == schedule), schedule) or schedule)
     return schedules
 

@@ -1,4 +1,4 @@
-"""The functions of a user that scale the amplitude of a schedule."""
+"""A user's functions that scale the amplitude of a schedule."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ScaleFunctions:
 
 
 def called(scale_fn: ScaleFn, argument: int) -> float:
-    """The scale that a function gives. Raises TypeError if that is no number."""
+    """Returns the result of a scale function. Raises TypeError if the result is no number."""
     scale = scale_fn(argument)
     try:
         if not isinstance(scale, str):

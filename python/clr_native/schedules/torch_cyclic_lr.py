@@ -9,11 +9,11 @@ from typing import Any
 from clr_native.schedules.base import Schedule
 from clr_native.schedules.cyclic import MODES, CyclicSchedule
 
-# With these equal in all groups and the triangular window torch's class has the same schedule.
+# If these are equal in all groups and the window is triangular, torch's class has the same schedule.
 _SAME_FOR_TORCH = ("step_size_up", "_down", "mode", "gamma", "scale_fn", "scale_mode", "cycle_momentum")
 _TORCH_MODES = ("triangular", "triangular2", "exp_range")
 TORCH_MARK = "total_size"
-# How an attribute that torch has once is read from a schedule of ours; AttributeError: the schedule has no such value.
+# Reads an attribute that torch has once from a schedule of ours. AttributeError: the schedule has no such value.
 SINGLE: dict[str, Callable[[Any], Any]] = {
     "mode": lambda schedule: schedule.mode,
     "gamma": lambda schedule: schedule.gamma,
@@ -23,7 +23,7 @@ SINGLE: dict[str, Callable[[Any], Any]] = {
     "step_ratio": lambda schedule: schedule.step_size_up / float(schedule.cycle_length),
     "cycle_momentum": lambda schedule: schedule.cycle_momentum,
 }
-# How one that torch has for each group is read, and the argument of the schedule that it is.
+# For an attribute that torch has for each group: the argument of our schedule, and how the attribute is read.
 LISTS: dict[str, tuple[str, Callable[[Any], float]]] = {
     "base_lrs": ("base_lr", lambda schedule: schedule(0).lr),
     "max_lrs": ("max_lr", lambda schedule: schedule.max_lr),
@@ -61,9 +61,10 @@ def _with_momentum(schedule: Any) -> Any:
 
 
 def torch_cyclic_lr_state(schedules: Sequence[Schedule]) -> dict[str, Any]:
-    """The keys from which torch's CyclicLR goes on with the same values; none where it has no such schedule.
+    """Returns the keys from which torch's CyclicLR goes on with the same values; none if it has no such schedule.
 
-    Without them torch's ``load_state_dict`` raises KeyError. Where there is a scale_fn, one without raises too.
+    Without these keys torch's ``load_state_dict`` raises KeyError. If a schedule has a scale_fn and torch's scheduler
+    has none, that raises too.
     """
     cyclic = [each for each in schedules if isinstance(each, CyclicSchedule)]
     if not cyclic or len(cyclic) != len(schedules) or not all(_torch_has(each, cyclic[0]) for each in cyclic):
@@ -113,7 +114,7 @@ def schedule_in(state: Mapping[str, Any], index: int, known: Schedule | None) ->
         mode="triangular" if function is not None and mode not in MODES else mode,
         gamma=state["gamma"],
         scale_fn=function,
-        scale_mode="cycle" if function is None else state["scale_mode"],  # torch's follows the mode then
+        scale_mode="cycle" if function is None else state["scale_mode"],  # without one, torch derives it from the mode
         cycle_momentum=cycles,
         **momenta,
     )

@@ -14,14 +14,14 @@ from clr_native.schedules.lengths import share_rising, solution
 
 Group = dict[str, Any]
 
-# Its state has the key; the rates and the boundaries of momentum stand in the groups of the optimizer alone.
+# torch's state has this key. The rates and the boundaries of momentum stand only in the optimizer's groups.
 TORCH_MARK = "_schedule_phases"
-# With these equal in all groups torch's class has the same schedule: it takes lists of rates and momenta.
+# If these are equal in all groups, torch's class has the same schedule: it takes lists of rates and momenta.
 _SAME_FOR_TORCH = ("convention", "total_steps", "_rising", "anneal_strategy", "three_phase", "cycle_momentum")
 
 
 def schedule_in(state: Mapping[str, Any], group: Mapping[str, Any]) -> OneCycleSchedule:
-    """The schedule of a group, from the state of torch's scheduler. A missing key of the state is a KeyError."""
+    """Returns the schedule of a group, from the state of torch's scheduler. Raises KeyError if a key is missing."""
     cycles = bool(state["cycle_momentum"])
     names = ("initial_lr", "max_lr", "min_lr", *(("base_momentum", "max_momentum") if cycles else ()))
     for name in names:
@@ -56,7 +56,7 @@ def _divisor(dividend: float, quotient: float) -> float:
 
 
 def one_cycle_lr(sgd: torch.optim.SGD, schedules: Sequence[Schedule], position: int) -> OneCycleLR:
-    """torch's scheduler of these schedules, which are all of one cycle, at a position in them."""
+    """Returns torch's scheduler of these one-cycle schedules, at a position in them."""
     one_cycle = [schedule for schedule in schedules if isinstance(schedule, OneCycleSchedule)]
     first = one_cycle[0]
     if first.convention != "torch" or any(_shape(each) != _shape(first) for each in one_cycle):
@@ -79,7 +79,7 @@ def one_cycle_lr(sgd: torch.optim.SGD, schedules: Sequence[Schedule], position: 
             anneal_strategy=first.anneal_strategy,  # type: ignore[arg-type]  # one of torch's two
             cycle_momentum=first.cycle_momentum,
             three_phase=first.three_phase,
-            last_epoch=0,  # from here on it takes the rates from the groups, which may each have divisors of their own
+            last_epoch=0,  # then torch takes the rates from the groups: each may have its own divisors
         )
         scheduler.last_epoch = position - 1
         scheduler._initial_step()
