@@ -17,7 +17,7 @@ from clr_native.schedules import RampSchedule
 
 @dataclass(frozen=True)
 class Settings:
-    """The test's own side: which rates, on which data, how often."""
+    """The settings of the test itself: which rates, on which data, how often."""
 
     schedule: RampSchedule
     num_steps: int
@@ -40,12 +40,12 @@ class Settings:
             raise ValueError(f"val_every={self.val_every!r} has no meaning without val_loader=")
 
     def validates_after(self, step: int) -> bool:
-        """After every `val_every`-th update, and after the last of the ramp."""
+        """True after every `val_every`-th update, and after the last update of the ramp."""
         return (step + 1) % self.val_every == 0 or step == self.num_steps - 1
 
 
 def ramp_of(start_lr: float, end_lr: float, num_steps: int, ramp: str, momentum: float | None) -> RampSchedule:
-    """The schedule whose first `num_steps` values go from the one rate to the other, both included."""
+    """Returns the schedule whose first `num_steps` values go from `start_lr` to `end_lr`, both included."""
     count = size("num_steps", num_steps)
     if count < 2:
         raise ValueError(f"num_steps={num_steps!r} must be at least 2: one at start_lr, one at end_lr")
@@ -56,7 +56,7 @@ def ramp_of(start_lr: float, end_lr: float, num_steps: int, ramp: str, momentum:
 
 
 def check_trained(trained: TrainingLoop, val_loader: object) -> None:
-    """Are the ways to train, of which there must be one, complete and not mixed?"""
+    """Raises unless exactly one way to train is given, completely."""
     if not isinstance(trained.model, nn.Module):
         raise TypeError(f"model={trained.model!r} must be a torch.nn.Module (several: an nn.ModuleList of them)")
     if not isinstance(trained.optimizer, Optimizer):

@@ -1,4 +1,4 @@
-"""Batches without end, on the right device, lent for one pass and then as they were."""
+"""Gives batches without end, on the right device. Each is lent for one pass and is afterwards as it was."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Device: TypeAlias = torch.device | str | int
 
 
 class Batches:
-    """The batches of a loader; when it ends, it starts again."""
+    """The batches of a loader, which is started again when it ends."""
 
     def __init__(self, loader: Iterable[Any], device: torch.device | None, memory: Memory) -> None:
         self._loader = loader
@@ -27,7 +27,7 @@ class Batches:
 
     @contextmanager
     def next(self) -> Iterator[Any]:
-        """The next batch, inside the block."""
+        """Gives the next batch inside the block."""
         with lent(self._next(), self._device, self._memory) as batch:
             yield batch
 
@@ -45,15 +45,15 @@ class Batches:
         )
 
     def close(self) -> None:
-        """Let the iterator go, and its workers with it, before what it has touched is put back."""
+        """Release the iterator and its workers, before the objects that it has changed are put back."""
         self._iterator = None
 
 
 @contextmanager
 def lent(batch: Any, device: torch.device | None, memory: Memory) -> Iterator[Any]:
-    """The batch on `device` inside the block; afterwards it is as it was, for it may be one that the loader keeps.
+    """Gives the batch on `device` inside the block. Puts it back afterwards, because the loader may keep it.
 
-    What `memory` knows, such as the model, is left to it.
+    Objects that `memory` knows, such as the model, are left to `memory`.
     """
     before = Memory(beside=memory)
     before.keep_data(batch)
@@ -65,7 +65,7 @@ def lent(batch: Any, device: torch.device | None, memory: Memory) -> Iterator[An
 
 
 def device_for(model: nn.Module, device: Device | None) -> torch.device | None:
-    """The device that was asked for, with its number, or else the one where the model's first parameter is."""
+    """Returns the given device, with its number, or else the device of the model's first parameter."""
     if device is not None:
         return torch.empty(0, device=device).device
     parameter = next(model.parameters(), None)

@@ -13,17 +13,17 @@ from clr_native.range_test.descent import FEWEST_POINTS, Descent, find_descent, 
 from clr_native.range_test.stopping import WINDOW
 from clr_native.schedules.evaluate import FloatArray
 
-# The bounds hold the middle half of the descent: where a quarter of it has been made, and where three quarters have.
+# The bounds hold the middle half of the descent: a quarter of it is made at the one, three quarters at the other.
 STARTED: Final = 0.25
 SLOWED: Final = 0.75
-# A fall of less than this many standard deviations of the noise is none; to few points a shape fits better by chance.
-# Over pure noise one fall in a hundred is above 0.4, 1, 1.5, 3 and 5 of them at 300, 100, 50, 20 and 12 points.
+# A fall of fewer standard deviations of the noise than this is no fall. A shape fits few points better by chance: over
+# pure noise, one fall in a hundred is above 0.4, 1, 1.5, 3 and 5 deviations at 300, 100, 50, 20 and 12 points.
 LEAST_DROP: Final = 2.5
-LEAST_DROP_OF_FEW: Final = 60.0  # over the number of points, added
-# Nor is one that is less than this share of the losses' size, for curves without noise.
+LEAST_DROP_OF_FEW: Final = 60.0  # divided by the number of points, and added
+# A fall of less than this share of the losses' size is no fall either, for curves without noise.
 LEAST_SHARE: Final = 1e-6
-# Where the curve falls this many times as steeply at its first steps, or last ones, as in its middle half, that end of
-# the descent is not in it. More is asked of the last ones: through noise the slowing of a descent is seen only roughly.
+# If the curve falls this many times as steeply at its first steps, or at its last ones, as in its middle half, it lacks
+# that end of the descent. The limit is higher for the last steps: noise hides where a descent slows.
 FASTEST_AT_START: Final = 1.0
 FASTEST_AT_END: Final = 1.125
 
@@ -46,13 +46,13 @@ class LearningRateBounds:
 
 
 class NoAnswerError(ValueError):
-    """The curve has no descent to read bounds from; the message says why, and what to do."""
+    """The curve has no descent to read bounds from. The message says why, and what to do."""
 
 
 def read_bounds(
     lr: FloatArray, losses: FloatArray, ratio: float | None, name: str, stopped: str
 ) -> tuple[float, float]:
-    """(base_lr, max_lr) of one curve. `name` is what `losses` are called in errors; NaN marks one not taken."""
+    """Returns (base_lr, max_lr) of one curve. Errors call `losses` by `name`. NaN marks a loss that was not taken."""
     points = int((~np.isnan(losses)).sum())
     if points < FEWEST_POINTS:
         raise NoAnswerError(
@@ -96,7 +96,7 @@ def _check_descent(descent: Descent, lr: FloatArray, losses: FloatArray, ratio: 
 
 
 def checked_ratio(ratio: float | None) -> float | None:
-    """The paper's base = max / ratio."""
+    """Checks the ratio of the paper's base = max / ratio."""
     if ratio is None:
         return None
     value = number("ratio", ratio)

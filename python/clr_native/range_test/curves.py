@@ -1,4 +1,4 @@
-"""What the picture and the words of a range test need of its result."""
+"""The part of a range test's result that its picture and its words need."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ from clr_native.schedules.evaluate import FloatArray
 MOST_BENDS: Final = 48
 # The fit ends where the loss has risen by this share of its fall: divergence must not shape it.
 RISE_KEPT: Final = 0.25
-# Bends are held back by the noise's variance over theirs, times this: below 1, as the variance of a smoothed curve is
-# too small.
+# The penalty of bends is the noise's variance over theirs, times this. It is below 1, because the variance of a
+# smoothed curve is too small.
 RIDGE: Final = 0.3
 FEWEST_POINTS: Final = 8
 
@@ -47,22 +47,23 @@ class Descent:
 
     @property
     def drop(self) -> float:
-        """How far it falls; 0 if it does not."""
+        """The height of the fall; 0 if the curve does not fall."""
         return self.top - float(self.curve[self.lowest])
 
     def step_at(self, share: float) -> float:
-        """The step, or a place between two, at which `share` of the drop has been made: 1 at the lowest point."""
+        """Returns the step, or a place between two, at which `share` of the drop has been made: 1 at the lowest
+        point."""
         start = int(np.argmax(self.curve[: self.lowest + 1]))
         fall = self.curve[start : self.lowest + 1]
         return start + float(np.interp(share * self.drop, self.top - fall, np.arange(len(fall))))
 
     def slope(self, first: float, last: float) -> float:
-        """The mean slope per step between two steps."""
+        """Returns the mean slope per step between two steps."""
         low, high = np.interp([first, last], np.arange(len(self.curve)), self.curve)
         return float(high - low) / (last - first)
 
     def averaged(self, lr: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The curve averaged over the width of its fall, from a tenth of it to nine tenths: rates and losses.
+        """Returns rates and losses of the curve, averaged over the width of its fall from a tenth to nine tenths.
 
         The slope of an average is the slope of a chord: its steepest point does not depend on how small details are.
         """
@@ -73,13 +74,13 @@ class Descent:
 
 
 def rate_at(lr: FloatArray, steps: FloatArray | float) -> FloatArray:
-    """Rates at steps that may lie between two of the test's: their logs are interpolated."""
+    """Returns the rates at steps that may lie between two of the test's: their logs are interpolated."""
     low = np.maximum(lr, np.finfo(float).tiny)  # a linear ramp may start at 0
     return np.exp(np.interp(steps, np.arange(len(lr)), np.log(low)))
 
 
 def find_descent(losses: FloatArray) -> Descent:
-    """As ``fit_descent``; the last curves' answers are kept, as bounds and suggestions ask for the same ones."""
+    """As ``fit_descent``, but keeps the results of the last curves: bounds and suggestions use the same curves."""
     return _remembered(losses.tobytes())
 
 
@@ -89,7 +90,7 @@ def _remembered(losses: bytes) -> Descent:
 
 
 def capped(losses: FloatArray) -> FloatArray:
-    """Without the heights of divergence: no loss further above the first ones than the best is below them.
+    """Caps the heights of divergence: no loss lies further above the first losses than the best lies below them.
 
     Levels are running medians of five, as those that end a test. A loss of a million says no more than that it has
     diverged, but would bend any curve that is fitted to it.
@@ -103,7 +104,7 @@ def capped(losses: FloatArray) -> FloatArray:
 
 
 def fit_descent(losses: FloatArray) -> Descent:
-    """The descent in `losses` [n], capped, at equal distances; NaN marks one missing. At least 8 must be there."""
+    """Returns the descent in capped `losses` [n] at equal distances; NaN marks a missing one. Needs at least 8."""
     losses = losses[: _end_of_fit(losses)]
     smoothed, variance = smooth(losses)
     taken = ~np.isnan(losses)
@@ -117,19 +118,19 @@ def fit_descent(losses: FloatArray) -> Descent:
 
 
 def _end_of_fit(losses: FloatArray) -> int:
-    """How many points there are before the loss has risen again from its lowest by a share of its fall."""
+    """Returns the number of points before the loss has risen again from its lowest by a share of its fall."""
     curve = smooth(losses).curve
     lowest = int(np.argmin(curve))
     drop = float(curve[: lowest + 1].max() - curve[lowest])
     risen = np.flatnonzero(curve[lowest:] > curve[lowest] + RISE_KEPT * drop)
     end = lowest + int(risen[0]) if len(risen) and drop > 0.0 else len(losses)
-    # Enough to fit a shape to, also where the loss rises at once.
+    # There must be enough points to fit a shape, even if the loss rises at once.
     taken = np.flatnonzero(~np.isnan(losses))
     return max(end, int(taken[FEWEST_POINTS - 1]) + 1)
 
 
 def _mean_square_bend(curve: FloatArray, bends: int) -> float:
-    """Of the curve over a run of length 1, drawn with `bends` bends: the mean square of its changes of slope."""
+    """Returns the mean square of the changes of slope of the curve over a run of length 1, drawn with `bends` bends."""
     corners = np.interp(np.linspace(0.0, len(curve) - 1.0, bends + 2), np.arange(len(curve)), curve)
     return max(float(np.mean((np.diff(corners, 2) * (bends + 1)) ** 2)), np.finfo(float).tiny)
 
@@ -140,18 +141,19 @@ class _Shapes:
     def __init__(self, losses: FloatArray, taken: np.ndarray[tuple[int], np.dtype[np.bool_]], bends: int, ridge: float):
         x = np.linspace(0.0, 1.0, len(losses))
         places = np.linspace(0.0, float(taken.sum()) - 1.0, bends + 2)[1:-1]
-        corners = np.interp(places, np.arange(taken.sum()), x[taken])  # with losses between any two of them
+        corners = np.interp(places, np.arange(taken.sum()), x[taken])  # with losses between any two corners
         hinges = np.maximum(np.subtract.outer(x, corners), 0.0)
         self._parts = np.concatenate([np.ones((len(x), 1)), -x[:, None], hinges], axis=1)
         present = self._parts[taken]
-        # Levels near 0 keep the sums of squares small beside what is told apart.
+        # Levels near 0 keep the sums of squares small, compared with the differences between shapes.
         self._offset = float(losses[taken].mean())
         centred = losses[taken] - self._offset
         self._gram, self._moments, self._square = present.T @ present, present.T @ centred, float(centred @ centred)
         self._ridge = np.diag([0.0, 0.0, *np.full(bends, ridge)])
 
     def fit(self, turn: int) -> tuple[float, FloatArray]:
-        """The best polygon that bends down at the first `turn` corners and up at the others: misfit and curve [n]."""
+        """Fits the polygon that bends down at the first `turn` corners and up at the others. Returns misfit, curve
+        [n]."""
         signs = np.ones(len(self._moments))
         signs[2 : 2 + turn] = -1.0
         gram = self._gram * np.multiply.outer(signs, signs) + self._ridge
@@ -162,10 +164,10 @@ class _Shapes:
 
 
 def nonnegative_minimum(gram: FloatArray, moments: FloatArray) -> FloatArray:
-    """The x with ``x[1:] >= 0`` that makes ``x @ gram @ x / 2 - moments @ x`` smallest.
+    """Returns the x with ``x[1:] >= 0`` that minimises ``x @ gram @ x / 2 - moments @ x``.
 
-    Block principal pivoting (Portugal, Judice and Vicente, 1994): those that come out negative are put to 0, those at
-    0 that pull upwards are let go, all at once, and one by one where that does not lead on.
+    Uses block principal pivoting (Portugal, Judice and Vicente, 1994): negative entries are set to 0, and entries at 0
+    whose gradient pulls upwards are released. All change at once, or one by one if that makes no progress.
     """
     size = len(moments)
     free = np.arange(size) == 0

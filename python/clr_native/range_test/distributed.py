@@ -1,4 +1,4 @@
-"""What ranks agree on: the mean of what each of them has measured."""
+"""The mean over ranks of the values that each rank has measured."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import torch
 
 
 def is_distributed() -> bool:
-    """Is there an initialised process group with more than one rank?"""
+    """True if there is an initialised process group with more than one rank."""
     distributed = torch.distributed
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def is_first_rank() -> bool:
-    """The rank that shows progress."""
+    """True on the rank that shows progress."""
     return not is_distributed() or torch.distributed.get_rank() == 0
 
 
 def mean_over_ranks(*values: float) -> tuple[float, ...]:
-    """The means over all ranks, the same bits on each of them; without a process group the values themselves.
+    """Returns the means over all ranks, with the same bits on each, or the values themselves without a process group.
 
     Every rank must call it. Summed in float64; a NaN on one rank is a NaN on all.
     """

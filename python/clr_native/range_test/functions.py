@@ -1,4 +1,4 @@
-"""What functions reach: the owner of a method, and objects in variables of closures, defaults and the user's module."""
+"""Finds what functions reach: the owner of a method, and objects in closures, defaults and the user's module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clr_native.range_test.kinds import Restore
 from clr_native.range_test.objects import FIXED, STANDARD
 
 FUNCTIONS: Final = (types.FunctionType, types.MethodType, partial)
-# A container in a variable with more members than this holds samples: they are not looked at.
+# A container in a variable with more members than this holds samples. They are not looked at.
 MANY: Final = 1000
 _MAPPINGS: Final = (dict, defaultdict, OrderedDict, Counter)
 _PLAIN: Final = (*_MAPPINGS, list, set, deque, tuple, frozenset)
@@ -30,12 +30,12 @@ class Variables:
     """
 
     def __init__(self, known: Container[int]) -> None:
-        """`known`: ids of containers that are not looked into."""
+        """`known`: ids of containers whose members are not looked at."""
         self._known = known
         self._modules: set[int] = set()  # ids of the dicts of globals that are looked at
 
     def follow_module_of(self, function: object) -> None:
-        """Look at the global variables that functions of this one's module read. Libraries are no user's modules."""
+        """Look at global variables that functions of this function's module read, unless the module is a library's."""
         while isinstance(function, (types.MethodType, partial)):
             function = function.func if isinstance(function, partial) else function.__func__
         if isinstance(function, types.FunctionType):
@@ -46,7 +46,7 @@ class Variables:
                 self._modules.add(id(function.__globals__))
 
     def of(self, function: Any) -> tuple[list[object], list[Restore]]:
-        """Objects that are state, and how to put those back into variables that may lose them."""
+        """Returns the objects that are state, and functions that put them back into variables that may lose them."""
         if isinstance(function, types.MethodType):
             return [function.__self__, function.__func__], []
         if isinstance(function, partial):
@@ -72,7 +72,7 @@ class Variables:
         return list(self._objects(found)), restores
 
     def _objects(self, found: list[object]) -> Iterator[object]:
-        """What is no plain container, nor something that cannot change, of `found` and of the containers in it."""
+        """Yields the objects in `found`, and in containers in it, that can change and are no plain containers."""
         seen: set[int] = set()
         while found:
             value = found.pop()
@@ -86,13 +86,13 @@ class Variables:
 
 
 def _is_state(value: object) -> bool:
-    """True for an object, and not a function, a plain container or a number."""
+    """True if the value is an object other than a function, a plain container or a number."""
     kind = type(value)
     return kind not in FIXED and kind not in _PLAIN and not issubclass(kind, (*FUNCTIONS, type, types.ModuleType))
 
 
 def _globals_read(code: types.CodeType) -> set[str]:
-    """The names of globals in a function's code and in that of functions in it."""
+    """Returns the names of globals that a function's code reads, and the code of functions inside it."""
     names = {each.argval for each in dis.get_instructions(code) if each.opname == "LOAD_GLOBAL"}
     inner = (each for each in code.co_consts if isinstance(each, types.CodeType))
     return names.union(*map(_globals_read, inner))

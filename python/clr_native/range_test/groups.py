@@ -1,4 +1,4 @@
-"""The rate of a range test, written into every parameter group in its proportion."""
+"""Writes the rate of a range test into every parameter group, in the group's proportion."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ Group = dict[str, Any]
 class GroupRates:
     """Drives the learning rates of all groups by one number, keeping the ratios between them.
 
-    The number is the rate of the group with the largest one. Ratios are those of the ``max_lr`` of the groups'
-    schedules where every group has one (FusedCyclicSGD), or else of the ``lr`` that stand in the groups, or, while
-    these are all 0, of their ``initial_lr``; groups that are all 0 are driven alike. A group at 0 among others stays at
-    0.
+    The number is the rate of the group with the largest rate. The ratios are those of ``max_lr`` in the groups'
+    schedules if every group has one (FusedCyclicSGD), else those of ``lr`` in the groups or, if every ``lr`` is 0, of
+    ``initial_lr``. If these are all 0 too, groups get the same rate. A group at 0 among others stays at 0.
     """
 
     def __init__(self, optimizer: Optimizer, momentum: float | None) -> None:
@@ -28,7 +27,7 @@ class GroupRates:
         self._momenta = [_momentum_entries(index, group, momentum) for index, group in enumerate(self._groups)]
 
     def write(self, lr: float) -> None:
-        """Before every update: an optimizer with a schedule of its own has put its values back after the last."""
+        """Writes the rates. Call it before every update: an optimizer's own schedule overwrites them after each."""
         for group, ratio, momenta in zip(self._groups, self.ratios, self._momenta, strict=True):
             rate = float(ratio * lr)
             if isinstance(group["lr"], Tensor):
@@ -38,7 +37,7 @@ class GroupRates:
             group.update(momenta)
 
     def rates(self, lr: FloatArray) -> FloatArray:
-        """[G, S]: the rate of each group at each of the rates `lr` [S]."""
+        """Returns [G, S], the rate of each group at each of the rates `lr` [S]."""
         rates: FloatArray = np.multiply.outer(self.ratios, lr)
         return rates
 
@@ -63,7 +62,7 @@ def _schedule_peak(group: Group) -> float | None:
 
 
 def _momentum_entries(index: int, group: Group, momentum: float | None) -> Group:
-    """What to write into a group besides its rate: the momentum it has, or the one that was asked for."""
+    """Returns the entries to write into a group besides its rate: its own momentum, or the one that was asked for."""
     if momentum is None:
         return {"momentum": group["momentum"]} if "momentum" in group else {}
     if "momentum" in group:

@@ -1,6 +1,6 @@
-"""How the content of one object is remembered and put back into that object, for each kind of object.
+"""Remembers the content of one object and puts it back into that object, for each kind of object.
 
-Each function remembers what stands in the object now, and gives what to call to put it back.
+Each function remembers the present content of the object, and returns a function that puts it back.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
 def tensor_content(tensor: Tensor, copied: bool) -> Restore:
-    """``requires_grad``, the gradient and, if `copied`, the values.
+    """Remembers ``requires_grad``, the gradient and, if `copied`, the values.
 
     Values are written in place: whoever holds a view of the tensor sees them again.
     """
     strided = tensor.layout is torch.strided
-    own = tensor.detach() if strided else tensor  # the same memory, whatever `tensor.data` is made to be
+    own = tensor.detach() if strided else tensor  # keeps this memory, even if `tensor.data` is set to another
     content = _memory_of(own).clone() if copied else None
     requires_grad, gradient = tensor.requires_grad, tensor.grad
 
@@ -48,7 +48,7 @@ def tensor_content(tensor: Tensor, copied: bool) -> Restore:
 
 
 def _memory_of(tensor: Tensor) -> Tensor:
-    """The tensor without repetitions: an expanded one has several elements in one place, which cannot be written."""
+    """Returns the tensor without repetitions: elements of an expanded tensor share memory and cannot be written."""
     if tensor.layout is not torch.strided or 0 not in tensor.stride():
         return tensor
     return tensor[tuple(slice(0, 1) if step == 0 else slice(None) for step in tensor.stride())]
@@ -66,13 +66,13 @@ def _same_memory(one: Tensor, other: Tensor) -> bool:
 
 
 def array_content(value: Array) -> Restore:
-    """The elements of a numpy array, written in place. A view is made only then: one that is held forbids resizing."""
+    """Remembers the elements of a numpy array. Holds no view in between: a view would forbid resizing."""
     content = value.view(np.ndarray).copy()
     return lambda: np.copyto(value.view(np.ndarray), content)
 
 
 def random_state(value: object) -> Restore | None:
-    """The state of one of `GENERATORS`; None for one that asks the operating system and has none."""
+    """Remembers the state of one of `GENERATORS`. None for a generator of the operating system, which has no state."""
     if isinstance(value, torch.Generator):
         of_torch = value.get_state()
         return lambda: value.set_state(of_torch)
@@ -90,7 +90,7 @@ def random_state(value: object) -> Restore | None:
 
 
 def dict_items(value: dict[Any, Any]) -> Restore:
-    """Keys and values as objects, in their order. Methods of a subclass are passed by: they may do more, or refuse."""
+    """Remembers keys and values as objects, in order. Bypasses a subclass's methods: they may do more, or refuse."""
     base: type[dict[Any, Any]] = OrderedDict if isinstance(value, OrderedDict) else dict
     items = list(base.items(value))
 
@@ -129,7 +129,7 @@ def deque_members(value: deque[Any]) -> Restore:
 
 
 def set_members(value: set[Any]) -> Restore:
-    """Left as it is where it has not changed: one that is filled anew may be walked through in another order."""
+    """Remembers the members. An unchanged set is left alone: a set that is filled anew may have another order."""
     members = list(set.__iter__(value))
 
     def put_back() -> None:
@@ -141,13 +141,13 @@ def set_members(value: set[Any]) -> Restore:
 
 
 def raw_content(value: Any) -> Restore:
-    """Of a bytearray or an ``array.array``."""
+    """Remembers the content of a bytearray or an ``array.array``."""
     content = value[:]
     return functools.partial(value.__setitem__, slice(None), content)
 
 
 def slots_content(value: object) -> Restore | None:
-    """What stands in the object's slots; None if its class has none."""
+    """Remembers the values in the object's slots. None if its class has no slots."""
     if not slots_of(type(value)):
         return None
     filled = dict(filled_slots(value))
@@ -164,7 +164,7 @@ def slots_content(value: object) -> Restore | None:
 
 
 def attribute_dict(value: object, held: dict[str, Any]) -> Restore:
-    """That the object has this dict of attributes; its content is remembered as that of any dict."""
+    """Remembers that the object has this dict of attributes. Its content is remembered as that of any dict."""
 
     def put_back() -> None:
         if attributes_of(value) is not held:

@@ -1,4 +1,4 @@
-"""What can be reached from some objects, remembered and put back into the same objects, bit for bit."""
+"""Remembers what can be reached from some objects, and puts it back into the same objects, bit for bit."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from clr_native.range_test.functions import FUNCTIONS, MANY, Variables
 from clr_native.range_test.kinds import Restore
 from clr_native.range_test.objects import FIXED, attributes_of, filled_slots, is_followed
 
-# Of a dataset or a batch, as many bytes of tensors, arrays and lists are copied; what is larger holds samples.
+# At most this many bytes of tensors, arrays and lists in a dataset or a batch are copied. Larger ones hold samples.
 DATA_BYTES: Final = 2**27
 _CONTAINERS: Final = (dict, list, deque, set, tuple, frozenset)
 
 
 class Reach(Enum):
-    """How much is copied of what is reached, and when it is put back."""
+    """How much of an object is copied, and when it is put back."""
 
     WHOLE = 0  # all of it
-    SMALL = 1  # if it is small: it stands in a variable and may be a data set
-    DATA = 2  # if it is small, and only at the end: data goes on where it is when a test is repeated
+    SMALL = 1  # only if small: the object stands in a variable and may be a data set
+    DATA = 2  # only if small, put back only at the end: in a repeated test, data goes on where it is
 
 
 class Memory:
-    """What objects held, and how to put it back into the same objects.
+    """The remembered content of objects, which can be put back into the same objects.
 
     Containers, tensors, arrays, generators of random numbers and attributes of objects are followed, through every
     object that can be reached, each visited once. A tensor is written in place, so that whoever else holds it, or a
-    view of it, sees the old values again. What cannot be copied, and what stands for something outside (threads,
-    files), is left alone: the same object, in the state that it has then.
+    view of it, sees the old values again. Objects that cannot be copied, and objects that stand for something outside
+    (threads, files), are left alone: they stay in the state that the test leaves.
     """
 
     def __init__(self, beside: Memory | None = None) -> None:
-        self._known: dict[int, object] = {}  # id to object; holding it keeps the id its own
+        self._known: dict[int, object] = {}  # id to object; holding the object keeps its id unique
         self._beside = {} if beside is None else beside._known
         self._variables = Variables(self._known)
         self._waiting: deque[tuple[object, Reach]] = deque()
@@ -53,7 +53,7 @@ class Memory:
         self._bytes_left = DATA_BYTES
 
     def follow_modules_of(self, *functions: object) -> None:
-        """From now on global variables of the modules of these functions are followed where functions read them."""
+        """From now on follow the global variables that functions in the modules of these functions read."""
         for function in functions:
             self._variables.follow_module_of(function)
 
@@ -68,7 +68,7 @@ class Memory:
         self._follow()
 
     def keep_loader(self, loader: object) -> None:
-        """As ``keep_data``; of a plain list the batches are left out: each is remembered while it is used."""
+        """As ``keep_data``, but without the batches of a plain list: each is remembered while it is used."""
         if type(loader) not in (list, tuple):
             self.keep_data(loader)
         elif id(loader) not in self._known:
@@ -78,12 +78,12 @@ class Memory:
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Make everything what it was. May be called several times. An error is raised when the rest is done."""
+        """Put everything back. May be called several times. An error is raised after the rest is done."""
         _run(self._restores + self._restores_at_end)
 
     @torch.no_grad()
     def rewind(self) -> None:
-        """As ``put_back``, but random numbers and data go on from where they are: for a test that is repeated."""
+        """As ``put_back``, but random numbers and data go on from where they are. This is for repeated tests."""
         _run(self._restores)
 
     @property
@@ -95,7 +95,7 @@ class Memory:
     # --- the walk -----------------------------------------------------------------------------------------------------
 
     def _follow(self) -> None:
-        """Without recursion, as chains of objects may be long; breadth first, so that what is near is copied first."""
+        """Visits objects without recursion, as chains may be long. Breadth first: near objects are copied first."""
         while self._waiting:
             value, reach = self._waiting.popleft()
             if id(value) in self._known or id(value) in self._beside:
@@ -105,16 +105,16 @@ class Memory:
                 self._visit(value, type(value), reach)
             except (MemoryError, torch.OutOfMemoryError):
                 raise
-            except Exception:  # objects may do anything when they are copied: such a one is left alone
+            except Exception:  # an object may raise anything when it is copied: then it is left alone
                 continue
 
     def _visit(self, value: Any, kind: type, reach: Reach) -> None:
         if issubclass(kind, FUNCTIONS):
             self._keep_variables(value, reach)
             return
-        if issubclass(kind, (nn.Module, Optimizer)):  # state wherever it hangs, also on a dataset
+        if issubclass(kind, (nn.Module, Optimizer)):  # these are state wherever they are held, also by a dataset
             reach = Reach.WHOLE
-        elif issubclass(kind, (Dataset, DataLoader, Sampler)):  # data, also where a module holds it
+        elif issubclass(kind, (Dataset, DataLoader, Sampler)):  # these are data, even if a module holds them
             reach = Reach.DATA
         if issubclass(kind, _CONTAINERS):
             self._keep_members(value, kind, reach)
@@ -141,7 +141,7 @@ class Memory:
             self._expect([value], Reach.SMALL if perhaps_data else reach)
 
     def _keep_members(self, value: Any, kind: type, reach: Reach) -> None:
-        """A container is put back as one; members of a large one are samples if it is data."""
+        """Remembers the members of a container. Members of a large container of data are samples, and left out."""
         if issubclass(kind, dict):
             if self._affords(16 * len(value), reach):
                 self._add(kinds.dict_items(value), reach)
@@ -155,7 +155,7 @@ class Memory:
             self._expect(members, reach)
 
     def _keep_tensor(self, tensor: Tensor, reach: Reach) -> None:
-        if is_lazy(tensor) or not tensor.is_leaf:  # a value that some graph made is made anew, not written to
+        if is_lazy(tensor) or not tensor.is_leaf:  # the value of a graph is computed anew, not written to
             return
         if tensor.grad is not None:
             self._expect([tensor.grad], reach)
@@ -163,7 +163,7 @@ class Memory:
         self._add(kinds.tensor_content(tensor, self._affords(size, reach)), reach)
 
     def _keep_array(self, value: kinds.Array, kind: type, reach: Reach) -> None:
-        if issubclass(kind, np.memmap):  # a file
+        if issubclass(kind, np.memmap):  # the array is a file
             return
         if value.dtype == object and (reach is Reach.WHOLE or value.size <= MANY):
             self._expect(value.ravel().tolist(), reach)
@@ -186,7 +186,7 @@ class Memory:
             (self._restores_at_end if reach is Reach.DATA else self._restores).append(restore)
 
     def _affords(self, size: int, reach: Reach) -> bool:
-        """True if that many bytes may be copied; they are then counted."""
+        """True if that many bytes may be copied. Counts them if so."""
         if reach is Reach.WHOLE:
             return True
         affords = size <= self._bytes_left

@@ -1,4 +1,5 @@
-"""Batches on another device: what is there already is passed as it is, and the rest as copies of the same kind."""
+"""Moves batches to another device. Tensors already there are passed as they are, and the rest as copies of the same
+kind."""
 
 from __future__ import annotations
 
@@ -21,21 +22,21 @@ _COLLECTIONS: tuple[Any, ...] = (list, deque, tuple, set, frozenset)
 class Mover:
     """Moves the tensors in a value: in containers and records of any class, and in objects that move themselves.
 
-    A container or record in which nothing has to move is given back itself. A copy is made without calling the class,
-    whose constructor may take other arguments, and has all attributes. Parts that are one object stay one. An object of
-    another kind, or one that cannot be copied, is given back as it is.
+    A container or record in which nothing has to move is returned itself. A copy has all attributes. It is made without
+    a call of its class, whose constructor may take other arguments. Parts that are one object stay one object. An
+    object of another kind, or one that cannot be copied, is returned as it is.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._moved: dict[int, tuple[object, object]] = {}  # id to object, which keeps the id its own, and moved object
+        self._moved: dict[int, tuple[object, object]] = {}  # id to (object, which keeps its id unique, moved object)
 
     def __call__(self, value: Any) -> Any:
         kind = type(value)
         if kind in FIXED:
             return value
         if id(value) not in self._moved:
-            self._moved[id(value)] = value, value  # for parts of it that refer back to it
+            self._moved[id(value)] = value, value  # for its parts that refer back to it
             self._moved[id(value)] = value, self._move(value, kind)
         return self._moved[id(value)][1]
 
@@ -62,14 +63,15 @@ class Mover:
         return self._copied(value, types.SimpleNamespace if issubclass(kind, types.SimpleNamespace) else object, [], [])
 
     def _move_tensor(self, tensor: Tensor) -> Tensor:
-        """A leaf that takes part in gradients stays one, so that its gradient is found at what the step is given."""
+        """Moves a tensor. A leaf that requires a gradient stays a leaf, so that the moved tensor gets the gradient."""
         moved = tensor.to(self._device)
         if moved is tensor or not (tensor.is_leaf and tensor.requires_grad):
             return moved
         return tensor.detach().to(self._device).requires_grad_()
 
     def _move_itself(self, value: Any) -> Any:
-        """By its own ``to``, which gives another object, or moves the object and gives it or None."""
+        """Moves an object by its own ``to()``, which returns another object, or moves the object and returns it or
+        None."""
         tensors = list(_tensors_in(value))
         if tensors and all(tensor.device == self._device for tensor in tensors):
             return value
@@ -79,13 +81,13 @@ class Mover:
             moved = value.to(self._device)
         except torch.OutOfMemoryError:
             raise
-        except Exception:  # as it was: not half of it moved
+        except Exception:  # returned as it was, not half moved
             memory.put_back()
             return value
         return value if moved is None else moved
 
     def _copied(self, value: Any, base: Any, held: list[Any], moved: list[Any]) -> Any:
-        """A copy of `value` that holds `moved` in the places of `held`, with its attributes moved too."""
+        """Returns a copy of `value` with `moved` in the places of `held`, and with its attributes moved too."""
         attributes = attributes_of(value) or {}
         new_attributes = {name: self(each) for name, each in attributes.items()}
         slots = filled_slots(value)
@@ -108,12 +110,12 @@ class Mover:
 
 
 def _with_members(value: Any, base: Any, members: list[Any]) -> Any:
-    """An object of the class of `value` with these members, made by `base` alone."""
+    """Returns an object of the class of `value` with these members, made by `base` alone."""
     kind: Any = type(value)
     if issubclass(base, tuple):
         try:
             return tuple.__new__(kind, members)
-        except TypeError:  # torch's named results and others from C, whose class takes the members
+        except TypeError:  # named results of torch and other C types, whose class takes the members
             return kind(members)
     if base is frozenset:
         return frozenset.__new__(kind, members)
@@ -144,7 +146,7 @@ def _differ(some: Any, others: Any) -> bool:
 
 
 def _tensors_in(value: object) -> Iterator[Tensor]:
-    """The tensors that can be reached through containers and attributes."""
+    """Yields the tensors that can be reached through containers and attributes."""
     waiting, seen = [value], {}
     while waiting:
         each: Any = waiting.pop()

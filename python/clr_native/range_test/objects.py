@@ -1,7 +1,7 @@
-"""Which objects are looked into, and where they keep what they hold.
+"""Tells which objects are looked into, and reads their attributes and slots.
 
-Nothing here calls code of an object's class: attributes are read past properties and ``__getattr__``, which may fail,
-compute or count.
+Nothing here calls code of an object's class. Attributes are read without properties and ``__getattr__``, which may
+fail, compute or count.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from torch.utils.data import dataloader
 FIXED: Final = frozenset(
     {type(None), bool, int, float, complex, str, bytes, range, slice, type(...), torch.device, torch.dtype, torch.Size}
 )
-# Other classes of the standard library stand for things outside: threads, locks, queues, files, sockets, loggers.
+# Other classes of the standard library stand for things outside, such as threads, locks, queues, files and loggers.
 _LIBRARY: Final = frozenset(
     {"abc", "argparse", "array", "builtins", "collections", "_collections", "configparser", "contextlib", "dataclasses"}
     | {"functools", "random", "_random", "string", "types", "typing", "_typing"}
 )
 STANDARD: Final = frozenset(sys.stdlib_module_names)
-# Other classes of torch are machinery, such as compilers and process groups, that keeps its own house.
+# Other classes of torch are machinery, such as compilers and process groups, that manages its own state.
 _TORCH: Final = ("nn", "optim", "amp", "cuda.amp", "utils.data", "distributions")
 
 
 def is_followed(kind: type) -> bool:
     """True if the attributes of such an object are its state, not a handle on something outside this process's data."""
-    return _is_followed(cast("Any", kind))  # which a cache takes; `type` as such has no hash in the eyes of mypy
+    return _is_followed(cast("Any", kind))  # for the cache: mypy thinks that `type` has no hash
 
 
 @functools.lru_cache(maxsize=4096)
@@ -54,16 +54,16 @@ def _is_plain(base: type) -> bool:
 
 
 def attributes_of(value: object) -> dict[str, Any] | None:
-    """The dict of the object's attributes, the very one; None if it has none."""
+    """Returns the object's own dict of attributes, not a copy. Returns None if it has none."""
     try:
         held = object.__getattribute__(value, "__dict__")
-    except Exception:  # whatever a class of its own makes of it
+    except Exception:  # the class may do anything here
         return None
     return held if type(held) is dict else None
 
 
 def slots_of(kind: type) -> tuple[types.MemberDescriptorType, ...]:
-    """The slots of a class, with those of its bases."""
+    """Returns the slots of a class and of its bases."""
     return _slots_of(cast("Any", kind))
 
 
@@ -74,7 +74,7 @@ def _slots_of(kind: Any) -> tuple[types.MemberDescriptorType, ...]:
 
 
 def filled_slots(value: object) -> list[tuple[types.MemberDescriptorType, Any]]:
-    """The slots that hold something, and what they hold."""
+    """Returns the slots that hold something, with their values."""
     filled = []
     for slot in slots_of(type(value)):
         with contextlib.suppress(AttributeError):

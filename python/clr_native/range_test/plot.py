@@ -19,20 +19,20 @@ MARKERS = {
     "slide": (">", "before the slope changes"),
     "minimum": ("o", "a tenth of the lowest point's"),
 }
-# The axis ends this share of the descent above the loss before it: what is higher has diverged.
+# The axis ends this share of the descent above the loss before it. A higher loss has diverged.
 ABOVE_START = 0.35
 BELOW_BEST = 0.08
 
 
 def figure_of(result: Curves) -> Figure:
-    """A figure of its own, which no window shows."""
+    """Draws into a new figure, which no window shows."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     draw(result, figure.add_subplot())
     return figure
 
 
 def draw(result: Curves, ax: Axes | None) -> Axes:
-    """Loss and smoothed loss, or the metric, over lr; suggestions and bounds marked."""
+    """Draws loss and smoothed loss, or the metric, over lr. Marks suggestions and bounds."""
     if ax is None:
         ax = Figure(figsize=(8, 5), layout="constrained").add_subplot()
     of_metric = result.metric is not None
@@ -56,7 +56,7 @@ def draw(result: Curves, ax: Axes | None) -> Axes:
 
 
 def _heights(losses: FloatArray) -> tuple[float, float]:
-    """Where the axis begins and ends: a loss that diverges must not press the descent flat."""
+    """Returns the ends of the axis. A loss that diverges must not press the descent flat."""
     levels = np.median(np.lib.stride_tricks.sliding_window_view(losses, WINDOW), axis=1)
     start, best = float(levels[0]), float(levels.min())
     span = range_of(start, best, float(np.median(np.abs(np.diff(losses)))))
@@ -70,7 +70,7 @@ def _mark_suggestions(result: Curves, ax: Axes, smoothed: FloatArray) -> None:
         except ValueError:  # too few points for this rule
             continue
         low, high = sorted(ax.get_ylim())
-        height = min(max(float(np.interp(rate, result.lr, smoothed)), low), high)  # at the edge if it is outside
+        height = min(max(float(np.interp(rate, result.lr, smoothed)), low), high)  # at the edge if the point is outside
         label = f"{method} {rate:.2e} ({meaning})"
         ax.plot(rate, height, marker, color="#c1440e", label=label, clip_on=False)
 

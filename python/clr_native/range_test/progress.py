@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, where `rich` is installed."""
+"""A progress bar on a terminal, if `rich` is installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Show: TypeAlias = Callable[[float, float], None]
 
 @contextmanager
 def shown(progress: bool, steps: int) -> Iterator[Show]:
-    """Gives what is called with lr and loss after each step. Shows nothing where there is no terminal or no `rich`."""
+    """Gives a function to call with lr and loss after each step. Shows nothing without a terminal or without `rich`."""
     if progress and is_first_rank():
         try:
             from rich.console import Console

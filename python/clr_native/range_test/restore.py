@@ -1,4 +1,4 @@
-"""Nothing is disturbed: what a range test touches is remembered before it and put back after it, bit for bit."""
+"""Remembers everything that a range test changes before the test, and puts it back afterwards, bit for bit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clr_native.range_test.memory import Memory
 
 
 class RandomState:
-    """Python's, numpy's and torch's generators, on every device in use."""
+    """The state of Python's, numpy's and torch's generators, on every device in use."""
 
     def __init__(self) -> None:
         self._python = random.getstate()
@@ -40,10 +40,10 @@ class RandomState:
 
 @contextmanager
 def undisturbed(state: Sequence[object], functions: Sequence[object], loaders: Iterable[object]) -> Iterator[Memory]:
-    """Everything is as before when the block is left, in whatever way.
+    """Puts everything back when the block is left, in whatever way.
 
-    Covers what can be reached from `state` (modules, optimizers, scalers), from `functions` (losses, steps) and, but
-    for large amounts of samples, from `loaders`; and the random states. Gives the memory of it, for a test that is
+    Covers everything that can be reached from `state` (modules, optimizers, scalers), from `functions` (losses, steps)
+    and from `loaders` (except large amounts of samples), and the random states. Gives the memory, for a test that is
     repeated. A Ctrl-C while things are put back is raised after that.
     """
     for each in (*state, *functions):
@@ -57,7 +57,7 @@ def undisturbed(state: Sequence[object], functions: Sequence[object], loaders: I
     generators = RandomState()
     try:
         for loader in memory.loaders:
-            # Workers that outlive an epoch have random states that nobody can read: the test starts workers of its own.
+            # Workers that outlive an epoch have random states that nobody can read: the test starts its own workers.
             vars(loader)["_iterator"] = None
         yield memory
     finally:
@@ -78,7 +78,7 @@ def _refuse_lazy(value: object) -> None:
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """A Ctrl-C inside the block is raised at its end. Only the main thread gets them."""
+    """Raises a Ctrl-C inside the block at the end of the block. Only the main thread gets Ctrl-C."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield

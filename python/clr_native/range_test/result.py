@@ -110,7 +110,7 @@ class RangeTestResult:
 
     @functools.cached_property
     def _capped_losses(self) -> FloatArray:
-        """[R, S], what the model is judged by if there is no metric."""
+        """[R, S], the capped losses that the model is judged by if there is no metric."""
         return _capped_rows(self.losses if self.val_losses is None else self.val_losses)
 
     @functools.cached_property
@@ -180,7 +180,8 @@ class RangeTestResult:
             return None
 
     def _read_from(self) -> tuple[FloatArray, str]:
-        """What the bounds are read from, [R, S], falling where the model learns, and what it is called."""
+        """Returns the curves that the bounds are read from, [R, S], which fall where the model learns, and their
+        name."""
         if self.metrics is not None:
             return _capped_rows(-self.metrics), "the negated metric"
         return self._capped_losses, "the loss" if self.val_losses is None else "the validation loss"

@@ -140,7 +140,7 @@ def lr_range_test(
 
 @dataclass
 class _Run:
-    """One repetition: what was measured at each step up to the last finite loss, and why it ended."""
+    """One repetition: the values measured at each step up to the last finite loss, and why it ended."""
 
     losses: list[float] = field(default_factory=list)
     validated: list[Measured] = field(default_factory=list)
@@ -152,7 +152,7 @@ _NOT_TAKEN = Measured(math.nan, math.nan)
 
 
 def _begin(model: nn.Module, optimizer: Optimizer) -> None:
-    """Without gradients of before, and in training mode."""
+    """Removes old gradients, and puts the model in training mode if it is in eval mode."""
     held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for parameter in (*model.parameters(), *held):
         parameter.grad = None
@@ -195,7 +195,7 @@ def _run_once(
 def _result(
     lr: FloatArray, rates: GroupRates, runs: list[_Run], settings: Settings, *, with_metric: bool
 ) -> RangeTestResult:
-    """The steps that every repetition reached."""
+    """Returns the result of the steps that every repetition reached."""
     shortest = min(range(len(runs)), key=lambda index: len(runs[index].losses))
     reached = len(runs[shortest].losses)
 

@@ -16,8 +16,8 @@ import numpy as np
 from clr_native.schedules.evaluate import FloatArray
 
 MOST_PIECES: Final = 60
-ORDER: Final = 2  # of the differences that are penalised: with all the weight on them the curve is a straight line
-# Weights of the penalty that are tried, against the smoothest component's.
+ORDER: Final = 2  # of the differences that are penalised: with all weight on them the curve is a straight line
+# The weights of the penalty that are tried, relative to the smoothest component's.
 WEIGHTS: Final = 10.0 ** np.arange(-12.0, 6.01, 0.1)
 
 
@@ -29,7 +29,7 @@ class Smooth(NamedTuple):
 
 
 def smooth(values: FloatArray) -> Smooth:
-    """Smooth `values` [n], taken at equal distances; NaN marks a value that is missing, where the curve goes on."""
+    """Smooth `values` [n], taken at equal distances. NaN marks a missing value; the curve goes on there."""
     taken = np.flatnonzero(~np.isnan(values))
     if len(taken) <= ORDER + 1:
         return Smooth(np.interp(np.arange(len(values)), taken, values[taken]) if len(taken) else values.copy(), 0.0)
@@ -48,7 +48,7 @@ def smooth(values: FloatArray) -> Smooth:
 
 @functools.lru_cache(maxsize=16)
 def _components(length: int, taken: tuple[int, ...]) -> tuple[FloatArray, FloatArray]:
-    """Curves [length, c] that are orthonormal over the values taken, and the penalty [c] of each, rising from 0."""
+    """Returns curves [length, c], orthonormal over the values taken, and the penalty [c] of each, rising from 0."""
     spline = _spline(length, min(length - 1, MOST_PIECES))
     differences = np.diff(np.eye(spline.shape[1]), ORDER, axis=0)
     penalty = differences.T @ differences
@@ -57,12 +57,12 @@ def _components(length: int, taken: tuple[int, ...]) -> tuple[FloatArray, FloatA
     gram += 1e-9 * np.trace(gram) / np.trace(penalty) * penalty  # for pieces in which no value was taken
     root = np.linalg.inv(np.linalg.cholesky(gram + 1e-12 * np.trace(gram) * np.eye(len(gram))))
     stiffness, turn = np.linalg.eigh(root @ penalty @ root.T)
-    stiffness[:ORDER] = 0.0  # but for rounding
+    stiffness[:ORDER] = 0.0  # these are 0 but for rounding
     return spline @ (root.T @ turn), np.maximum(stiffness, 0.0)
 
 
 def _spline(length: int, pieces: int) -> FloatArray:
-    """The cubic B-splines [length, pieces + 3] on equal pieces, at 0, 1, ..., length - 1."""
+    """Returns the cubic B-splines [length, pieces + 3] on equal pieces, at 0, 1, ..., length - 1."""
     place = np.linspace(0.0, pieces, length)
     piece = np.minimum(place.astype(int), pieces - 1)
     t = place - piece

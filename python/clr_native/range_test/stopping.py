@@ -1,4 +1,4 @@
-"""When a range test has seen enough."""
+"""Decides when a range test has seen enough."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ WINDOW = 5
 
 
 def range_of(start: float, best: float, noise: float) -> float:
-    """How far a loss has come down, or what stands in for it where it has not."""
+    """Returns how far a loss has come down, or a substitute if it has not come down."""
     return max(start - best, 6.0 * noise, abs(start) / 100.0)
 
 
 class Divergence:
-    """Has the loss risen far above its best, measured by how far it had come down?
+    """Tells when the loss has risen far above its best, measured by how far it had come down.
 
     Judged on running medians of five losses: a single ragged batch does not end a test, and there is no lag of more
     than two. With s the first median and b the best one so far, a median above ``b + stop_factor * range`` is
@@ -32,7 +32,7 @@ class Divergence:
         self._best = math.inf
 
     def observe(self, loss: float) -> str | None:
-        """Take the next loss; why the test must stop, if it must."""
+        """Take the next loss. Returns the reason why the test must stop, or None."""
         if self._window:
             self._differences.append(abs(loss - self._window[-1]))
         self._window.append(loss)

@@ -24,7 +24,7 @@ TrainStep: TypeAlias = Callable[[Any], Any]
 
 
 class Scaler(Protocol):
-    """What is asked of a GradScaler."""
+    """The part of a GradScaler that is used."""
 
     def scale(self, outputs: Tensor) -> Tensor: ...
     def step(self, optimizer: Optimizer) -> Any: ...
@@ -80,7 +80,7 @@ class TrainingLoop:
         return mean
 
     def validate(self, loader: Iterable[Any], device: torch.device | None, memory: Memory) -> Measured:
-        """Means over the batches of `loader`, in eval mode and without gradients."""
+        """Returns means over the batches of `loader`, in eval mode and without gradients."""
         with _evaluating(self.model):
             measured = []
             for batch in loader:
@@ -95,7 +95,7 @@ class TrainingLoop:
         if self.step_fn is not None:
             metric = self._metric_of_batch(batch) if measure else math.nan
             return _checked_loss(self.step_fn(batch), "step_fn(batch)"), metric
-        assert self.loss_fn is not None  # one of the two is there: the arguments have been checked
+        assert self.loss_fn is not None  # the arguments were checked: one of the two is given
         inputs, targets = _pair(batch)
         outputs = self.model(inputs)
         loss = _checked_loss(self.loss_fn(outputs, targets), "loss_fn(outputs, targets)")
@@ -105,7 +105,7 @@ class TrainingLoop:
             return loss, float(self.metric(outputs, targets))
 
     def _metric_of_batch(self, batch: Any) -> float:
-        """With step_fn and train_step the outputs are the user's: the metric gets the batch."""
+        """Returns the metric of a batch. step_fn and train_step keep their outputs, so the metric gets the batch."""
         if self.metric is None:
             return math.nan
         with _evaluating(self.model):
@@ -114,7 +114,7 @@ class TrainingLoop:
 
 @contextmanager
 def unremarked(optimizer: Optimizer) -> Iterator[None]:
-    """Inside the block FusedCyclicSGD makes no remarks on how it is used.
+    """Silences the warnings of FusedCyclicSGD about its use inside the block.
 
     The test writes the rate before each update, and a step_fn may leave parameters without gradients: neither is a
     mistake of the user.
@@ -154,7 +154,7 @@ def _checked_loss(loss: object, source: str) -> Tensor:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; afterwards every submodule is in the mode that it was in."""
+    """Sets eval mode without gradients inside the block. Afterwards every submodule has its former mode."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()

@@ -13,7 +13,7 @@ from clr_native.range_test.curves import Curves
 
 
 def summary(result: Curves) -> str:
-    """What was run, what was measured, the bounds or why there are none, and why it ended."""
+    """Tells what was run, what was measured, the bounds or why there are none, and why the test ended."""
     steps, repetitions = len(result.lr), len(result.losses)
     title = f"LR range test: {steps} step{'s' * (steps != 1)}"
     title += f", lr {result.lr[0]:.3g} to {result.lr[-1]:.3g}" if steps else ""
@@ -35,7 +35,7 @@ def summary(result: Curves) -> str:
 
 
 def _measured(result: Curves) -> str:
-    """The curve that the bounds are read from, by three of its values."""
+    """Describes the curve that the bounds are read from by three of its values."""
     name, values, best = "loss", result.loss, np.nanargmin
     if result.val_loss is not None:
         name, values = "validation loss", result.val_loss
@@ -49,7 +49,7 @@ def _measured(result: Curves) -> str:
 
 
 def as_html(result: Curves) -> str:
-    """The lines, and the picture if there is something to draw and matplotlib is installed."""
+    """Returns the lines, and the picture if there is something to draw and matplotlib is installed."""
     lines = f"<pre>{html.escape(summary(result))}</pre>"
     if not len(result.lr):
         return lines
