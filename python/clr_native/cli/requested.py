@@ -1,4 +1,4 @@
-"""What a command about schedules is asked: which schedules, and at which of their steps."""
+"""Reads the request to a command about schedules: which schedules, and at which of their steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clr_native.cli.parser import Parser, alternatives, given
 from clr_native.cli.schedule_arguments import KINDS, made_from_options
 from clr_native.schedules import CyclicSchedule, OneCycleSchedule, RampSchedule, Schedule, ScheduleSequence
 
-# A schedule by its name in the TOML file, or by "" if options gave it.
+# Schedules by their names in the TOML file, or one by "" if options gave it.
 Named: TypeAlias = Mapping[str, Schedule]
 
 COUNT = whole_number(1, 2**63 - 2)
@@ -48,12 +48,12 @@ def schedules_of(arguments: argparse.Namespace) -> Named:
 
 
 def refused(arguments: argparse.Namespace, error: Exception) -> str:
-    """What is wrong with a schedule, and where it stands."""
+    """Returns what is wrong with a schedule, and in which file."""
     return str(error) if arguments.toml is None else f"{given('--toml', arguments.toml)}: {error}"
 
 
 def about(schedules: Named, steps: range) -> str:
-    """What a file holds, for the line that says that it is written."""
+    """Describes the content of a file, for the line that says that it was written."""
     named = ", ".join(name or repr(schedule) for name, schedule in schedules.items())
     return f"{named}, steps {steps[0]:,} to {steps[-1]:,}"
 
@@ -71,7 +71,7 @@ def steps_of(arguments: argparse.Namespace, schedules: Named, every: int = 1) ->
 
 
 def _natural_steps(schedule: Schedule) -> int:
-    """How many steps show the whole of it; of what has no end, four cycles, as many as the paper advises."""
+    """Returns how many steps show all of a schedule, or four cycles, which the paper advises, if it has no end."""
     match schedule:
         case CyclicSchedule():
             return 4 * schedule.cycle_length

@@ -19,7 +19,7 @@ from clr_native.schedules.one_cycle import ANNEAL_STRATEGIES, CONVENTIONS
 from clr_native.schedules.ramp import RAMPS
 from clr_native.spelling import known_as
 
-# What options can say. A sequence is given in a TOML file.
+# The kinds of schedule that options can give. A sequence is given in a TOML file.
 KINDS: dict[str, type[Schedule]] = {"cyclic": CyclicSchedule, "one-cycle": OneCycleSchedule, "ramp": RampSchedule}
 CHOICES = {
     "mode": MODES,
@@ -28,12 +28,12 @@ CHOICES = {
     "anneal_strategy": ANNEAL_STRATEGIES,
     "ramp": RAMPS,
 }
-# A function can only be given in Python, and the other says what it is called with.
+# Functions can only be given in Python, and scale_mode only says what they are called with.
 FUNCTIONS = ("scale_fn", "scale_mode")
 
 
 def fields(schedule_class: type[Schedule]) -> Iterator[dataclasses.Field[Any]]:
-    """The arguments of a schedule that can be written down as text."""
+    """Yields the arguments of a schedule that can be written as text."""
     for field in dataclasses.fields(schedule_class):  # type: ignore[arg-type]  # the subclasses are dataclasses
         if field.name not in FUNCTIONS:
             yield field
@@ -42,13 +42,13 @@ def fields(schedule_class: type[Schedule]) -> Iterator[dataclasses.Field[Any]]:
 
 
 def add_options(parser: Parser, schedule_class: type[Schedule]) -> None:
-    """An option a field; what is not given is not in the namespace either."""
+    """Adds an option for each field. An option that is not given is not in the namespace either."""
     summary, formulas, documented = _documentation(schedule_class)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description, parser.epilog = summary, formulas
     group = parser.add_argument_group(f"arguments of {schedule_class.__name__}")
     for field in fields(schedule_class):
-        if parser.get_default(field.name) is not None:  # `summary` has an option of this name, of its run
+        if parser.get_default(field.name) is not None:  # `summary` has its own option of this name
             continue
         required = field.default is dataclasses.MISSING
         explained, name = documented.get(field.name, ""), option(field.name)
@@ -63,12 +63,12 @@ def add_options(parser: Parser, schedule_class: type[Schedule]) -> None:
             choices = CHOICES.get(field.name)
             metavar = f"{{{','.join(choices)}}}" if choices else "N" if "int" in str(field.type) else "X"
             action = group.add_argument(name, required=required, metavar=metavar, **settings)
-        # Not among the settings: BooleanOptionalAction of Python 3.10 would add that the default is ==SUPPRESS==.
+        # Not in settings, where BooleanOptionalAction of Python 3.10 would add that the default is ==SUPPRESS==.
         action.help = explained.replace("%", "%%")
 
 
 def made_from_options(schedule_class: type[Schedule], arguments: argparse.Namespace) -> Schedule:
-    """The schedule; TypeError or ValueError `--name value ...`, with what its class says."""
+    """Makes the schedule. Raises TypeError or ValueError `--name value ...`, with the message of its class."""
     texts = {field.name: vars(arguments)[field.name] for field in fields(schedule_class) if field.name in arguments}
     try:
         return schedule_class(**{name: _value(name, text) for name, text in texts.items()})
@@ -77,7 +77,7 @@ def made_from_options(schedule_class: type[Schedule], arguments: argparse.Namesp
 
 
 def _value(name: str, text: str | bool) -> object:
-    """An int or a float if it can be one; what is no number stays text, which the schedule refuses by name."""
+    """Returns an int or a float if the text is one. Other text stays text, which the schedule refuses by name."""
     if isinstance(text, bool) or name in CHOICES:
         return known_as(text, CHOICES[name]) if isinstance(text, str) else text
     for kind in (int, float):
@@ -87,13 +87,13 @@ def _value(name: str, text: str | bool) -> object:
 
 
 def _of_options(message: str, schedule_class: type[Schedule], texts: dict[str, str | bool]) -> str:
-    """What a schedule says of its arguments, said of the options: `name=value` becomes what was typed."""
+    """Rewrites a schedule's message about arguments for options: `name=value` becomes the text that was typed."""
 
     def replaced(found: re.Match[str]) -> str:
         name, value = found["name"], found["value"]
         if value in (None, "None"):
             return option(name)
-        if found["divides"]:  # the value is the quotient's
+        if found["divides"]:  # the value belongs to the quotient
             return f"{found['divides']}{option(name)}={value}"
         return given(option(name), texts.get(name, value.strip("'")))
 
@@ -103,9 +103,9 @@ def _of_options(message: str, schedule_class: type[Schedule], texts: dict[str, s
 
 
 def _documentation(schedule_class: type[Schedule]) -> tuple[str, str, dict[str, str]]:
-    """The docstring's first line, the rest up to its `Args:`, and what those say, by argument.
+    """Returns the docstring's first line, the text up to its `Args:`, and the text of each argument.
 
-    Words for readers of Python become those for who types options. There is no docstring under `python -OO`.
+    Words for readers of Python are replaced by words for users of options. There is no docstring under `python -OO`.
     """
     text, _, rest = (inspect.getdoc(schedule_class) or "").replace("``", "").partition("\nArgs:\n")
     summary, *paragraphs = text.rstrip().split("\n\n")
@@ -120,7 +120,7 @@ def _documentation(schedule_class: type[Schedule]) -> tuple[str, str, dict[str, 
 
 
 def _shown(paragraph: str) -> str:
-    """Formulas as they stand, without functions; other text as wide as the terminal, as argparse's own."""
+    """Returns formulas as they stand, without functions, and other text as wide as the terminal, as argparse does."""
     if paragraph.startswith(" "):
         return "\n".join(line for line in paragraph.splitlines() if "scale_fn" not in line)
     return textwrap.fill(paragraph.replace("::", ":"), max(shutil.get_terminal_size().columns - 2, 11))

@@ -12,12 +12,12 @@ from clr_native.cli import plot, summary, toml_schedules, values
 from clr_native.cli.parser import Parser, given
 from clr_native.cli.schedule_arguments import KINDS, add_options
 
-# Adds the options of a command, each with this default if it is not None, else with its own.
+# Adds the options of a command. Each has this default if it is not None, else its own.
 Options: TypeAlias = Callable[[Parser, str | None], None]
 
 
 def add(commands: argparse._SubParsersAction[Parser]) -> None:
-    """The three commands."""
+    """Adds the three commands."""
     for name, command, short, description in (
         (
             "plot",
@@ -42,7 +42,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add(parser: Parser, options: Options, run: Callable[[argparse.Namespace], None], description: str) -> None:
-    """A command: its options stand before or after the kind of a schedule given by options, or with a TOML file."""
+    """Adds a command. Its options stand before or after the kind of a schedule, or with a TOML file."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = description
     parser.epilog = f"FILE.toml is {toml_schedules.HELP}"
@@ -52,13 +52,13 @@ def _add(parser: Parser, options: Options, run: Callable[[argparse.Namespace], N
     kinds = parser.add_subparsers(title="or one schedule", dest="kind", parser_class=Parser)
     for kind, schedule_class in KINDS.items():
         inner = kinds.add_parser(kind, help=f"{schedule_class.__name__}: its arguments as options")
-        options(inner, argparse.SUPPRESS)  # else its defaults would undo what stands before the kind
+        options(inner, argparse.SUPPRESS)  # without SUPPRESS, defaults would undo options before the kind
         add_options(inner, schedule_class)
         inner.set_defaults(fail=inner.error)
 
 
 def _run(run: Callable[[argparse.Namespace], None], arguments: argparse.Namespace) -> None:
-    """A file can nest sequences more deeply than Python follows."""
+    """Runs a command. Fails if a file nests sequences more deeply than Python can follow."""
     try:
         run(arguments)
     except RecursionError:

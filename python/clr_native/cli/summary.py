@@ -1,4 +1,4 @@
-"""`clr-native summary`: schedules in words, beside what the paper advises."""
+"""`clr-native summary`: schedules in words, compared with the paper's advice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> None:
     fail: Fail = arguments.fail
     per_epoch, epochs = arguments.steps_per_epoch, arguments.epochs
     for name in ("steps_per_epoch", "epochs"):
-        # A schedule with a length of its own is held against the run's; another one may take it.
+        # A schedule with its own length is compared with the run's length; another schedule may take the run's.
         if "total_steps" in arguments or getattr(arguments, name) is None:
             delattr(arguments, name)
     schedules = schedules_of(arguments)

@@ -13,26 +13,26 @@ import plotext
 from clr_native.schedules.evaluate import FloatArray
 from clr_native.schedules.plot import Curve
 
-# For a stream that cannot say what plotext draws frames and dots with.
+# Replacements for a stream that cannot encode plotext's frames and dots.
 _ASCII = str.maketrans("│┤├─┬┴┼┌┐└┘•", "|++-+++++++*")
 _COLORS = ("blue+", "orange+", "green+", "red+", "magenta+", "cyan+")
-# What curves are drawn with where colours do not tell them apart, or where there are no finer dots.
+# The characters of curves if colours do not tell them apart, or if there are no finer dots.
 _LETTERS = "*o+x#@"
 
 
 def _size() -> tuple[int, int]:
-    """Columns and lines, without one for the prompt; 80 and 24 where there is no terminal."""
+    """Returns columns and lines, with one line left for the prompt. Without a terminal, 80 and 24 are assumed."""
     size = shutil.get_terminal_size()
     return max(size.columns, 40), max(size.lines - 1, 12)
 
 
 def parts() -> int:
-    """How many dots wide a picture is."""
+    """Returns the width of a picture in dots."""
     return 2 * _size()[0]
 
 
 def draw(curves: Sequence[Curve], stream: TextIO) -> None:
-    """The learning rates, and under them the momenta if there are any. Colours only where a terminal shows them."""
+    """Draws the learning rates, and the momenta, if any, below. Uses colours only on a terminal."""
     columns, lines = _size()
     colored = stream.isatty() and "NO_COLOR" not in os.environ
     fine = _can_say(stream, "⣿")
@@ -59,7 +59,7 @@ def _can_say(stream: TextIO, text: str) -> bool:
 
 
 def _marker(i: int, letters: bool) -> tuple[str, str]:
-    """What curve i is drawn with, and in which colour."""
+    """Returns the character and the colour of curve i."""
     return _LETTERS[i % len(_LETTERS)] if letters else "braille", _COLORS[i % len(_COLORS)]
 
 
@@ -93,7 +93,7 @@ def _panel(
 
 
 def _runs(curve: Curve, values: FloatArray) -> Iterator[tuple[list[int], list[float]]]:
-    """The stretches that have a value."""
+    """Yields the stretches of a curve that have a value."""
     there = np.flatnonzero(~np.isnan(values))
     for place in np.split(there, np.flatnonzero(np.diff(there) > 1) + 1) if there.size else []:
         yield curve.steps[place].tolist(), values[place].tolist()

@@ -43,7 +43,7 @@ the options of a schedule, with hyphens or underscores.
 
 
 def read(path: Path, fail: Fail) -> dict[str, Schedule]:
-    """The schedules of a file by name, in its order; `fail` is told what is wrong with it."""
+    """Returns the schedules of a file by name, in its order. Calls `fail` with what is wrong with the file."""
     toml, name = _toml(fail), given("--toml", path)
     try:
         document: dict[str, Any] = toml.loads(path.read_text(encoding="utf-8-sig"))
@@ -62,7 +62,7 @@ def read(path: Path, fail: Fail) -> dict[str, Schedule]:
 
 
 def _toml(fail: Fail) -> Any:
-    """Python's own reader; before Python 3.11 the package it came from."""
+    """Returns Python's own TOML reader, or before Python 3.11 the package it came from."""
     try:
         return importlib.import_module("tomllib")
     except ModuleNotFoundError:
@@ -71,7 +71,7 @@ def _toml(fail: Fail) -> Any:
 
 
 def _labelled(label: str, value: object) -> Schedule:
-    """A table or an array of tables; errors say where in the file."""
+    """Makes a schedule of a table or an array of tables. Errors name the place in the file."""
     if isinstance(value, list):
         return _sequence(f"[[{label}]]", value)
     if not isinstance(value, dict):
@@ -80,7 +80,7 @@ def _labelled(label: str, value: object) -> Schedule:
 
 
 def _schedule(place: str, segments: str, table: dict[str, Any], *beside: str) -> Schedule:
-    """A table as a schedule. `segments` is what its array of segments is called; `beside`: further keys it may have."""
+    """Makes a schedule of a table. `segments`: the name of its array of segments. `beside`: more keys it may have."""
     table = _keys_spelt(place, table)
     kind = table.get("kind", "sequence" if "segments" in table else "cyclic")
     if isinstance(kind, str):
@@ -106,12 +106,12 @@ def _schedule(place: str, segments: str, table: dict[str, Any], *beside: str) ->
     try:
         return from_dict(table)
     except (TypeError, ValueError) as error:
-        said = str(error).replace("True or False", "true or false")  # as TOML has them
+        said = str(error).replace("True or False", "true or false")  # as TOML writes them
         raise ValueError(f"{place}: {said}") from None
 
 
 def _keys_spelt(place: str, table: dict[str, Any]) -> dict[str, Any]:
-    """The table with underscores in its keys, which may be written with hyphens."""
+    """Returns the table with underscores in its keys, which may be written with hyphens."""
     spelt: dict[str, Any] = {}
     for name, value in table.items():
         if name.replace("-", "_") in spelt:
@@ -121,7 +121,7 @@ def _keys_spelt(place: str, table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sequence(array: str, tables: list[Any]) -> ScheduleSequence:
-    """An array of tables, which errors count from 1."""
+    """Makes a sequence of an array of tables. Errors count the tables from 1."""
     if not tables:
         raise ValueError(f"{array} must hold at least one table")
     segments = []

@@ -17,7 +17,7 @@ from clr_native.cli.arguments import Checked, Fail, one_of, whole_file
 from clr_native.cli.parser import Parser
 from clr_native.cli.requested import COUNT, Named, about, add_steps, refused, schedules_of, steps_of
 
-# Steps whose values are written at a time.
+# The number of steps whose values are written at a time.
 _AT_A_TIME = 8192
 
 
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     steps = steps_of(arguments, schedules, arguments.every)
     write = _write_json if arguments.format == "json" else _write_csv
     rows = _rows(schedules, steps, arguments)
-    rows = itertools.chain([next(rows)], rows)  # evaluated before anything is printed
+    rows = itertools.chain([next(rows)], rows)  # evaluates the first row before anything is printed
     if arguments.out is None:
         write(rows, sys.stdout, named=arguments.kind is None)
         return
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _rows(schedules: Named, steps: range, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """What is written, in order of its columns; momentum is None where there is none."""
+    """Yields the rows, in the order of the columns. Momentum is None if there is none."""
     for name, schedule in schedules.items():
         for start in range(0, len(steps), _AT_A_TIME):
             some = steps[start : start + _AT_A_TIME]
@@ -80,7 +80,7 @@ def _write_csv(rows: Iterator[dict[str, Any]], stream: TextIO, named: bool) -> N
 
 
 def _write_json(rows: Iterator[dict[str, Any]], stream: TextIO, named: bool) -> None:
-    """An array with a row a line, as long as it may be."""
+    """Writes an array with one row a line, however long it is."""
     columns, before = _columns(named), "["
     for row in rows:
         stream.write(before + "\n" + json.dumps({column: row[column] for column in columns}))

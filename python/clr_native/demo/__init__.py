@@ -1,4 +1,4 @@
-"""`clr-native demo`: the main job on real handwritten digits, beside torch's own optimizer.
+"""`clr-native demo`: training on real handwritten digits, compared with torch's own optimizer.
 
 Needs the extra: `pip install "clr-native[demo]"`.
 """

@@ -1,4 +1,4 @@
-"""The two ways to write the optimizer's lines of a training loop, with the same settings."""
+"""The two ways to write the optimizer's part of a training loop, with the same settings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Bounds(NamedTuple):
 
 TUNED = Bounds(0.002, 0.08)
 
-# The optimizer, and what the loop calls after `backward()`.
+# The optimizer, and the function that the loop calls after `backward()`.
 Lines: TypeAlias = tuple[Optimizer, Callable[[], object]]
 
 
@@ -74,7 +74,7 @@ def _torch(parameters: Iterable[nn.Parameter], step_size: int, bounds: Bounds) -
 
 @dataclass(frozen=True)
 class Contender:
-    """A library, the calls that are its optimizer's lines, and how to set them up."""
+    """A library, the calls of its optimizer in the loop, and the function that sets them up."""
 
     library: str
     calls: str

@@ -31,7 +31,7 @@ class Digits:
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """One epoch: every training image once, in random order, each moved at random."""
         padded = functional.pad(self.train_images, [self.shift] * 4, value=self.train_images.min().item())
-        # [n, 1, rows down, columns right, side, side], a view: every position an image can be moved to.
+        # A view [n, 1, rows down, columns right, side, side] of every position that an image can be moved to.
         moved = padded.unfold(2, self.side, 1).unfold(3, self.side, 1)
         for index in torch.split(torch.randperm(len(self.train_labels)), size):
             down, right = torch.randint(2 * self.shift + 1, (2, len(index)))
@@ -48,7 +48,7 @@ def load(name: str) -> Digits:
         images, labels = load_digits(return_X_y=True)
     side = round(images.shape[1] ** 0.5)
     images = images.reshape(-1, 1, side, side).astype(np.float32)
-    # The split is fixed: seeds differ in how they train, not in what they are tested on.
+    # The split is fixed: seeds change the training, not the test images.
     train_images, test_images, train_labels, test_labels = train_test_split(
         images, labels.astype(np.int64), test_size=0.2, stratify=labels, random_state=0
     )

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from clr_native.demo.training import EPOCHS_PER_CYCLE, Run
 
-# The second run is drawn over the first, thin and dashed: where the two agree, both are seen.
+# The second run is drawn over the first, thin and dashed, so both are seen where they agree.
 STYLES: tuple[dict[str, Any], ...] = (
     {"color": "#7db1e3", "linewidth": 4.5, "markersize": 9, "solid_capstyle": "round"},
     {"color": "#14375e", "linewidth": 1.4, "markersize": 3.5, "linestyle": (0, (5, 3))},
@@ -45,7 +45,7 @@ def save(path: Path, title: str, runs: Sequence[Run]) -> None:
 
 
 def _decorate(axes: Axes, run: Run) -> None:
-    """A quiet frame, with every second cycle shaded."""
+    """Draws a quiet frame, and shades every second cycle."""
     cycle = EPOCHS_PER_CYCLE * run.steps_per_epoch
     for start in range(cycle, len(run.loss), 2 * cycle):
         axes.axvspan(start, min(start + cycle, len(run.loss)), color="0.95", zorder=0)

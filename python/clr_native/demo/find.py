@@ -32,12 +32,12 @@ class Batches:
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """The paper's curve: the share of a batch that is read right."""
+    """Returns the share of a batch that is read right, which is the paper's curve."""
     return float((scores.argmax(dim=1) == labels).double().mean())
 
 
 def range_test(digits: Digits, seed: int, repeats: int) -> RangeTestResult:
-    """Of a new network under the demo's optimizer, with the momentum that comes with the largest rates of a cycle."""
+    """Tests a new network under the demo's optimizer, with the momentum of the largest rates of a cycle."""
     torch.manual_seed(seed)
     network = convolutional_network(digits.side)
     optimizer, _ = CLR_NATIVE.lines(network.parameters(), 1, TUNED)
@@ -56,7 +56,7 @@ def range_test(digits: Digits, seed: int, repeats: int) -> RangeTestResult:
 
 
 def found_bounds(digits: Digits, seed: int, repeats: int) -> tuple[Bounds, RangeTestResult]:
-    """Smith's pair for a network of this seed, and the test it is read from."""
+    """Returns Smith's pair for a network of this seed, and the test that it is read from."""
     result = range_test(digits, seed, repeats)
     bounds = result.bounds()
     return Bounds(bounds.base_lr, bounds.max_lr), result

@@ -6,7 +6,7 @@ from torch import nn
 
 
 def convolutional_network(side: int) -> nn.Sequential:
-    """Scores of the ten digits, [n, 10], for images [n, 1, side, side]."""
+    """Makes a network that gives scores of the ten digits, [n, 10], for images [n, 1, side, side]."""
     return nn.Sequential(
         nn.Conv2d(1, 8, kernel_size=3, padding=1),
         nn.ReLU(),

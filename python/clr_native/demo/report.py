@@ -1,4 +1,4 @@
-"""What the demo says: progress and epochs while it trains, the two libraries side by side at the end."""
+"""Prints the demo's progress and epochs while it trains, and the two libraries side by side at the end."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def monitor(console: Console, title: str, steps: int) -> Iterator[Monitor]:
     fields = "loss {task.fields[loss]:.3f}  lr {task.fields[lr]:.4f}  momentum {task.fields[momentum]:.3f}"
     progress = Progress(BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn(fields))
     task = progress.add_task("", total=steps, loss=0.0, lr=0.0, momentum=0.0)
-    # rich's own refreshing thread would take the interpreter during the lines being timed.
+    # rich's refreshing thread would hold the interpreter during the lines that are timed.
     with Live(Group(table, progress), console=console, auto_refresh=False, transient=True) as live:
         yield Monitor(table, progress, task, live)
     console.print(table, "")
 
 
 def print_results(console: Console, results: Results) -> None:
-    """The libraries side by side, and whether their weights are the same."""
+    """Prints the libraries side by side, and whether their weights are the same."""
     table = _table("Side by side" if results.ratio else "Result", "", *results.test_accuracy)
     table.add_row("test accuracy", *(f"{share:.2%}" for share in results.test_accuracy.values()))
     table.add_row("optimizer's lines", *(f"{s * 1e3:.1f} ms" for s in results.optimizer_seconds.values()))

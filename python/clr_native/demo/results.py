@@ -17,7 +17,7 @@ from clr_native.demo.training import Run
 
 @dataclass(frozen=True)
 class Results:
-    """Dictionaries have a key a library. What compares the two is None when only one ran.
+    """The results. Dictionaries have a key for each library. Comparisons are None if only one library ran.
 
     `ratio` is torch's step over clr_native's, of the medians: other processes disturb the sums more.
     """
@@ -39,7 +39,7 @@ class Results:
 
 
 def gather(data: str, seed: int, runs: Sequence[Run]) -> Results:
-    """The results of one run, or of clr_native's and torch's."""
+    """Returns the results of one run, or of clr_native's and torch's."""
     median_step = {run.library: median(run.optimizer_seconds) for run in runs}
     compared = len(runs) == 2
     return Results(
@@ -63,6 +63,6 @@ def gather(data: str, seed: int, runs: Sequence[Run]) -> Results:
 
 @torch.no_grad()
 def max_weight_difference(a: nn.Module, b: nn.Module) -> float:
-    """The largest absolute difference between two networks' weights."""
+    """Returns the largest absolute difference between two networks' weights."""
     pairs = zip(a.parameters(), b.parameters(), strict=True)
     return torch.stack([(p - q).abs().max() for p, q in pairs]).max().item()

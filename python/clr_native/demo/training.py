@@ -35,13 +35,13 @@ class Run:
 
     @property
     def epoch_loss(self) -> list[float]:
-        """The mean training loss of each epoch."""
+        """Returns the mean training loss of each epoch."""
         starts = range(0, len(self.loss), self.steps_per_epoch)
         return [fmean(self.loss[start : start + self.steps_per_epoch]) for start in starts]
 
 
 def steps_per_epoch(digits: Digits) -> int:
-    """The last batch may be smaller than the others."""
+    """Returns the number of batches of an epoch. The last one may be smaller than the others."""
     return math.ceil(len(digits.train_labels) / BATCH_SIZE)
 
 
@@ -80,6 +80,6 @@ def train(
 
 @torch.no_grad()
 def accuracy(network: nn.Module, digits: Digits) -> float:
-    """The share of test images that are read right."""
+    """Returns the share of test images that are read right."""
     guesses = network(digits.test_images).argmax(dim=1)
     return float((guesses == digits.test_labels).double().mean())
