@@ -1,4 +1,4 @@
-"""What the tests of AMP share: an optimizer with gradients, and scalers that have begun."""
+"""Helpers of the tests of AMP: an optimizer with gradients, and scalers that have begun."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def loop(over: Any, **settings: Any) -> SGD:
 
 
 def with_gradients(make: Callable[..., Optimizer] = ours, value: float = 8.0, **settings: Any) -> Any:
-    """An optimizer, made by ``make``, of two parameters whose gradients are ``value`` throughout."""
+    """Returns an optimizer, made by ``make``, of two parameters whose gradients are ``value`` throughout."""
     over = parameters([9, (3, 4)])
     optimizer = make(over, **settings)
     give(over, [torch.full_like(p, value) for p in over])
@@ -32,12 +32,12 @@ def with_gradients(make: Callable[..., Optimizer] = ours, value: float = 8.0, **
 
 
 def scaled(kind: type[torch.amp.GradScaler] = GradScaler, scale: float = 8.0, **settings: Any) -> torch.amp.GradScaler:
-    """A scaler that has scaled a loss."""
+    """Returns a scaler that has scaled a loss."""
     scaler = kind("cpu", init_scale=scale, **settings)
     scaler.scale(torch.ones(()))
     return scaler
 
 
 def amp_attributes(optimizer: Optimizer) -> dict[str, object]:
-    """What a scaler has laid beside the optimizer."""
+    """Returns the attributes that a scaler has set on the optimizer."""
     return {name: value for name, value in vars(optimizer).items() if name in ("grad_scale", "found_inf")}

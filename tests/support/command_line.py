@@ -1,4 +1,4 @@
-"""What the tests of the command line share."""
+"""Helpers of the tests of the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CYCLIC = "cyclic --base-lr 0.1 --max-lr 0.5 --step-size-up 3"
 
 
 def run(line: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command prints."""
+    """Runs a command and returns what it prints."""
     assert main(line.split()) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -18,7 +18,7 @@ def run(line: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def refused(line: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that says why not."""
+    """Runs a command that must fail, and returns its one line of error."""
     assert main(line.split()) == 2
     printed = capsys.readouterr()
     assert printed.out == ""

@@ -1,4 +1,4 @@
-"""Weights and buffers of 16 bits: what may be combined with what, and float64 beside a step."""
+"""Weights and buffers of 16 bits: the combinations that are allowed, and a step in float64 for comparison."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from clr_native import FusedCyclicSGD
 from helpers import buffer_of
 
 HALVES = (torch.bfloat16, torch.float16)
-# How a weight is kept.
+# The ways to keep a weight.
 WAYS: dict[str, dict[str, Any]] = {
     "nearest": {},
     "stochastic": {"rounding": "stochastic", "seed": 5},
     "kahan": {"kahan": True},
     "master": {"master_weights": True},
 }
-# Of a parameter's dtype: the momentum_dtype that it may have, and the ways to keep it.
+# For each dtype of a parameter: the momentum_dtypes that it may have, and the ways to keep it.
 LEGAL: dict[torch.dtype, tuple[tuple[torch.dtype | None, ...], tuple[str, ...]]] = {
     torch.float32: ((None, torch.float32, torch.bfloat16), ("nearest",)),
     torch.float64: ((None, torch.float64), ("nearest",)),
@@ -42,21 +42,21 @@ def ids_of(value: object) -> str:
 
 
 def buffer_dtype(dtype: torch.dtype, momentum_dtype: torch.dtype | None, way: str) -> torch.dtype:
-    """What the table of the documentation says."""
+    """Returns the dtype of the buffer, by the table of the documentation."""
     if momentum_dtype is not None:
         return momentum_dtype
     return torch.float32 if way == "master" else dtype
 
 
 def half_ulp(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Half the distance of neighbours in `dtype` around each element of a float64 tensor."""
+    """Returns half the distance of neighbours in `dtype` around each element of a float64 tensor."""
     info = torch.finfo(dtype)
     exponent = torch.frexp(x.abs().clamp_min(info.smallest_normal)).exponent - 1
     return torch.ldexp(torch.full_like(x, info.eps / 2), exponent)
 
 
 def weight_of(optimizer: FusedCyclicSGD, parameter: Tensor) -> Tensor:
-    """What the next update starts from, in float64."""
+    """Returns the weight that the next update starts from, in float64."""
     state: dict[str, Tensor] = optimizer.state.get(parameter, {})
     if "master_weight" in state:
         return state["master_weight"].double()
@@ -65,7 +65,7 @@ def weight_of(optimizer: FusedCyclicSGD, parameter: Tensor) -> Tensor:
 
 
 def stepped_reference(optimizer: FusedCyclicSGD, parameter: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weight, buffer and the largest term of their sums after the next update, in float64."""
+    """Returns weight, buffer and the largest term of their sums after the next update, in float64."""
     group = optimizer.param_groups[0]
     assert parameter.grad is not None
     p, g = weight_of(optimizer, parameter), parameter.grad.double()

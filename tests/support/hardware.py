@@ -15,7 +15,7 @@ from clr_native import build_info
 
 @cache
 def why_no_gpu() -> str:
-    """Why tests marked cuda cannot run here; empty if they can."""
+    """Returns the reason why tests marked cuda cannot run here; empty if they can."""
     if not torch.cuda.is_available():
         if torch.version.cuda is None:
             return f"needs a GPU, and torch {torch.__version__} is built without CUDA"
@@ -25,7 +25,7 @@ def why_no_gpu() -> str:
 
 
 class Hardware:
-    """twins.Machine, in torch's words."""
+    """A twins.Machine by torch's own functions."""
 
     kind = "cuda"
 
@@ -33,7 +33,7 @@ class Hardware:
         return tensor.to(self.kind)
 
     def cpu(self) -> AbstractContextManager[object]:
-        return nullcontext()  # tensors say where they lie
+        return nullcontext()  # tensors know their device
 
     def new_stream(self, device: torch.device | None = None) -> torch.cuda.Stream:
         return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch gives it no types
@@ -47,20 +47,20 @@ class Hardware:
     def capture(self, stream: torch.cuda.Stream) -> Iterator[torch.cuda.CUDAGraph]:
         graph = torch.cuda.CUDAGraph()
         something = torch.zeros((), device=self.kind)
-        gc.collect()  # memory of the device that is given back during a capture spoils it
+        gc.collect()  # freeing memory of the device during a capture invalidates it
         with torch.cuda.graph(graph, stream=stream):
-            something.add_(1)  # torch warns of a graph without anything
+            something.add_(1)  # torch warns of an empty graph
             yield graph
 
     def replay(self, graph: torch.cuda.CUDAGraph) -> None:
         graph.replay()  # on the current stream
 
     def keep_busy(self, seconds: float) -> None:
-        """Something comes to the current stream that takes about so long, or up to three times that."""
+        """Puts work into the current stream that takes about this long, or up to three times as long."""
         torch.cuda._sleep(int(seconds * 2.5e9))  # type: ignore[no-untyped-call]  # torch gives it no types
 
     def event(self) -> torch.cuda.Event:
-        """Comes when what is in the current stream is done."""
+        """Returns an event that is reached when the work in the current stream is done."""
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]  # as above
         event.record()
         return event
@@ -69,7 +69,7 @@ class Hardware:
         return bool(event.query())  # type: ignore[no-untyped-call]  # as above
 
     def end(self) -> None:
-        """What a test launched is done, and what it made is gone."""
+        """Waits for the work that a test launched, and frees the objects that it made."""
         self.use(None)
         torch.cuda.synchronize()
         gc.collect()

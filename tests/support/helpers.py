@@ -1,4 +1,4 @@
-"""What the tests of the optimizer share: tensors, torch's SGD beside ours, pictures of a whole state."""
+"""Helpers of the tests of the optimizer: tensors, torch's SGD to compare with, pictures of a whole state."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ TESTS = Path(__file__).parents[1]
 Shape = int | tuple[int, ...]
 GradientSets = Sequence[Sequence[Tensor]]
 
-# Settings that ours and torch's groups share.
+# The settings that our groups and torch's share.
 SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
-# Around a vector and a block of vectors.
+# Sizes around a vector and a block of vectors.
 LENGTHS = (1, 17, 65)
-# Of these, threads get their share: more than any size below which a step stays serial.
+# Several threads share these: they are larger than any size below which a step stays serial.
 LONG = 20_011
-# Each gives a tensor of four dimensions another layout.
+# Each function gives a tensor of four dimensions another layout.
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "contiguous": lambda t: t.contiguous(),
     "channels_last": lambda t: t.contiguous(memory_format=torch.channels_last),
@@ -52,7 +52,7 @@ def parameters(
 
 
 def gradient_sets(like: Sequence[Tensor], count: int = 7, *, seed: int = 1) -> list[list[Tensor]]:
-    """Gradients for several steps, each in its parameter's layout, of magnitude 0.1."""
+    """Returns gradients for several steps, each in its parameter's layout, of magnitude 0.1."""
     generator = torch.Generator().manual_seed(seed)
 
     def one(parameter: Tensor) -> Tensor:
@@ -68,17 +68,17 @@ def give(parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> No
 
 
 def case_name(value: object) -> str:
-    """Of a case of a table: the same in every process, which addresses of functions are not."""
+    """Returns the name of a case in a table. It is the same in every process; addresses of functions are not."""
     return re.sub(r" at 0x\w+", "", str(value))
 
 
 def clones(parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Copies with the same layout, without gradients."""
+    """Returns copies with the same layout, without gradients."""
     return [p.detach().clone().requires_grad_(p.requires_grad) for p in parameters]
 
 
 def sgd_beside(ours: FusedCyclicSGD, *, foreach: bool = False) -> tuple[SGD, list[Tensor]]:
-    """torch's SGD with ours' groups, settings and state over copies of its parameters, and these."""
+    """Returns torch's SGD with our groups, settings and state over copies of the parameters, and these copies."""
     twins = {id(p): p.detach().clone().requires_grad_(p.requires_grad) for p in every_parameter(ours)}
     groups = [
         {name: group[name] for name in SETTINGS} | {"params": [twins[id(p)] for p in group["params"]]}
@@ -93,7 +93,7 @@ def sgd_beside(ours: FusedCyclicSGD, *, foreach: bool = False) -> tuple[SGD, lis
 
 
 def hand_over(ours: Optimizer, theirs: Optimizer) -> None:
-    """Give torch's groups the lr and momentum that stand in ours."""
+    """Copy the lr and momentum in our groups to torch's groups."""
     for own, group in zip(ours.param_groups, theirs.param_groups, strict=True):
         group["lr"], group["momentum"] = own["lr"], own["momentum"]
 
@@ -109,7 +109,7 @@ def buffer_of(optimizer: Optimizer, parameter: Tensor) -> Tensor | None:
 
 
 def assert_same_training(ours: Optimizer, theirs: Optimizer) -> None:
-    """Weights and momentum buffers, parameter by parameter."""
+    """Compares weights and momentum buffers, parameter by parameter."""
     for i, (p, q) in enumerate(zip(every_parameter(ours), every_parameter(theirs), strict=True)):
         assert torch.equal(p, q), f"parameter {i} of shape {tuple(p.shape)}"
         own, other = buffer_of(ours, p), buffer_of(theirs, q)
@@ -119,12 +119,12 @@ def assert_same_training(ours: Optimizer, theirs: Optimizer) -> None:
 
 
 def bits(tensor: Tensor) -> bytes:
-    """The elements in logical order, to the bit: tells -0 from 0 and one NaN from another."""
+    """Returns the bits of the elements in logical order. They tell -0 from 0 and one NaN from another."""
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _described(value: object) -> object:
-    """To be compared later: a tensor by identity and content, anything else as a copy; NaN equals itself."""
+    """Returns a key to compare later: a tensor by identity and content, others as a copy. NaN equals itself."""
     if not isinstance(value, Tensor):
         return type(value), repr(value) if isinstance(value, float) else copy.deepcopy(value)
     if value.device.type != "cpu" or value.layout is not torch.strided or value.untyped_storage().size() == 0:
@@ -133,7 +133,7 @@ def _described(value: object) -> object:
 
 
 def picture(optimizer: Optimizer) -> dict[str, Any]:
-    """Everything that a rejected step must leave alone. It may make empty entries in the state."""
+    """Returns everything that a rejected step must leave alone. The step may make empty entries in the state."""
     everything = every_parameter(optimizer)
     return {
         "weights": [_described(p) for p in everything],
@@ -162,7 +162,7 @@ def train(optimizer: Optimizer, over: Sequence[Tensor], sets: GradientSets, step
 
 
 class Interruption(BaseException):
-    """As KeyboardInterrupt: no `except Exception` takes it."""
+    """An interruption like KeyboardInterrupt: no `except Exception` catches it."""
 
 
 def interrupt() -> None:
@@ -170,9 +170,10 @@ def interrupt() -> None:
 
 
 def interrupted(call: Callable[[], object], event: int, act: Callable[[], object] = interrupt) -> bool:
-    """Runs `call`, and `act` at call or return event number `event` of Python functions, unless `call` ends before.
+    """Runs `call`, and runs `act` at call or return event number `event` of Python functions, unless `call` ends
+    before.
 
-    Returns True if `act` ended it. What plays a GPU is Python too, and does not count.
+    Returns True if `act` ended it. Functions of the GPU stand-in are Python too, and do not count.
     """
     left = itertools.count(event, -1)
     player = str(TESTS / "cuda")

@@ -1,4 +1,4 @@
-"""Pairs of torch's SGD and OneCycleLR, and runs of them and of what took them over."""
+"""Pairs of torch's SGD and OneCycleLR, and runs of these pairs and of the optimizers that took them over."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LISTS: dict[str, Any] = {"max_lr": [0.1, 0.3], "base_momentum": [0.7, 0.85], "ma
 
 
 def torch_pair(sgd: dict[str, Any], cycle: dict[str, Any], dtype: torch.dtype = torch.float32) -> Any:
-    """Two groups with rates and momenta of their own."""
+    """Returns a pair with two groups, each with its own rates and momenta."""
     over = parameters(SHAPES, dtype)
     groups: list[dict[str, Any]] = [{"params": over[:2]}, {"params": over[2:], "weight_decay": 0.1, "name": "late"}]
     optimizer = SGD(groups, lr=1.0, foreach=False, **sgd)
@@ -35,13 +35,13 @@ def standing(optimizer: torch.optim.Optimizer) -> np.ndarray[Any, np.dtype[np.fl
 
 
 def run(optimizer: Any, steps: range, scheduler: Any = None) -> list[Any]:
-    """Trains, and gives lr and momentum of each update."""
+    """Trains, and returns lr and momentum of each update."""
     over = every_parameter(optimizer)
     sets, found = gradient_sets(over), []
     for step in steps:
         found.append(standing(optimizer))
         train(optimizer, over, sets, 1, step)
-        if scheduler is not None and step + 1 < scheduler.total_steps:  # its value there is not used, or an error
+        if scheduler is not None and step + 1 < scheduler.total_steps:  # the last value is not used, or an error
             scheduler.step()
     return found
 

@@ -1,4 +1,4 @@
-"""What the tests of the range test share: a small model with everything that can be disturbed, and batches for it."""
+"""Helpers of the tests of the range test: a small model with everything that can be disturbed, and its batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 def batches(count: int = 7, size: int = 8, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Batch]:
-    """Inputs [size, 4] and targets [size, 2] of a linear rule with noise."""
+    """Returns inputs [size, 4] and targets [size, 2] of a linear rule with noise."""
     generator = torch.Generator().manual_seed(seed)
     rule = torch.tensor([[1.0, -2.0], [0.5, 0.3], [0.0, 1.0], [2.0, 0.1]], dtype=dtype)
     made = []
@@ -22,13 +22,13 @@ def batches(count: int = 7, size: int = 8, *, seed: int = 0, dtype: torch.dtype 
 
 
 def linear(dtype: torch.dtype = torch.float64) -> nn.Linear:
-    """The smallest model, always with the same weights."""
+    """Returns the smallest model, always with the same weights."""
     torch.manual_seed(3)
     return nn.Linear(4, 2, dtype=dtype)
 
 
 class Network(nn.Module):
-    """With BatchNorm statistics, dropout, and a part that is frozen and in eval mode."""
+    """A network with BatchNorm statistics, dropout, and a part that is frozen and in eval mode."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Network(nn.Module):
 
 
 def network() -> Network:
-    """Always the same."""
+    """Returns a network, always with the same weights."""
     torch.manual_seed(0)
     return Network()
 
@@ -56,5 +56,5 @@ def mse(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def quick(**settings: Any) -> dict[str, Any]:
-    """A short test."""
+    """Returns the settings of a short test."""
     return {"num_steps": 6, "start_lr": 1e-3, "end_lr": 1e-1, **settings}

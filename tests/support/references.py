@@ -1,7 +1,7 @@
 """Schedule values as exact fractions, from the formulas of the documentation and not from the code.
 
-Rational where the formula is, else 400 bits of mpmath turned into a fraction: what is missing is 10**80 times
-smaller than the last place of a double.
+A rational formula gives the exact fraction. Others are 400 bits of mpmath turned into a fraction: the error is 10**80
+times smaller than the last place of a double.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Boundaries = tuple[float, float, float, float]  # base_lr, max_lr, base_momentum
 
 _MP = mpmath.mp.clone()
 _MP.prec = 400
-_FAR = 4000  # powers below 2**-_FAR and above 2**_FAR stand for all that lie beyond
+_FAR = 4000  # powers below 2**-_FAR and above 2**_FAR are cut off there
 
 
 def _fraction(x: Any) -> Fraction:
@@ -45,7 +45,7 @@ def cyclic(boundaries: Boundaries, up: int, down: int | None = None, **arguments
 
 @functools.cache
 def window(name: str, s: Fraction) -> Fraction:
-    """The curve of one cycle at phase ``s``, 0 at bottoms and 1 at the peak."""
+    """Returns the curve of one cycle at phase ``s``, 0 at bottoms and 1 at the peak."""
     if name == "triangular":
         return s
     if name == "welch":
@@ -57,14 +57,14 @@ def window(name: str, s: Fraction) -> Fraction:
 
 @functools.cache
 def power(base: float, n: int) -> Fraction:
-    """``base**n``, held between 2**-4000 and 2**4000."""
+    """Returns ``base**n``, limited to 2**-4000 and 2**4000."""
     if abs(n * _MP.log(_MP.mpf(base), 2)) > _FAR:
         return Fraction(2) ** (_FAR if base > 1 else -_FAR)
     return _fraction(_MP.power(_MP.mpf(base), n))
 
 
 def position(schedule: CyclicSchedule, step: int) -> tuple[int, Fraction]:
-    """Cycle, from 0, and phase."""
+    """Returns the cycle, from 0, and the phase."""
     up = schedule.step_size_up
     down = up if schedule.step_size_down is None else schedule.step_size_down
     cycle, p = divmod(step, up + down)
@@ -72,7 +72,7 @@ def position(schedule: CyclicSchedule, step: int) -> tuple[int, Fraction]:
 
 
 def scale(schedule: CyclicSchedule, step: int) -> Fraction:
-    """What the mode multiplies the amplitude by."""
+    """Returns the factor by which the mode multiplies the amplitude."""
     cycle, _ = position(schedule, step)
     if schedule.scale_fn is not None:
         return Fraction(schedule.scale_fn(cycle + 1 if schedule.scale_mode == "cycle" else step))
@@ -91,12 +91,12 @@ def scale(schedule: CyclicSchedule, step: int) -> Fraction:
 
 
 def swing(schedule: CyclicSchedule, step: int) -> Fraction:
-    """How much of the amplitude is on at ``step``."""
+    """Returns the share of the amplitude at ``step``."""
     return window(schedule.window, position(schedule, step)[1]) * scale(schedule, step)
 
 
 def lr_and_momentum(schedule: CyclicSchedule, step: int) -> tuple[Fraction, Fraction]:
-    """The value of update number ``step``; momentum as if ``cycle_momentum`` were True."""
+    """Returns the value of update number ``step``, with momentum as if ``cycle_momentum`` were True."""
     on = swing(schedule, step)
     low, high = Fraction(schedule.base_lr), Fraction(schedule.max_lr)
     lr = (low * scale(schedule, step) if schedule.decay_base else low) + (high - low) * on
@@ -105,14 +105,14 @@ def lr_and_momentum(schedule: CyclicSchedule, step: int) -> tuple[Fraction, Frac
 
 
 def is_usable(lr: Fraction, momentum: Fraction) -> bool:
-    """Can an optimizer take these, once rounded to doubles?"""
+    """True if an optimizer can use these values after they are rounded to doubles."""
     if not -1 < lr < 2**1024 - 2**970 or not -1 < momentum < 2:
         return False
     return float(lr) >= 0 and 0 <= float(momentum) <= 1
 
 
 def ulp_error(value: float, truth: Fraction) -> float:
-    """``|value - truth|`` in units of the last place of the largest double that is not above ``truth``."""
+    """Returns ``|value - truth|`` in units of the last place of the largest double that is not above ``truth``."""
     if not math.isfinite(value):
         return math.inf
     below = float(truth)
@@ -122,14 +122,14 @@ def ulp_error(value: float, truth: Fraction) -> float:
 
 
 def bound(schedule: CyclicSchedule) -> float:
-    """The largest error the design allows, in ulp."""
+    """Returns the largest error that the design allows, in ulp."""
     if schedule.scale_fn is None and schedule.mode.startswith("exp"):
         return 2.0
     return 0.51 if schedule.window == "triangular" else 1.0
 
 
 def telling_steps(schedule: CyclicSchedule, random: np.random.Generator) -> list[int]:
-    """Steps from 0 to 2**63 - 2: around bottoms and peaks of early, late and last cycles, and in between."""
+    """Returns steps from 0 to 2**63 - 2: around bottoms and peaks of early, late and last cycles, and in between."""
     length, up = schedule.cycle_length, schedule.step_size_up
     last = LARGEST_STEP // length
     cycles = {0, 1, 2, 52, 53, 1024, 1075, int(random.integers(last, endpoint=True)), last}
@@ -141,7 +141,7 @@ def telling_steps(schedule: CyclicSchedule, random: np.random.Generator) -> list
     return sorted(step for step in steps if step <= LARGEST_STEP)
 
 
-# Odd, unequal, tiny and largest sizes.
+# The sizes are odd, unequal, tiny and the largest.
 SIZES = (
     (1, 1),
     (1, 2),
@@ -176,7 +176,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 def _table() -> Iterator[tuple[str, CyclicSchedule]]:
     for (name, mode), curve, (up, down) in itertools.product(MODES.items(), ("triangular", "welch", "hann"), SIZES):
-        if "rising" not in name:  # leaves the boundaries, and raises
+        if "rising" not in name:  # a rising amplitude leaves the boundaries, and raises
             yield (
                 f"{curve} {name} {up}/{down}",
                 CyclicSchedule(
@@ -190,7 +190,7 @@ def _digest(arrays: Iterable[np.ndarray[Any, Any]]) -> str:
 
 
 def print_table(also: Iterable[tuple[str, Schedule, list[int], list[int]]] = ()) -> None:
-    """For a process of its own: the instruction set in use and the digests of a table of values, and of others."""
+    """Prints the instruction set in use and the digests of tables of values. Tests run it in a separate process."""
     random = np.random.default_rng(1506)
     digests = {}
     for name, schedule in _table():

@@ -1,4 +1,4 @@
-"""One-cycle, ramp and sequence as exact fractions, from the formulas of their documentation and not from the code."""
+"""Values of one-cycle, ramp and sequence as exact fractions, from the documented formulas and not from the code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Exact(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Learning rate and momentum, each from and to, until the real step ``end``."""
+    """The ends of learning rate and momentum in a phase up to the real step ``end``."""
 
     end: Fraction
     lr: tuple[float, float]
@@ -34,7 +34,7 @@ class Phase(NamedTuple):
 
 
 def _fraction(x: mpmath.mpf) -> Fraction:
-    """Of a number that is not negative: mpmath keeps the sign elsewhere."""
+    """Returns the fraction of a number that is not negative: mpmath keeps the sign elsewhere."""
     return Fraction(int(x.man)) * Fraction(2) ** int(x.exp)
 
 
@@ -51,7 +51,7 @@ CURVES: dict[str, Callable[[Fraction], Fraction]] = {"linear": _linear, "cos": _
 
 
 def phases(schedule: OneCycleSchedule) -> list[Phase]:
-    """The table of the documentation. Its ends and rates are rounded to float64, and k / N steps of N are k."""
+    """Returns the table of the documentation. Its ends and rates are rounded to float64, and k / N steps of N are k."""
     torch_like = schedule.convention == "torch"
     share = (0.3 if torch_like else 0.25) if schedule.pct_start is None else schedule.pct_start
     factor = (1e4 if torch_like else 1e5) if schedule.final_div_factor is None else schedule.final_div_factor
@@ -112,7 +112,7 @@ def cyclic(schedule: CyclicSchedule, step: int) -> Exact:
 
 
 def exact(schedule: Schedule, step: int) -> Exact:
-    """The value of update number ``step`` of a schedule of any kind."""
+    """Returns the value of update number ``step`` of a schedule of any kind."""
     if isinstance(schedule, OneCycleSchedule):
         return one_cycle(schedule, step)
     if isinstance(schedule, RampSchedule):
@@ -124,7 +124,7 @@ def exact(schedule: Schedule, step: int) -> Exact:
 
 
 def telling_steps(schedule: Schedule) -> list[int]:
-    """Steps from 0 to 2**63 - 2: around every join and end, in between, and far past the end."""
+    """Returns steps from 0 to 2**63 - 2: around every join and end, in between, and far past the end."""
     if isinstance(schedule, OneCycleSchedule):
         ends = [*(int(phase.end) for phase in phases(schedule)), schedule.total_steps]
     elif isinstance(schedule, RampSchedule):
@@ -148,7 +148,7 @@ def telling_steps(schedule: Schedule) -> list[int]:
 
 
 def worst_errors(schedule: Schedule, steps: list[int]) -> tuple[float, float]:
-    """The largest errors of lr and momentum at these steps, in ulp; asserts that momentum is there or not."""
+    """Returns the largest errors of lr and momentum at these steps, in ulp. Asserts NaN where there is no momentum."""
     assert steps
     worst_lr, worst_momentum = 0.0, 0.0
     for step, lr, momentum in zip(steps, *(array.tolist() for array in schedule.values(steps)), strict=True):
@@ -162,7 +162,7 @@ def worst_errors(schedule: Schedule, steps: list[int]) -> tuple[float, float]:
 
 
 def table() -> Iterator[tuple[str, Schedule, list[int], list[int]]]:
-    """Names, schedules, single steps and starts of ranges, for digests that every instruction set must give."""
+    """Returns names, schedules, single steps and starts of ranges, for digests that every instruction set must give."""
     for convention, three, strategy, n in itertools.product(
         ("torch", "fastai"), (False, True), ("cos", "linear"), (1, 3, 400, 2**53 - 1)
     ):

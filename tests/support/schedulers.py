@@ -1,4 +1,4 @@
-"""What the tests of CyclicLR share: optimizers, and what stands in their groups."""
+"""Helpers of the tests of CyclicLR: optimizers, and the values in their groups."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def adam(groups: int = 1, **settings: Any) -> Adam:
 
 
 def advance(scheduler: LRScheduler, optimizer: Optimizer, steps: int = 1) -> None:
-    """Batches without gradients."""
+    """Steps through batches without gradients."""
     for _ in range(steps):
         optimizer.step()
         scheduler.step()
@@ -43,6 +43,6 @@ def values(optimizer: Optimizer) -> list[tuple[float, float]]:
 
 
 def bound(low: float, high: float, up: int, down: int, step: int) -> float:
-    """What torch's phase is off by, and two ulp for the arithmetic of both."""
+    """Returns the error of torch's phase, plus two ulp for the arithmetic of both."""
     length = up + down
     return (high - low) * 2**-52 * (step / length + 4) * length / min(up, down) + 2 * math.ulp(high)

@@ -114,7 +114,7 @@ def _freed(like: Tensor) -> Tensor:
     return freed
 
 
-# What may stand in the place of a tensor: what is not fit, and some that are as good.
+# Replacements of a tensor: unfit values, and some that are as good.
 _TENSORS: list[Callable[[Tensor], Tensor]] = [
     lambda like: torch.ones(7),
     lambda like: torch.ones(()),
@@ -149,7 +149,7 @@ class Place(NamedTuple):
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[Place]:
-    """Every place of a nested dict and list."""
+    """Yields every place of a nested dict or list."""
     if not isinstance(value, (dict, list)) or len(path) > 7:
         return
     for key in value if isinstance(value, dict) else range(len(value)):
@@ -166,18 +166,18 @@ def copied(value: Any) -> Any:
 
 
 class Mutants:
-    """Mutated copies of one state dict. Fixed by the seed."""
+    """Mutated copies of one state dict. The seed determines them."""
 
     def __init__(self, state: dict[str, Any], seed: int) -> None:
         self.state = copied(state)
         self.random = random.Random(seed)
         everywhere = [place.key for place in places(state) if isinstance(place.key, str)]
-        # Also what other kinds have.
+        # These also include keys of other kinds.
         more = ["master_weight", "compensation", "average", "step", "scale_fn", "segments", "kind", "base_lr", "seed"]
         self.names = sorted({*everywhere, *more, "param_names", "foreach", "fused", "capturable", "differentiable"})
 
     def next(self) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
-        """A mutant, and the paths to what is wrong in it."""
+        """Returns a mutant, and the paths to the places that are wrong in it."""
         mutant = copied(self.state)
         changes = [self.replace, self.replace, self.replace, self.delete, self.insert, self.swap, self.repeat]
         first = self.random.choice(changes)(mutant)
@@ -186,7 +186,7 @@ class Mutants:
         return mutant, first + self.random.choice(changes[:5])(mutant)
 
     def place(self, mutant: dict[str, Any]) -> Place:
-        """Half of them stand in the state, of which there is less."""
+        """Returns a random place. Half of the places are in the state, which is smaller."""
         at = self.random.choice(("", "state", "param_groups"))
         found = [place for place in places(mutant) if not at or place.path[0] == at]
         return self.random.choice(found or list(places(mutant)))
@@ -217,7 +217,7 @@ class Mutants:
         return [(*path[:-1], new)]
 
     def swap(self, mutant: dict[str, Any]) -> list[tuple[Any, ...]]:
-        """Two places, often of the same kind: groups, entries, tensors."""
+        """Swaps two places, often of the same kind: groups, entries, tensors."""
         one, other = self.place(mutant), self.place(mutant)
         if self.random.random() < 0.7:
             near = [p for p in places(mutant) if len(p.path) == len(one.path) and p.path[0] == one.path[0]]
@@ -229,9 +229,9 @@ class Mutants:
         return [one.path, other.path]
 
     def repeat(self, mutant: dict[str, Any]) -> list[tuple[Any, ...]]:
-        """What stands at one place at another as well."""
+        """Puts the value at one place at another place as well."""
         one, other = self.place(mutant), self.place(mutant)
-        if other.path[: len(one.path)] == one.path:  # would hold itself
+        if other.path[: len(one.path)] == one.path:  # the value would hold itself
             return [one.path]
         other.container[other.key] = one.container[one.key]
         return [other.path]

@@ -1,7 +1,7 @@
-"""The chain of torch calls that one step() stands for, and a training of ours beside it.
+"""The chain of torch calls that one step() replaces, and a training that compares both.
 
 unscale_ -> clip -> SGD -> update -> schedule -> average. Schedule and average are called after applied steps only. lr
-and momentum are those of ours' schedules, the clip coefficient is the one that ours used: its accuracy is tested
+and momentum come from our schedules. The clip coefficient is the one that our optimizer used: its accuracy is tested
 elsewhere.
 """
 
@@ -23,7 +23,7 @@ Gradients = Sequence[Tensor | None]
 Average = Callable[[Any, Any, Any], None]
 
 OVERFLOWS = (0, 1, 7, 50)
-# The schedule of a group, by its number; the first decides when a cycle ends.
+# The schedules of groups, by their numbers. The first one decides when a cycle ends.
 SCHEDULES = (
     CyclicSchedule(0.01, 0.1, step_size_up=4, step_size_down=3),
     CyclicSchedule(0.0, 0.02, step_size_up=7, mode="triangular2", base_momentum=0.5, max_momentum=0.99),
@@ -36,7 +36,7 @@ SHAPES = (1, 17, (3, 5), 65, 130, (2, 2, 2))
 
 
 class TorchTail:
-    """torch's SGD and averages over copies of the parameters of an optimizer that has not begun."""
+    """torch's SGD and averages, over copies of the parameters of an optimizer that has made no step."""
 
     def __init__(self, ours: FusedCyclicSGD, schedules: Sequence[CyclicSchedule], *, foreach: bool = False) -> None:
         self.sgd, self.over = sgd_beside(ours, foreach=foreach)
@@ -55,7 +55,7 @@ class TorchTail:
     def step(
         self, scaler: torch.amp.GradScaler, coefficient: float, limit: float | None, *, advance_on_skip: bool = False
     ) -> None:
-        """Everything but ``scaler.update()``, which comes once for all optimizers."""
+        """Does everything but ``scaler.update()``, which is called once for all optimizers."""
         for group, schedule in zip(self.sgd.param_groups, self.schedules, strict=True):
             group["lr"], group["momentum"] = schedule(self.position)
         scaler.unscale_(self.sgd)
@@ -80,7 +80,7 @@ class TorchTail:
                 average.update_parameters(model)
 
     def averaged_weights(self) -> list[Tensor | None]:
-        """None where no average has been taken."""
+        """Returns the averages of all parameters, None for those without an average."""
         found: list[Tensor | None] = []
         for model, average in zip(self.models, self.averages, strict=True):
             taken = average is not None and int(average.n_averaged) > 0
@@ -127,7 +127,7 @@ ARGUMENTS = [
 
 @dataclass(frozen=True)
 class Case:
-    """What a user can switch on, and how torch is asked for the same."""
+    """The features that a user can switch on, and how torch is asked for the same."""
 
     nesterov: bool = False
     dampening: float = 0.0
@@ -145,7 +145,7 @@ class Case:
     shapes: tuple[Shape, ...] = SHAPES
     groups: int = 1
     each: tuple[dict[str, Any], ...] = ({}, {}, {})  # settings of each group's own
-    dtypes: tuple[torch.dtype, ...] = (torch.float32,)  # dealt to the parameters in turn
+    dtypes: tuple[torch.dtype, ...] = (torch.float32,)  # given to the parameters in turn
     gaps: bool = False  # some parameters have no gradient in some steps
     foreach: bool = False
     own_scaler: bool = True  # clr_native's, else torch's
@@ -165,7 +165,7 @@ class Case:
         return FusedCyclicSGD(groups, **arguments)
 
     def scaler(self, *, own: bool) -> torch.amp.GradScaler:
-        """Its scale moves: one that is never right for long."""
+        """Returns a scaler whose scale keeps moving."""
         kind = GradScaler if own else torch.amp.GradScaler
         scaler = kind("cpu", init_scale=2.0**10, growth_factor=self.growth_factor, growth_interval=self.growth_interval)
         scaler.scale(torch.ones(()))
@@ -174,7 +174,7 @@ class Case:
 
 @dataclass
 class Side:
-    """An optimizer of ours with torch's chain, and the gradients they get."""
+    """One of our optimizers with torch's chain, and the gradients that both get."""
 
     case: Case
     ours: FusedCyclicSGD = field(init=False)
@@ -190,7 +190,7 @@ class Side:
         self.sets = gradient_sets(self.over, 7, seed=self.case.seed + 1)
 
     def gradients(self, step: int, scale: float) -> Gradients:
-        """As backward() of the scaled loss leaves them."""
+        """Returns the gradients that backward() of the scaled loss would leave."""
         scaled: list[Tensor | None] = [g * scale for g in self.sets[step % len(self.sets)]]
         if step in self.overflows:
             broken = scaled[step % len(scaled)]
@@ -225,7 +225,7 @@ class Side:
 
 @dataclass
 class Twins:
-    """Two equal SGDs of torch, one on each scaler: what our scaler does for optimizers that are not ours."""
+    """Two equal SGDs of torch, one on each scaler. They test our scaler with optimizers that are not ours."""
 
     overflows: tuple[int, ...]
 
@@ -247,7 +247,7 @@ class Twins:
 
 
 def train_beside_torch(sides: Sequence[Side | Twins], steps: int) -> None:
-    """All sides on one scaler of each kind, which stay alike at every step. The rest is compared at the end."""
+    """Trains all sides on one scaler of each kind. Compares the scalers at every step, and the rest at the end."""
     case = next(side.case for side in sides if isinstance(side, Side))
     own, torchs = case.scaler(own=case.own_scaler), case.scaler(own=False)
     for step in range(steps):

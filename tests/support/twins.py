@@ -1,4 +1,4 @@
-"""Two optimizers that get the same gradients: one on the CPU, one on a GPU, which may be that of the stand-in."""
+"""Two optimizers that get the same gradients: one on the CPU, one on a GPU, which may be the stand-in's."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ COUNTED = ("applied_steps", "skipped_steps", "n_averaged", "n_updates", "lr", "m
 
 
 class Home(Protocol):
-    """Where tensors are that lie on the GPU."""
+    """The place of tensors on the GPU."""
 
     kind: str
     """What torch calls its devices."""
 
     def copy(self, tensor: Tensor) -> Tensor:
-        """A copy of a tensor on the CPU there, in the same layout."""
+        """Returns a copy on the GPU of a tensor on the CPU, in the same layout."""
 
     def cpu(self) -> AbstractContextManager[object]:
-        """Tensors of the CPU are used within it: outside, those of the stand-in would lie on its GPU."""
+        """Returns a block for tensors of the CPU. Outside it, the stand-in would put them on its GPU."""
 
 
 class Machine(Home, Protocol):
@@ -36,13 +36,13 @@ class Machine(Home, Protocol):
     def new_stream(self) -> Any: ...
 
     def use(self, stream: Any) -> None:
-        """From now on it is the current one, and waits for the one before. None: the default stream."""
+        """Makes a stream the current one. It waits for the stream before. None: the default stream."""
 
     def capture(self, stream: Any) -> AbstractContextManager[Any]:
-        """Within it, what comes to this stream, which is current, becomes a graph."""
+        """Returns a block that captures the work in this stream, the current one, as a graph."""
 
     def replay(self, graph: Any) -> None:
-        """On the current stream."""
+        """Replays a graph on the current stream."""
 
 
 def make(over: list[Tensor], **settings: Any) -> FusedCyclicSGD:
@@ -51,7 +51,7 @@ def make(over: list[Tensor], **settings: Any) -> FusedCyclicSGD:
 
 
 def step(optimizer: FusedCyclicSGD, **amp: Tensor | float) -> None:
-    """One step, with the attributes that a GradScaler sets."""
+    """Makes one step, with the attributes that a GradScaler sets."""
     vars(optimizer).update(amp)
     optimizer.step()
     for name in amp:
@@ -64,7 +64,7 @@ def assert_same_bits(mine: Tensor, other: Tensor, what: str) -> None:
 
 
 class Twins:
-    """`over`: parameters on the CPU, which the one on the GPU gets copies of."""
+    """Two optimizers. `over`: parameters on the CPU. The optimizer on the GPU gets copies of them."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Twins:
         do(self.there)
 
     def give(self) -> None:
-        """The next gradients, at the same places of memory on the GPU."""
+        """Sets the next gradients, at the same places of memory on the GPU."""
         gradients = next(self.sets)
         give(self.on_cpu, [gradient.clone() for gradient in gradients])
         for parameter, gradient in zip(self.on_gpu, gradients, strict=True):
@@ -119,7 +119,7 @@ class Twins:
             assert [mine[name] for name in COUNTED] == [other[name] for name in COUNTED]
 
     def assert_same(self) -> None:
-        """Waits for the device."""
+        """Compares everything. Waits for the device."""
         assert self.here.applied_steps == self.there.applied_steps
         self.assert_same_tensors()
         self.assert_same_groups()

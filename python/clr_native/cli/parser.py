@@ -1,5 +1,4 @@
-"""Checks the words of a command line before argparse reads them. Errors name an unknown word and the nearest known
-one."""
+"""Checks the words of a command line before argparse does. Errors name an unknown word and the nearest known one."""
 
 from __future__ import annotations
 
@@ -43,8 +42,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(self._spelt(sys.argv[1:] if args is None else args), namespace)
 
     def _spelt(self, given: Sequence[str]) -> list[str]:
-        """Returns the words, with options spelt as they are known and values attached. Refuses unknown words by
-        name."""
+        """Returns the words, with options in their known spelling and values attached. Refuses unknown words."""
         words = deque(given)
         spelt: list[str] = []
         while words:

@@ -51,8 +51,7 @@ class Descent:
         return self.top - float(self.curve[self.lowest])
 
     def step_at(self, share: float) -> float:
-        """Returns the step, or a place between two, at which `share` of the drop has been made: 1 at the lowest
-        point."""
+        """Returns the step, or a place between two, at which `share` of the drop is made: 1 at the lowest point."""
         start = int(np.argmax(self.curve[: self.lowest + 1]))
         fall = self.curve[start : self.lowest + 1]
         return start + float(np.interp(share * self.drop, self.top - fall, np.arange(len(fall))))
@@ -152,8 +151,7 @@ class _Shapes:
         self._ridge = np.diag([0.0, 0.0, *np.full(bends, ridge)])
 
     def fit(self, turn: int) -> tuple[float, FloatArray]:
-        """Fits the polygon that bends down at the first `turn` corners and up at the others. Returns misfit, curve
-        [n]."""
+        """Fits the polygon that bends down at the first `turn` corners, then up. Returns its misfit and curve [n]."""
         signs = np.ones(len(self._moments))
         signs[2 : 2 + turn] = -1.0
         gram = self._gram * np.multiply.outer(signs, signs) + self._ridge

@@ -1,5 +1,4 @@
-"""Moves batches to another device. Tensors already there are passed as they are, and the rest as copies of the same
-kind."""
+"""Moves batches to another device. Tensors already there are passed on, and the rest as copies of the same kind."""
 
 from __future__ import annotations
 
@@ -70,8 +69,7 @@ class Mover:
         return tensor.detach().to(self._device).requires_grad_()
 
     def _move_itself(self, value: Any) -> Any:
-        """Moves an object by its own ``to()``, which returns another object, or moves the object and returns it or
-        None."""
+        """Calls the object's own ``to()``, which returns another object, or moves the object and returns it or None."""
         tensors = list(_tensors_in(value))
         if tensors and all(tensor.device == self._device for tensor in tensors):
             return value

@@ -180,8 +180,7 @@ class RangeTestResult:
             return None
 
     def _read_from(self) -> tuple[FloatArray, str]:
-        """Returns the curves that the bounds are read from, [R, S], which fall where the model learns, and their
-        name."""
+        """Returns the curves [R, S] that the bounds are read from, falling where the model learns, and their name."""
         if self.metrics is not None:
             return _capped_rows(-self.metrics), "the negated metric"
         return self._capped_losses, "the loss" if self.val_losses is None else "the validation loss"

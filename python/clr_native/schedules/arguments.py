@@ -40,8 +40,7 @@ class ScheduleArguments:
         return cls(flat, schedule, momentum)
 
     def take_from(self, group: dict[str, Any], where: str) -> tuple[Schedule, float]:
-        """Removes these arguments from a new group. Returns its schedule, and the momentum for a schedule without
-        one."""
+        """Removes these arguments from a new group. Returns its schedule, and the momentum if the schedule has none."""
         flat = {name: group.pop(name) for name in SCHEDULE_FIELDS if name in group}
         own, momentum, lr = (group.pop(name, None) for name in ("schedule", "momentum", "lr"))
         schedule = self._of_group(own, flat, lr, where)
