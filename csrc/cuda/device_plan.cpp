@@ -13,7 +13,11 @@ namespace clr {
 
 namespace {
 
-bool same(const GroupSettings& a, const GroupSettings& b) { return std::memcmp(&a, &b, sizeof(GroupSettings)) == 0; }
+// Compares the bytes: a new setting needs no line here, and there is no padding.
+bool same(const GroupSettings& a, const GroupSettings& b) {
+  const auto* const bytes = reinterpret_cast<const unsigned char*>(&a);
+  return std::equal(bytes, bytes + sizeof(GroupSettings), reinterpret_cast<const unsigned char*>(&b));
+}
 
 bool same(const Slot& a, const Slot& b) {
   return a.parameter == b.parameter && a.gradient == b.gradient && a.buffer == b.buffer && a.size == b.size &&

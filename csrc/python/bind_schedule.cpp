@@ -92,9 +92,11 @@ BoundSchedule make_schedule(const std::vector<std::tuple<std::uint64_t, std::uin
                             const std::vector<std::tuple<std::uint64_t, std::uint64_t, bool, std::uint64_t>>& spans,
                             std::uint64_t end) {
   std::vector<Piece> bound;
+  bound.reserve(pieces.size());
   for (const auto& [first, last, policy] : pieces) bound.push_back({first, last, policy});
   require_order(bound, "pieces");
   std::vector<CycleSpan> cycles;
+  cycles.reserve(spans.size());
   for (const auto& [first, length, repeats, complete] : spans) cycles.push_back({first, length, repeats, complete});
   require_order(cycles, "spans");
   return BoundSchedule(std::move(bound), std::move(cycles), end);

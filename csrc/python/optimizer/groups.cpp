@@ -122,6 +122,7 @@ void BoundGroups::reorder(const py::list& groups) {
 
 std::vector<std::uint64_t> BoundGroups::position_versions() const {
   std::vector<std::uint64_t> versions;
+  versions.reserve(all_.size());
   for (const auto& group : all_) versions.push_back(group == nullptr ? 0 : group->position_version());
   return versions;
 }

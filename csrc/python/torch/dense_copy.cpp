@@ -9,6 +9,7 @@ namespace clr {
 StridedCopy strided_copy(std::size_t slot, const DLTensor& view, const Layout& dense, StridedCopy::Use use) {
   const Layout layout(view);
   std::vector<StridedDimension> dimensions;
+  dimensions.reserve(dense.ndim());
   for (std::size_t i = 0; i < dense.ndim(); ++i) {
     dimensions.push_back({dense.shape(i), dense.stride(i), layout.stride(i)});
   }

@@ -32,9 +32,9 @@ struct GroupKeys {
   PyObject* master_weights = PyUnicode_InternFromString("master_weights");
 };
 
-// The keys are made when Python loads the extension.
-inline const GroupKeys kGroupKeys;
-
-inline const GroupKeys& keys() { return kGroupKeys; }
+inline const GroupKeys& keys() {
+  static const GroupKeys k;
+  return k;
+}
 
 }  // namespace clr
