@@ -120,7 +120,7 @@ def test_the_first_group_may_be_empty_under_a_scaler() -> None:
     (weight,) = parameters([3])
     optimizer = ours([{"params": []}, {"params": [weight]}])
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0)
-    scaler.scale(weight.sum()).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    scaler.scale(weight.sum()).backward()  # type: ignore[no-untyped-call]  # torch has no types for it
     scaler.step(optimizer)
     assert optimizer.applied_steps == 1
 

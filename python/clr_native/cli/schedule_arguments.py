@@ -38,7 +38,7 @@ def fields(schedule_class: type[Schedule]) -> Iterator[dataclasses.Field[Any]]:
         if field.name not in FUNCTIONS:
             yield field
     for name in schedule_class._init_only:
-        yield schedule_class.__dataclass_fields__[name]  # type: ignore[attr-defined]  # schedules are dataclasses
+        yield schedule_class.__dataclass_fields__[name]  # type: ignore[attr-defined]  # every schedule is a dataclass
 
 
 def add_options(parser: Parser, schedule_class: type[Schedule]) -> None:

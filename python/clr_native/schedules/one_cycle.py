@@ -91,7 +91,7 @@ class OneCycleSchedule(Schedule):
     _init_only: ClassVar[tuple[str, ...]] = ("epochs", "steps_per_epoch")
 
     max_lr: float
-    total_steps: int = None  # type: ignore[assignment]  # never None: an error, or the length that the epochs give
+    total_steps: int = None  # type: ignore[assignment]  # __post_init__ replaces None by a length, or raises
     _: dataclasses.KW_ONLY
     convention: str = "torch"
     pct_start: float | None = None

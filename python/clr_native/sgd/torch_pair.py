@@ -121,7 +121,7 @@ def _cyclic_lr(sgd: torch.optim.SGD, schedules: Sequence[Schedule], position: in
         [each.max_lr for each in cyclic],
         step_size_up=first.step_size_up,
         step_size_down=first.step_size_down,
-        mode=first.mode,  # type: ignore[arg-type]  # one of torch's three, as torch_cyclic_lr_state has seen
+        mode=first.mode,  # type: ignore[arg-type]  # torch_cyclic_lr_state() has checked that it is torch's
         gamma=first.gamma,
         scale_fn=first.scale_fn,  # type: ignore[arg-type]  # of an int, where torch says float
         scale_mode=first.scale_mode,  # type: ignore[arg-type]  # one of torch's two
