@@ -243,13 +243,13 @@ def test_a_grad_scaler_is_refused(kind: type[torch.amp.GradScaler]) -> None:
     assert optimizer.applied_steps == 0
 
 
-@pytest.mark.parametrize("what", ["seek", "state_dict", "load_state_dict"])
+@pytest.mark.parametrize("what", ["seek", "state_dict", "load_state_dict", "to_torch"])
 def test_in_the_middle_of_a_step_positions_do_not_move(what: str) -> None:
     model, optimizer = made()
     saved = optimizer.state_dict()
     optimizer.release_gradients()
     model(0).backward()
-    arguments = {"seek": (5,), "state_dict": (), "load_state_dict": (saved,)}[what]
+    arguments = {"seek": (5,), "state_dict": (), "load_state_dict": (saved,), "to_torch": ()}[what]
     with refused("call step() first"):
         getattr(optimizer, what)(*arguments)
     optimizer.step()

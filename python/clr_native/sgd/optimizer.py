@@ -232,6 +232,7 @@ class FusedCyclicSGD(Optimizer):
         (0.1, 0)
         """
         self._binding.native.averages.refuse_inside("to_torch()")
+        self._refuse_in_mid_step()
         self._synchronise()
         schedules = [self._schedule_of(group) for group in self.param_groups]
         return to_torch_pair(self.param_groups, schedules, self.state, self._binding.options)
