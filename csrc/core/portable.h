@@ -60,4 +60,7 @@ CLR_INLINE uint64_t double_to_bits(double value) {
   return bits;
 }
 
+// Tells -0 from 0, and finds a NaN equal to itself.
+CLR_INLINE bool same_bits(double a, double b) { return double_to_bits(a) == double_to_bits(b); }
+
 }  // namespace clr

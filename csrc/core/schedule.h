@@ -91,7 +91,7 @@ CLR_INLINE Phase windowed(Window window, Phase phase) {
     return {{rise_is_less ? less.hi : more.hi, rise_is_less ? less.lo : more.lo},
             {rise_is_less ? more.hi : less.hi, rise_is_less ? more.lo : less.lo}};
   }
-  return phase;
+  return phase;  // triangular
 }
 
 // Products of a tiny scale would lose bits below the smallest double: the power keeps them for last.

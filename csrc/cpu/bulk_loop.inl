@@ -109,16 +109,23 @@ FillSegment segment_filler(const Policy& policy) {
                                  : segment_filler<window, false>(policy.mode);
 }
 
-FillSegment segment_filler(const Policy& policy) {
-  switch (policy.window) {
-    case Window::welch:
-      return segment_filler<Window::welch>(policy);
-    case Window::hann:
-      return segment_filler<Window::hann>(policy);
+// Chooses one of three loops, by the window that each was compiled for.
+template <class Fill>
+Fill of_window(Window window, Fill triangular, Fill welch, Fill hann) {
+  switch (window) {
     case Window::triangular:
-      break;
+      return triangular;
+    case Window::welch:
+      return welch;
+    case Window::hann:
+      return hann;
   }
-  return segment_filler<Window::triangular>(policy);
+  return nullptr;  // a window that no policy has
+}
+
+FillSegment segment_filler(const Policy& policy) {
+  return of_window(policy.window, segment_filler<Window::triangular>(policy), segment_filler<Window::welch>(policy),
+                   segment_filler<Window::hann>(policy));
 }
 
 // Computes `count` values of a ramp from its step `first` on, which is a whole number.
@@ -136,9 +143,8 @@ using FillRamp = void (*)(const Policy&, double, int32_t, double*, double*);
 
 template <CurveKind curve>
 FillRamp ramp_filler(Window window) {
-  return window == Window::hann    ? fill_ramp<curve, Window::hann>
-         : window == Window::welch ? fill_ramp<curve, Window::welch>
-                                   : fill_ramp<curve, Window::triangular>;
+  return of_window<FillRamp>(window, fill_ramp<curve, Window::triangular>, fill_ramp<curve, Window::welch>,
+                             fill_ramp<curve, Window::hann>);
 }
 
 FillRamp ramp_filler(const Policy& policy) {

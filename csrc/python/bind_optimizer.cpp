@@ -66,7 +66,7 @@ py::dict state_dtypes(const py::dict& group, const std::string& parameter) {
     const char* const wide = name_of(companion_dtype(dtype, options.storage));
     py::dict dtypes;
     for (const char* const name : kStateTensors) dtypes[name] = wide;
-    dtypes[kStateTensors[0]] = name_of(options.buffer_dtype(dtype));
+    dtypes[kMomentumBuffer] = name_of(options.buffer_dtype(dtype));
     return dtypes;
   }
   throw py::type_error("dtype=" + parameter + " must be float32, float64, bfloat16 or float16");
@@ -75,7 +75,7 @@ py::dict state_dtypes(const py::dict& group, const std::string& parameter) {
 }  // namespace
 
 void bind_optimizer(py::module_& m) {
-  m.attr("STATE_TENSORS") = py::make_tuple(kStateTensors[0], kStateTensors[1], kStateTensors[2], kStateTensors[3]);
+  m.attr("STATE_TENSORS") = py::make_tuple(kMomentumBuffer, kAverage, kCompensation, kMasterWeight);
   m.def("state_dtypes", &state_dtypes, py::arg("group"), py::arg("parameter_dtype"),
         "The dtype, by name, of each of STATE_TENSORS for a parameter of this dtype.");
   m.def("is_readable", &is_readable, py::arg("tensor"), "True if a tensor has memory of its own that a step can read.");
@@ -103,7 +103,7 @@ void bind_optimizer(py::module_& m) {
       .def("adopt", &NativeOptimizer::adopt, py::arg("groups"), "Replace all groups by these.")
       .def("schedule_of", &NativeOptimizer::schedule_of, py::arg("group"),
            "The schedule that stands in a group, with the functions of the one that was bound.")
-      .def("standing", &NativeOptimizer::standing, py::arg("group"),
+      .def("standing", &NativeOptimizer::standing, py::arg("group"), py::arg("index"),
            "(schedule, True, lr, momentum) as they stand in a group if they are not the schedule's, else (schedule, "
            "False, and those of the schedule). momentum is None where the schedule has none.")
       .def("set_options", &set_options, py::kw_only(), py::arg("max_norm"), py::arg("max_value"),

@@ -23,6 +23,7 @@ namespace {
 using Values = py::array_t<double, py::array::c_style>;
 using Steps = py::array_t<std::int64_t, py::array::c_style>;
 
+// Each list has the names of an enumeration in its order.
 constexpr std::array<const char*, 3> kWindows = {"triangular", "welch", "hann"};
 constexpr std::array<const char*, 4> kCurves = {"cycles", "rise", "fall", "exponential"};
 constexpr std::array<const char*, 6> kModes = {"triangular", "triangular2",  "exp_range",
@@ -160,6 +161,7 @@ Invalid fill_steps(const std::vector<BoundSchedule*>& schedules, const Steps& st
 }  // namespace
 
 void bind_schedule(py::module_& m) {
+  m.attr("WINDOWS") = py::make_tuple(kWindows[0], kWindows[1], kWindows[2]);
   py::class_<Policy>(m, "Policy", "One piece of a schedule in numbers, checked and ready for evaluation.")
       .def_static("cycles", &make_cycles, py::kw_only(), py::arg("up"), py::arg("down"), py::arg("base_lr"),
                   py::arg("max_lr"), py::arg("base_momentum"), py::arg("max_momentum"), py::arg("window"),

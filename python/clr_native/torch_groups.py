@@ -15,25 +15,26 @@ from clr_native.schedules import Schedule
 
 
 def as_stored_in(present: object, value: float) -> float | Tensor:
-    """The value as it would stand where ``present`` does."""
+    """Returns the value in the form, number or tensor, that stands in the group now."""
     return torch.full_like(present, value, requires_grad=False) if isinstance(present, Tensor) else value
 
 
 def equals_stored(present: Any, value: float) -> bool:
-    """Is ``present`` what writing the value leaves there?"""
+    """True if ``present`` equals what a write of the value would leave in the group."""
     return (
         bool((present == as_stored_in(present, value)).all()) if isinstance(present, Tensor) else bool(present == value)
     )
 
 
 def snapshot_of(value: Any) -> Any:
-    """The value by itself: a tensor in a group may change."""
+    """Returns a copy of a tensor, which may change in its group; returns a number as it is."""
     return value.detach().clone() if isinstance(value, Tensor) else value
 
 
 @contextlib.contextmanager
 def initial_lr_noted(optimizer: Optimizer) -> Iterator[None]:
-    """Notes the optimizer's own rates for other schedulers where none did, unless what is done then fails."""
+    """Writes each group's own rate as ``initial_lr``, for other schedulers, where none stands. Takes it out again if the
+    block raises."""
     for index, group in enumerate(optimizer.param_groups):
         if "lr" not in group:
             raise ValueError(f"{group_label(index)}{type(optimizer).__name__} has no 'lr' there to be set")
@@ -53,7 +54,8 @@ def _place(group: Mapping[str, Any]) -> str | None:
 
 
 def momentum_key(group: Mapping[str, Any], schedule: Schedule, optimizer: object, index: int) -> str | None:
-    """What takes the schedule's momentum: "betas", whose first it is, "momentum", or None where it has none."""
+    """Returns the key that the schedule's momentum goes to: "betas", as the first of them, or "momentum"; None if the
+    schedule has none."""
     if not any(piece.has_momentum for piece in schedule._cached_pieces):
         return None
     place = _place(group)
@@ -66,13 +68,13 @@ def momentum_key(group: Mapping[str, Any], schedule: Schedule, optimizer: object
 
 
 def momentum_in(group: Mapping[str, Any]) -> Any:
-    """The momentum or beta1 that stands in a group; None where it has neither."""
+    """Returns the momentum or beta1 that stands in a group; None if the group has neither."""
     place = _place(group)
     return None if place is None else snapshot_of(group["betas"][0] if place == "betas" else group[place])
 
 
 def put_momentum(group: dict[str, Any], key: str | None, value: Any) -> None:
-    """Writes one that ``momentum_in`` gave."""
+    """Writes a momentum that ``momentum_in`` returned."""
     if key is None:
         return
     present = group["betas"][0] if key == "betas" else group[key]

@@ -216,3 +216,17 @@ def test_groups_that_differ_in_sizes_or_position_cannot_be_given_back() -> None:
     places = [{"params": [weight], "applied_steps": n} for weight, n in zip(weights, (3, 4), strict=True)]
     with pytest.raises(ValueError, match=r"applied_steps=\[3, 4\]"):
         FusedCyclicSGD(places, base_lr=0.1, max_lr=0.2).to_torch()
+
+
+@pytest.mark.parametrize("values", [{"lr": 0.3}, {"momentum": 0.2}], ids=str)
+def test_a_value_set_by_hand_cannot_be_given_back(values: dict[str, float]) -> None:
+    """Our schedule stands still in an update whose values are set by hand, and torch's would go on."""
+    groups = [{"params": [torch.nn.Parameter(torch.ones(2))]} for _ in range(2)]
+    optimizer = FusedCyclicSGD(groups, base_lr=0.1, max_lr=0.5, step_size_up=4)
+    ((name, value),) = values.items()
+    scheduled = optimizer.param_groups[1][name]
+    optimizer.param_groups[1][name] = value
+    with pytest.raises(ValueError, match=f"parameter group 1: {name}={value} is set by hand.*put {scheduled} there"):
+        optimizer.to_torch()
+    optimizer.param_groups[1][name] = scheduled
+    assert optimizer.to_torch()[0].param_groups[1][name] == scheduled

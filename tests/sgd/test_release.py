@@ -266,3 +266,21 @@ def test_parameters_do_not_keep_the_optimizer_alive() -> None:
     assert gone() is None
     model(0).backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+def test_in_the_middle_of_a_step_averages_are_refused() -> None:
+    """Some of them would be of this update and the others of the one before."""
+    model, optimizer = made(ema_decay=0.5)
+    handle = optimizer.release_gradients()
+    for batch in range(2):
+        model(batch).backward()
+        if batch == 0:
+            optimizer.step()
+    with refused("call step() first"), optimizer.averaged_weights():
+        pass
+    with refused("call step() first"):
+        optimizer.copy_average_to(model)
+    optimizer.step()
+    handle.remove()
+    with optimizer.averaged_weights():
+        pass

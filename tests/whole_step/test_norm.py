@@ -158,3 +158,13 @@ def test_every_layout_gives_the_same_bits(of_parameter: str, of_gradient: str) -
     optimizer.step()
     assert (optimizer.last_grad_norm, optimizer._binding.native.clip_coefficient) == expected
     assert ulp_error(expected[0], exact_norm([weight.grad])) <= 1
+
+
+def test_the_norm_of_the_last_step_survives_a_move_along_the_schedule() -> None:
+    weight = torch.nn.Parameter(torch.ones(4))
+    optimizer = FusedCyclicSGD([weight], 0.1, 0.5, max_grad_norm=3.0)
+    weight.grad = torch.ones(4)
+    optimizer.step()
+    optimizer.seek(7)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert optimizer.last_grad_norm == 2.0

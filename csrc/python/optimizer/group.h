@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/portable.h"
 #include "core/progress.h"
 #include "python/optimizer/group_options.h"
 #include "python/scheduler/bound_schedule.h"

@@ -72,7 +72,6 @@ void NativeOptimizer::adopt(BoundGroups& groups) {
   groups_ = std::move(groups);
   parameters_.clear();
   devices_.forget_parameters();
-  cpu_ = CpuExecutor();
   moved_ = true;
   steps_without_gradient_ = 0;
 }
@@ -83,7 +82,7 @@ py::object NativeOptimizer::schedule_of(const py::dict& group) const {
   return bound->holds_bound_schedule() ? bound->schedule() : read_schedule_(group, bound->schedule());
 }
 
-py::tuple NativeOptimizer::standing(const py::dict& group) const {
+py::tuple NativeOptimizer::standing(const py::dict& group, std::size_t index) const {
   const auto told = [](const py::object& schedule, const BoundGroup::Standing& standing) {
     const py::object momentum = standing.momentum ? standing.momentum : py::object(py::none());
     return py::make_tuple(schedule, standing.is_overridden, standing.lr, momentum);
@@ -91,7 +90,7 @@ py::tuple NativeOptimizer::standing(const py::dict& group) const {
   BoundGroup* const bound = groups_.find(group);
   if (bound != nullptr && bound->holds_bound_schedule()) return told(bound->schedule(), bound->standing());
   const py::object schedule = schedule_of(group);
-  BoundGroup twin(py::reinterpret_steal<py::dict>(PyDict_Copy(group.ptr())), 0, schedule);
+  BoundGroup twin(py::reinterpret_steal<py::dict>(PyDict_Copy(group.ptr())), index, schedule);
   if (bound != nullptr) twin.write_schedule();  // a new schedule overwrites lr and momentum with its own
   return told(schedule, twin.standing());
 }
@@ -251,8 +250,8 @@ void NativeOptimizer::synchronise(const py::dict& state) {
     const auto& group = counted.groups[g];
     if (group) groups_[g]->take(group->progress, group->pending ? &*group->pending : nullptr, counted.last_skipped);
   }
-  parameters_.take_out(state, counted.empty_buffers, kStateTensors[0]);
-  parameters_.take_out(state, counted.empty_averages, kStateTensors[1]);
+  parameters_.take_out(state, counted.empty_buffers, kMomentumBuffer);
+  parameters_.take_out(state, counted.empty_averages, kAverage);
 }
 
 // --- the garbage collector ------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ class NativeOptimizer {
 
   // Returns the lr and momentum that a step would use for a group, as (its schedule, True if they differ from the
   // schedule's values, lr, momentum or None).
-  py::tuple standing(const py::dict& group) const;
+  py::tuple standing(const py::dict& group, std::size_t index) const;
 
   // Applies one update to all parameters that have a gradient, or skips it.
   void apply(const py::list& groups, const py::dict& state, const StepRequest& request);

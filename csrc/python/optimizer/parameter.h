@@ -90,7 +90,7 @@ class BoundParameter {
  private:
   // State that a plain update does not have.
   struct Extras {
-    StateTensor average{kStateTensors[1]}, compensation{kStateTensors[2]}, master_weight{kStateTensors[3]};
+    StateTensor average{kAverage}, compensation{kCompensation}, master_weight{kMasterWeight};
   };
 
   std::string name() const { return parameter_name(group_, index_); }
@@ -124,7 +124,7 @@ class BoundParameter {
   std::int64_t size_ = 0;
   std::unique_ptr<Layout> dense_;  // of a parameter with gaps
   py::object state_;
-  StateTensor buffer_{kStateTensors[0]};
+  StateTensor buffer_{kMomentumBuffer};
   std::unique_ptr<Extras> extras_;
   std::size_t index_, position_;
 };

@@ -22,7 +22,9 @@ struct StateOwner {
 };
 
 // The keys of the tensors that steps keep in optimizer.state[parameter].
-constexpr const char* kStateTensors[] = {"momentum_buffer", "average", "compensation", "master_weight"};
+constexpr const char *kMomentumBuffer = "momentum_buffer", *kAverage = "average", *kCompensation = "compensation",
+                     *kMasterWeight = "master_weight";
+constexpr const char* kStateTensors[] = {kMomentumBuffer, kAverage, kCompensation, kMasterWeight};
 
 class StateTensor {
  public:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 MODES = ("triangular", "triangular2", "exp_range", "exp_cycle", "linear_range")
-WINDOWS = ("triangular", "welch", "hann")
+WINDOWS: tuple[str, ...] = _core.WINDOWS
 SCALE_MODES = ("cycle", "iterations")
 
 

@@ -11,12 +11,11 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from clr_native import _core
+from clr_native.sgd.settings import TORCH_IMPLEMENTATION_KEYS
 
 Group = dict[str, Any]
 Path = tuple[object, ...]  # the keys that lead to a value in a state dict
 
-# Keys in a checkpoint of torch.optim.SGD that only control torch's own implementations.
-_TORCH_ONLY = ("foreach", "fused", "capturable", "differentiable")
 COUNTERS = ("applied_steps", "skipped_steps", "n_averaged", "n_updates")
 _POSITION = ("schedule", "lr", "momentum", *COUNTERS)
 _PLAIN = frozenset({int, float, bool, str, bytes, type(None)})
@@ -98,7 +97,9 @@ def _require_memory(value: torch.Tensor, path: Path) -> None:
 def complete_groups(groups: list[Group], before: list[Group], loaded: list[Group], settings: Iterable[str]) -> None:
     """Fills in the entries of the checkpoint. Keeps entries that a checkpoint of another optimizer does not have."""
     for group, old, saved in zip(groups, before, loaded, strict=True):
-        group.update((name, value) for name, value in saved.items() if name not in ("params", *_TORCH_ONLY))
+        group.update(
+            (name, value) for name, value in saved.items() if name not in ("params", *TORCH_IMPLEMENTATION_KEYS)
+        )
         for name in (*_POSITION, *settings):
             group.setdefault(name, old[name])
         group["overridden"] = False

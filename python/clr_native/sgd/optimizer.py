@@ -222,9 +222,9 @@ class FusedCyclicSGD(Optimizer):
         buffers.
 
         This optimizer must not be stepped any more. Raises ValueError where torch has no such schedule: other windows,
-        modes or conventions, groups that differ in sizes, mode or position, one cycle that is over; and where it does
-        not do what is set: averages, layer-wise rates, clipping, skipping, buffers of another dtype, what keeps more
-        than 16 bits.
+        modes or conventions, groups that differ in sizes, mode or position, one cycle that is over; where it does not
+        do what is set: averages, layer-wise rates, clipping, skipping, buffers of another dtype, what keeps more than
+        16 bits; and for an lr or momentum that was set by hand: torch's schedule would go on after that update.
 
         >>> weight = torch.nn.Parameter(torch.ones(2))
         >>> sgd, scheduler = FusedCyclicSGD([weight], base_lr=0.1, max_lr=0.5).to_torch()
@@ -234,8 +234,7 @@ class FusedCyclicSGD(Optimizer):
         self._binding.native.averages.refuse_inside("to_torch()")
         self._refuse_in_mid_step()
         self._synchronise()
-        schedules = [self._schedule_of(group) for group in self.param_groups]
-        return to_torch_pair(self.param_groups, schedules, self.state, self._binding.options)
+        return to_torch_pair(self.param_groups, self._standing(), self.state, self._binding.options)
 
     # --- the step -------------------------------------------------------------------------------------------------
 
@@ -363,6 +362,7 @@ class FusedCyclicSGD(Optimizer):
         return self._binding.native.averages
 
     def _averaged_entries(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+        self._refuse_in_mid_step()
         self._synchronise()
         return averaged_entries(self.param_groups, self.state)
 
@@ -374,6 +374,7 @@ class FusedCyclicSGD(Optimizer):
         does not fit, and RuntimeError if there is no average yet.
         """
         self._binding.native.averages.refuse_inside("copy_average_to()")
+        self._refuse_in_mid_step()
         self._synchronise()
         copy_to(model, self.param_groups, self.state)
 
@@ -511,8 +512,8 @@ class FusedCyclicSGD(Optimizer):
         entries = state_dict["state"].items()
         state_dict["state"] = {key: entry for key, entry in entries if not isinstance(entry, dict) or entry}
         plain: dict[int, dict[str, Any]] = {}  # by id of the schedule, which many groups share
-        for saved, group in zip(state_dict["param_groups"], self.param_groups, strict=True):
-            schedule, saved["overridden"], saved["lr"], momentum = self._binding.native.standing(group)
+        for saved, (schedule, *values) in zip(state_dict["param_groups"], self._standing(), strict=True):
+            saved["overridden"], saved["lr"], momentum = values
             if momentum is not None:
                 saved["momentum"] = momentum
             if id(schedule) not in plain:
@@ -574,12 +575,16 @@ class FusedCyclicSGD(Optimizer):
         self.state = own_state(groups, loaded)
         return bound
 
+    def _standing(self) -> list[tuple[Schedule, bool, Any, Any]]:
+        """Returns (schedule, True if lr or momentum is set by hand, lr, momentum or None) of each group."""
+        return [self._binding.native.standing(group, index) for index, group in enumerate(self.param_groups)]
+
     def __getstate__(self) -> dict[str, Any]:
         # A copy would not know which of the two tensors are its weights.
         self._binding.native.averages.refuse_inside("copying or pickling")
         self._refuse_in_mid_step()
         self._synchronise()
-        standing = [self._binding.native.standing(group) for group in self.param_groups]
+        standing = self._standing()
         return {
             **super().__getstate__(),
             "_arguments": self._arguments,

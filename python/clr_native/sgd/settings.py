@@ -45,6 +45,9 @@ SETTINGS: dict[str, Setting] = {
 GROUP_DEFAULTS = {name: setting.default for name, setting in SETTINGS.items() if setting.of_group}
 GLOBAL_DEFAULTS = {name: setting.default for name, setting in SETTINGS.items() if not setting.of_group}
 
+# Keys in a group of torch.optim.SGD that only choose between its implementations.
+TORCH_IMPLEMENTATION_KEYS = ("foreach", "fused", "capturable", "differentiable")
+
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 

@@ -18,7 +18,7 @@ from clr_native.schedules.torch_cyclic_lr import torch_cyclic_lr_state
 from clr_native.schedules.torch_one_cycle_lr import one_cycle_lr
 from clr_native.sgd.checkpoint import COUNTERS
 from clr_native.sgd.gradient_options import GradientOptions
-from clr_native.sgd.settings import SETTINGS, dtype_name
+from clr_native.sgd.settings import SETTINGS, TORCH_IMPLEMENTATION_KEYS, dtype_name
 from clr_native.torch_groups import equals_stored
 
 Group = dict[str, Any]
@@ -26,7 +26,7 @@ Scheduler: TypeAlias = CyclicLR | OneCycleLR
 Pair: TypeAlias = tuple[torch.optim.SGD, Scheduler]
 
 # Keys that SGD and the schedulers keep in a group for themselves.
-_TORCH_ONLY = ("lr", "initial_lr", "foreach", "fused", "capturable", "differentiable")
+_TORCH_ONLY = ("lr", "initial_lr", *TORCH_IMPLEMENTATION_KEYS)
 _OURS_ONLY = ("schedule", "overridden", *COUNTERS, *(name for name in SETTINGS if not SETTINGS[name].in_torch))
 # Settings that torch's SGD does not have.
 _FEATURES = {name: setting for name, setting in SETTINGS.items() if setting.by_itself and not setting.in_torch}
@@ -88,12 +88,17 @@ def _check_values(groups: Sequence[Group], scheduler: Scheduler) -> None:
 
 def to_torch_pair(
     groups: Sequence[Group],
-    schedules: Sequence[Schedule],
+    standing: Sequence[tuple[Schedule, bool, Any, Any]],
     state: Mapping[torch.Tensor, Group],
     options: GradientOptions,
 ) -> Pair:
-    """Returns a torch pair that goes on at the position of these groups, with the same buffers."""
+    """Returns a torch pair that goes on at the position of these groups, with the same buffers.
+
+    ``standing``: of each group its schedule, and whether lr or momentum is set by hand.
+    """
     _refuse_what_torch_has_not(groups, options)
+    _refuse_set_by_hand(groups, standing)
+    schedules = [schedule for schedule, *_ in standing]
     positions = {group["applied_steps"] for group in groups}
     if len(positions) != 1:
         raise ValueError(f"applied_steps={sorted(positions)} must be the same in all groups: torch counts once for all")
@@ -130,6 +135,21 @@ def _cyclic_lr(sgd: torch.optim.SGD, schedules: Sequence[Schedule], position: in
         max_momentum=[each.max_momentum for each in cyclic],  # type: ignore[arg-type]  # as above
         last_epoch=position - 1,
     )
+
+
+def _refuse_set_by_hand(groups: Sequence[Group], standing: Sequence[tuple[Schedule, bool, Any, Any]]) -> None:
+    """Refuses values for one update that does not advance our schedule: torch's would advance after it."""
+    for index, (group, (schedule, is_overridden, lr, momentum)) in enumerate(zip(groups, standing, strict=True)):
+        if not is_overridden or schedule._native.is_constant:
+            continue
+        position = group["applied_steps"]
+        scheduled = schedule(position)
+        values = {"lr": (lr, scheduled.lr), "momentum": (momentum, scheduled.momentum)}
+        name = next(name for name, (value, own) in values.items() if value is not None and float(value) != own)
+        raise ValueError(
+            f"{group_label(index)}{name}={values[name][0]!r} is set by hand, and not the schedule's value at "
+            f"applied_steps={position}: put {values[name][1]!r} there, or take that step first"
+        )
 
 
 def _torch_group(group: Group) -> Group:
