@@ -31,7 +31,7 @@ CLR_INLINE HiLo<Number> two_sum(Number a, Number b) {
   return {s, (a - (s - t)) + (b - t)};
 }
 
-// a + b c for b c that are exact in Number.
+// Returns a + b c. The product b c must be exact in Number.
 template <class Number>
 CLR_INLINE HiLo<Number> two_sum_product(Number a, Number b, Number c) {
   const Number s = fused(b, c, a);
@@ -56,7 +56,7 @@ CLR_INLINE DoubleDouble add(DoubleDouble a, double b) {
   return fast_two_sum(s.hi, a.lo + s.lo);
 }
 
-// Half the work of add; within 3 u^2 of |a| + |b|, which is the sum unless they cancel.
+// Costs half of add. The error is within 3 u^2 of |a| + |b|, which is the sum unless they cancel.
 CLR_INLINE DoubleDouble add_same_sign(DoubleDouble a, DoubleDouble b) {
   const DoubleDouble s = two_sum(a.hi, b.hi);
   return fast_two_sum(s.hi, s.lo + (a.lo + b.lo));
@@ -72,14 +72,14 @@ CLR_INLINE DoubleDouble times(DoubleDouble a, double b) {
   return fast_two_sum(p.hi, fused(a.lo, b, p.lo));
 }
 
-// a / b of two doubles: a quotient and its exact remainder over b. A loop with one b divides once.
+// Returns a / b of two doubles, as a quotient and its exact remainder over b. A loop with one b divides once.
 CLR_INLINE DoubleDouble ratio(double a, double b) {
   const double inverse = 1.0 / b;
   const double q = a * inverse;
   return fast_two_sum(q, fused(-q, b, a) * inverse);
 }
 
-// a / b with b.hi != 0.
+// Returns a / b. Requires b.hi != 0.
 CLR_INLINE DoubleDouble ratio(DoubleDouble a, DoubleDouble b) {
   const double q = a.hi / b.hi;
   const DoubleDouble p = two_product(q, b.hi);
@@ -89,7 +89,7 @@ CLR_INLINE DoubleDouble ratio(DoubleDouble a, DoubleDouble b) {
 
 CLR_INLINE DoubleDouble negated(DoubleDouble a) { return {-a.hi, -a.lo}; }
 
-// Every 64-bit count, exactly: both halves are doubles.
+// Converts every 64-bit count exactly: both halves are doubles.
 CLR_INLINE DoubleDouble from_count(uint64_t n) {
   const double two52 = 4503599627370496.0;
   const double high = bits_to_double(0x4330000000000000u | (n >> 32)) - two52;

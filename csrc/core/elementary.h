@@ -7,11 +7,11 @@
 
 namespace clr {
 
-// One Horner step: c + z * r.
+// Returns c + z * r, one step of Horner's scheme.
 CLR_INLINE DoubleDouble horner(DoubleDouble c, DoubleDouble z, DoubleDouble r) { return add_same_sign(c, times(z, r)); }
 
-// sin(pi/2 * t)^2 for 0 <= t <= 1/2: sum of (-1)^(k+1) 2^(2k-1) x^(2k) / (2k)!. Terms that are below 2^-41 of the
-// sum are added in double.
+// Returns sin(pi/2 * t)^2 for 0 <= t <= 1/2, the sum of (-1)^(k+1) 2^(2k-1) x^(2k) / (2k)!. Terms that are below 2^-41
+// of the sum are added in double.
 CLR_INLINE DoubleDouble sin_squared_half_pi(DoubleDouble t) {
   const DoubleDouble x = times(DoubleDouble{0x1.921fb54442d18p+0, 0x1.1a62633145c07p-54}, t);
   const DoubleDouble z = times(x, x);
@@ -80,7 +80,8 @@ CLR_INLINE Exponential exponential(DoubleDouble x) {
   return {times(r, s), exponent};
 }
 
-// 2^n for |n| <= 2044 as a product of two doubles: applied to a number one after the other they round at most once.
+// Returns 2^n, |n| <= 2044, as a product of two doubles. A number multiplied by one after the other rounds at most
+// once.
 struct PowerOfTwo {
   double first, second;
 };
@@ -95,7 +96,7 @@ CLR_INLINE DoubleDouble scaled(DoubleDouble x, PowerOfTwo power) {
   return {x.hi * power.first * power.second, x.lo * power.first * power.second};
 }
 
-// log(x) for a positive, finite x: 2 atanh((m - 1) / (m + 1)) + e log 2 with m in [sqrt(1/2), sqrt(2)).
+// Returns log(x) of a positive, finite x, as 2 atanh((m - 1) / (m + 1)) + e log 2 with m in [sqrt(1/2), sqrt(2)).
 CLR_INLINE DoubleDouble logarithm(double x) {
   int64_t exponent = 0;
   if (x < 0x1p-1022) {

@@ -1,4 +1,4 @@
-// The length of a gradient: how sums of squares are kept and combined, and what clipping and LARS make of them.
+// The length of a gradient: how sums of squares are kept and combined, and the factors of clipping and LARS.
 #pragma once
 
 #include "core/double_double.h"
@@ -13,10 +13,10 @@ constexpr int kNormSums = 16;
 
 CLR_INLINE uint64_t norm_chunks(int64_t size) { return static_cast<uint64_t>((size + kNormChunk - 1) / kNormChunk); }
 
-// The sum of some squares. Infinite where it is too large for a double.
+// The sum of some squares. It is infinite if it is too large for a double.
 struct NormPart {
   DoubleDouble squares = {0.0, 0.0};
-  bool finite = true;  // no number that was squared was infinite or NaN
+  bool finite = true;  // True if no number that was squared is infinite or NaN
 };
 
 // Sums of many terms of one sign, as they grow: `hi` is what plain addition gives, `lo` the sum of its rounding errors,
@@ -36,8 +36,8 @@ CLR_INLINE DoubleDouble settled(DoubleDouble sum) {
   return s.lo - s.lo == 0.0 ? s : DoubleDouble{sum.hi, 0.0};
 }
 
-// With the square of one more number. `exact`: it has 26 bits at most, so that its square is a double. Of other numbers
-// the rest of the square comes with it.
+// Adds the square of one more number. `exact`: the number has at most 26 bits, so that its square is a double. The
+// square of any other number is added with its rounding error.
 template <bool exact, class Number>
 CLR_INLINE HiLo<Number> grown_by_square(HiLo<Number> sum, Number x) {
   if constexpr (exact) {
@@ -49,25 +49,25 @@ CLR_INLINE HiLo<Number> grown_by_square(HiLo<Number> sum, Number x) {
   }
 }
 
-// To be settled after the last.
+// Must be settled after the last one.
 CLR_INLINE NormPart grown(NormPart sum, NormPart term) {
   return {grown(sum.squares, term.squares), sum.finite && term.finite};
 }
 
-// The parts of chunks are added up in so many sums, part i in sum i modulo their number, which are then folded: sum i
-// takes in sum i + 16, then i + 8, 4, 2, 1. Chunks are numbered over all tensors by size alone: without a gradient they
-// are zeros, which leave a sum as it is. Off by 2^-90 of the sum for 10^4 chunks, 2^-77 for 10^6, beside what the parts
-// are off by.
+// The sums of chunks are added up in this many sums, chunk i in sum i modulo their number. The sums are then folded:
+// sum i takes in sum i + 16, then i + 8, 4, 2, 1. Chunks are numbered over all tensors by size alone: without a
+// gradient they are zeros, which leave a sum as it is. Off by 2^-90 of the sum for 10^4 chunks, 2^-77 for 10^6, beside
+// what the parts are off by.
 constexpr int kPartSums = 32;
 
-// Sum number `which`, before it is folded.
+// Returns sum number `which`, before it is folded.
 CLR_INLINE NormPart part_sum(const NormPart* parts, uint64_t count, uint64_t which) {
   NormPart sum;
   for (uint64_t i = which; i < count; i += kPartSums) sum = grown(sum, parts[i]);
   return sum;
 }
 
-// All of it, by one thread. Sums that no part goes to are left out.
+// Returns the whole sum, formed by one thread. Sums without a chunk are left out.
 CLR_INLINE NormPart combined(const NormPart* parts, uint64_t count) {
   if (count < 2) return count == 0 ? NormPart{} : parts[0];
   int half = kPartSums / 2;
@@ -89,15 +89,15 @@ CLR_INLINE DoubleDouble square_root(DoubleDouble a) {
   return settled({s, remainder / (s + s)});
 }
 
-// A norm of numbers that are all to be multiplied by `factor`. What is infinite or NaN is that without a `lo`.
+// Returns the norm of numbers that are all multiplied by `factor`. An infinite norm, or a NaN, has no `lo`.
 CLR_INLINE DoubleDouble scaled(DoubleDouble norm, double factor) {
   const double rough = norm.hi * factor;
   return rough - rough == 0.0 ? times(norm, factor) : DoubleDouble{rough, 0.0};
 }
 
-// What clipping to `max_norm` multiplies gradients with, min(1, max_norm / (norm + 1e-6)), as torch's clip_grad_norm_
-// but rounded once: within 0.5 ulp and 2^-40 of one, for max_norm 0 or above 2^-900. NaN where the norm is; of an
-// infinite norm 0, or NaN where max_norm is infinite too.
+// Returns the factor that clips gradients to `max_norm`, min(1, max_norm / (norm + 1e-6)), as in torch's
+// clip_grad_norm_ but rounded once: within 0.5 ulp and 2^-40 of one, for max_norm 0 or above 2^-900. It is NaN if the
+// norm is; 0 if the norm is infinite, or NaN if max_norm is infinite too.
 CLR_INLINE double clip_coefficient(DoubleDouble norm, double max_norm) {
   const double rough = max_norm / (norm.hi + 1e-6);
   if (rough >= 2.0) return 1.0;

@@ -11,7 +11,7 @@ struct Piece {
   Policy policy;
 };
 
-// The piece that `step` falls into.
+// Returns the piece that `step` falls into.
 CLR_INLINE const Piece& piece_at(const Piece* pieces, size_t count, uint64_t step) {
   size_t low = 0;
   while (count > 1) {
@@ -22,13 +22,13 @@ CLR_INLINE const Piece& piece_at(const Piece* pieces, size_t count, uint64_t ste
   return pieces[low];
 }
 
-// The policy's own number of `step`.
+// Returns the policy's own number of `step`.
 CLR_INLINE uint64_t step_in(const Piece& piece, uint64_t step) {
   const uint64_t own = step - piece.first;
   return own < piece.last ? own : piece.last;
 }
 
-// True if an optimizer may be given the value that `step` has. A momentum of NaN is one where the policy has none.
+// True if an optimizer can use the value of `step`. A momentum of NaN is right only if the policy has none.
 CLR_INLINE bool is_valid(const Piece* pieces, size_t count, uint64_t step, Value value) {
   return is_valid_lr(value.lr) &&
          (is_valid_momentum(value.momentum) || !has_momentum(piece_at(pieces, count, step).policy));

@@ -1,4 +1,4 @@
-// What core/ needs from a compiler, host or device.
+// The compiler, of a host or a device, as core/ needs it.
 //
 // Everything in core/ has internal linkage: the same header is compiled once for every instruction set, and an
 // inline function with external linkage compiled for AVX-512 could be the copy that the linker keeps for all.
@@ -30,7 +30,7 @@ extern "C" double sqrt(double);
 
 namespace clr {
 
-// a * b + c with one rounding, on every target: an instruction where there is one, else exact software.
+// Returns a * b + c with one rounding on every target: by an instruction where there is one, else by exact software.
 CLR_INLINE double fused(double a, double b, double c) {
 #if defined(_MSC_VER) && !defined(__clang__)
   return ::fma(a, b, c);
@@ -39,7 +39,7 @@ CLR_INLINE double fused(double a, double b, double c) {
 #endif
 }
 
-// The square root, correctly rounded.
+// Returns the correctly rounded square root.
 CLR_INLINE double square_root(double x) {
 #if defined(_MSC_VER) && !defined(__clang__)
   return ::sqrt(x);

@@ -1,5 +1,5 @@
-// The state machine of a parameter group: what the group says, what it counts, and what an update makes of both. It
-// stands here once, for processors and for GPUs.
+// The state machine of a parameter group: its settings, its progress, and how an update changes the progress. It stands
+// here once, for processors and for GPUs.
 #pragma once
 
 #include "core/average.h"
@@ -11,9 +11,9 @@ namespace clr {
 // When the weights go into their average: in every update, or at the ends of the first group's cycles.
 enum class Averaging : uint8_t { none, exponential, at_cycle_ends };
 
-// A parameter group as its owner says that it is. An update only reads it.
+// The settings of a parameter group, and what its owner has set by hand. An update only reads them.
 struct GroupSettings {
-  // Every update on the host reads what comes first: a step over many groups waits for memory.
+  // Every update on the host reads the first members: a step over many groups waits for memory.
   uint64_t override_number;  // other than the last one that was carried out: the next update takes the overrides
   double momentum;           // where the schedule has none
   double dampening, weight_decay;
@@ -53,14 +53,14 @@ CLR_INLINE bool averages_next(const GroupSettings& settings) {
          (settings.averaging == Averaging::at_cycle_ends && settings.ends_cycle);
 }
 
-// lr and momentum of the next update.
+// Returns lr and momentum of the next update.
 CLR_INLINE Value next_value(const GroupSettings& settings, const GroupProgress& progress) {
   const bool takes_overrides = settings.constant || is_overridden(settings, progress);
   const double momentum = takes_overrides ? settings.momentum_override : progress.momentum;
   return {takes_overrides ? settings.lr_override : progress.lr, momentum == momentum ? momentum : settings.momentum};
 }
 
-// The numbers of the next update.
+// Returns the numbers of the next update.
 CLR_INLINE GroupValues values_of(const GroupSettings& settings, const GroupProgress& progress) {
   const Value value = next_value(settings, progress);
   GroupValues values{};

@@ -24,12 +24,13 @@ CLR_INLINE Bits mixed_32(Bits x) {
 // 2^64 over the golden ratio, odd: its multiples are spread evenly.
 constexpr uint64_t kSpread = 0x9e3779b97f4a7c15u;
 
-// The key of one parameter's numbers in one update. Of two triples that differ in one place only the keys differ.
+// Returns the key of one parameter's numbers in one update. Triples that differ in one place have different keys.
 CLR_INLINE uint64_t random_key(uint64_t seed, uint64_t update, uint64_t parameter) {
   return mixed(mixed(mixed(seed + kSpread) + update + kSpread) + parameter + kSpread);
 }
 
-// What a key says to the 2^32 elements that share the upper half of their number. Other upper halves, other words.
+// Returns the two words of a key for the 2^32 elements that share the upper half of their number. Another upper half
+// gives other words.
 struct KeyWords {
   uint32_t first, second;
 };
@@ -39,8 +40,8 @@ CLR_INLINE KeyWords key_words(uint64_t key, uint64_t upper_half) {
   return {static_cast<uint32_t>(words), static_cast<uint32_t>(words >> 32)};
 }
 
-// 32 random bits for the element with that lower half. Under one pair of words every number comes once in 2^32
-// elements. Operations of 32 bits alone: 4 multiplications (their lower half), 8 exclusive ors, 6 shifts.
+// Returns 32 random bits for the element with this lower half. Under one pair of words every number comes once in 2^32
+// elements. All operations have 32 bits: 4 multiplications (their lower half), 8 exclusive ors, 6 shifts.
 template <class Bits>
 CLR_INLINE Bits random_bits(KeyWords words, Bits lower_half) {
   return mixed_32(mixed_32(lower_half ^ words.first) ^ words.second);

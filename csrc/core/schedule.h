@@ -100,7 +100,7 @@ CLR_INLINE Scale custom_scale(double scale) {
   return {{tiny ? scale * 0x1p500 : scale, 0.0}, {tiny ? 0x1p-500 : 1.0, 1.0}, two_sum(1.0, -scale)};
 }
 
-// 2^-cycle.
+// Returns 2^-cycle.
 CLR_INLINE Scale halved_scale(uint64_t cycle) {
   const PowerOfTwo power = power_of_two(cycle < 2040 ? -static_cast<int64_t>(cycle) : -2040);
   return {{1.0, 0.0}, power, two_sum(1.0, -(power.first * power.second))};
@@ -162,17 +162,17 @@ CLR_INLINE Scale scale_of(const Policy& policy, uint64_t step, uint64_t cycle, d
   }
 }
 
-// Is the scale the same for all steps of a cycle?
+// True if the scale is the same for all steps of a cycle.
 CLR_INLINE bool scale_is_per_cycle(Mode mode) { return mode == Mode::halved || mode == Mode::power_of_cycle; }
 
-// What a formula asks of the scale a, and the whole amplitude, a = 1, at which nothing of it is left.
+// The scale a = 1. The functions below take it in place of a Scale, and leave out every product with it.
 struct FullAmplitude {};
 
 CLR_INLINE DoubleDouble weighted(DoubleDouble x, Scale a) { return times(x, a.mantissa); }
 CLR_INLINE DoubleDouble weighted(DoubleDouble x, FullAmplitude) { return x; }
 CLR_INLINE DoubleDouble powered(DoubleDouble x, Scale a) { return scaled(x, a.power); }
 CLR_INLINE DoubleDouble powered(DoubleDouble x, FullAmplitude) { return x; }
-// 1 - w a, as a sum without cancellation while a <= 1.
+// Returns 1 - w a, as a sum without cancellation while a <= 1.
 CLR_INLINE DoubleDouble rest_of(Phase w, Scale a) {
   return add_same_sign(a.rest, times(scaled(a.mantissa, a.power), w.fall));
 }
@@ -180,16 +180,16 @@ CLR_INLINE DoubleDouble rest_of(Phase w, FullAmplitude) { return w.fall; }
 CLR_INLINE bool is_above_one(Scale a) { return scaled(a.mantissa, a.power).hi > 1.0; }
 CLR_INLINE bool is_above_one(FullAmplitude) { return false; }
 
-// Can a value of this policy be one that no optimizer may be given?
+// True if some value of this policy can be one that no optimizer can use.
 CLR_INLINE bool may_leave_bounds(const Policy& policy) {
   return policy.curve == CurveKind::cycles && (policy.mode == Mode::custom || policy.log_gamma.hi > 0.0);
 }
 
-// Does the base stay, and a at most one?
+// True if the base stays and a is at most one.
 CLR_INLINE bool stays_in_bounds(const Policy& policy) { return policy.base_decay == 0.0 && !may_leave_bounds(policy); }
 
-// `w`: of the window, which many policies may share. `plain`: stays_in_bounds(policy) is known to hold, and what else
-// there could be is left out.
+// `w`: the value of the window, which many policies may share. `plain`: stays_in_bounds(policy) is known to hold, so
+// that no other case is compiled.
 template <bool plain, class AnyScale>
 CLR_INLINE Value value_of(const Policy& policy, Phase w, AnyScale a) {
   const DoubleDouble weight = weighted(w.rise, a);
@@ -199,7 +199,8 @@ CLR_INLINE Value value_of(const Policy& policy, Phase w, AnyScale a) {
   if constexpr (!plain) {
     const double decaying = powered(add(swing, weighted(DoubleDouble{policy.base_lr, 0.0}, a)), a).hi;
     lr = policy.base_decay != 0.0 ? decaying : lr;
-    // Above one 1 - w a cancels: from the top down. `nothing`: what is left of a difference that is zero.
+    // If a is above one, 1 - w a cancels: the value is formed from the top down. `nothing` stands for a difference of
+    // zero.
     const DoubleDouble fall = powered(times(policy.momentum_amplitude, weight), a);
     const double down = add(negated(fall), policy.max_momentum).hi;
     const double nothing = 0x1p-96 * policy.max_momentum;
@@ -213,7 +214,7 @@ CLR_INLINE Value value_at(const Policy& policy, Window window, Phase phase, AnyS
   return value_of<plain>(policy, windowed(window, phase), a);
 }
 
-// s and 1 - s of a ramp. `step` is a whole number: from 2^53 on every ramp is over.
+// Returns s and 1 - s of a ramp. `step` is a whole number: from 2^53 on every ramp is over.
 CLR_INLINE Phase ramp_phase(const Policy& policy, double step) {
   const DoubleDouble done = add(policy.lead, step);
   const DoubleDouble left = add(policy.length, negated(done));
@@ -239,7 +240,7 @@ CLR_INLINE double ramp_step(uint64_t step) {
   return static_cast<double>(step < far ? step : far);
 }
 
-// The value of update number `step`, 0 to 2^63 - 1. `custom` is read in Mode::custom only.
+// Returns the value of update number `step`, 0 to 2^63 - 1. `custom` is read in Mode::custom only.
 CLR_INLINE Value evaluate(const Policy& policy, uint64_t step, double custom) {
   if (policy.curve != CurveKind::cycles) return ramp_value(policy, policy.curve, policy.window, ramp_step(step));
   const Position at = position_of(policy, step);
@@ -248,14 +249,14 @@ CLR_INLINE Value evaluate(const Policy& policy, uint64_t step, double custom) {
   return value_at<false>(policy, policy.window, phase, scale_of(policy, step, at.cycle, custom));
 }
 
-// Have the two the same w and a at every step?
+// True if the two policies have the same w and a at every step.
 CLR_INLINE bool moves_alike(const Policy& a, const Policy& b) {
   return a.curve == CurveKind::cycles && b.curve == CurveKind::cycles && a.up == b.up && a.down == b.down &&
          a.window == b.window && a.mode == b.mode && a.mode != Mode::custom && a.decay_steps == b.decay_steps &&
          a.log_gamma.hi == b.log_gamma.hi && a.log_gamma.lo == b.log_gamma.lo;
 }
 
-// What a scale function is called with.
+// Returns the number that a scale function is called with.
 CLR_INLINE uint64_t scale_argument(const Policy& policy, uint64_t step) {
   return policy.custom_by_cycle ? position_of(policy, step).cycle + 1 : step;
 }

@@ -1,5 +1,5 @@
-// THE update: SGD with momentum, in the order of operations of torch.optim.SGD, and what may come before and after it.
-// Written once, for any lane.
+// The only update of this project: SGD with momentum in the order of operations of torch.optim.SGD, with the operations
+// before and after it, written once for any lane.
 //
 // A lane is a number or a pack of numbers of one floating type with `-x`, `a + b`, `a - b`, `a * b`, limited(a, limit)
 // and `fused(a, b, c)` = a * b + c (one rounding where the instruction set has fma; two on the baseline, as in torch's
@@ -10,7 +10,7 @@
 
 namespace clr {
 
-// What one update of one parameter depends on, formed in double and cast once. `Real` is the type of arithmetic.
+// The coefficients of one update of one parameter, formed in double and cast once. `Real` is the type of arithmetic.
 template <class Real>
 struct SgdCoefficients {
   Real minus_lr, momentum, one_minus_dampening, weight_decay, trust_ratio;
@@ -19,7 +19,7 @@ struct SgdCoefficients {
   bool first;       // the buffer holds nothing yet
 };
 
-// p, m <- the parameter and its momentum buffer after one update with gradient g.
+// Replaces p and m by the parameter and its momentum buffer after one update with gradient g.
 template <class Lane, class Real>
 CLR_INLINE void update(const SgdCoefficients<Real>& c, Lane& p, Lane g, Lane& m) {
   if (c.maximize) g = -g;
@@ -33,8 +33,9 @@ CLR_INLINE void update(const SgdCoefficients<Real>& c, Lane& p, Lane g, Lane& m)
   p = fused(Lane::all(c.minus_lr), d, p);
 }
 
-// What gradients go through before the update: unscaled, then clipped by norm (a coefficient) or by value (a limit,
-// which may have become 0 as a Real). Two products, as torch's GradScaler and clip_grad_norm_ make them in two passes.
+// The operations on gradients before the update: they are unscaled, then clipped by norm (a coefficient) or by value (a
+// limit, which may have become 0 as a Real). Two products, as torch's GradScaler and clip_grad_norm_ make them in two
+// passes.
 template <class Real>
 struct GradientCoefficients {
   Real scale, clip_coefficient, limit;
@@ -52,7 +53,7 @@ CLR_INLINE Lane clipped(const GradientCoefficients<Real>& c, Lane g) {
   return c.limits ? limited(g, Lane::all(c.limit)) : g;
 }
 
-// The average a after weight p has come in with weight w, as torch.lerp(a, p, w).
+// Returns the average a after parameter p has come in with weight w, as torch.lerp(a, p, w).
 template <class Lane, class Real>
 CLR_INLINE Lane averaged(Real w, Lane a, Lane p) {
   return w < static_cast<Real>(0.5) ? fused(Lane::all(w), p - a, a) : fused(Lane::all(-(1 - w)), p - a, p);

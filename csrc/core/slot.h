@@ -1,4 +1,4 @@
-// What a kernel is told: a tensor to update and the numbers of its group and of its step.
+// The orders to a kernel: a tensor to update, and the numbers of its group and of its step.
 #pragma once
 
 #include "core/sgd.h"
@@ -23,13 +23,13 @@ enum class Storage : uint8_t {
 struct GroupValues {
   double lr, momentum, dampening, weight_decay;
   bool nesterov, maximize;
-  // What a plain update leaves as it is.
-  bool averages = false;                            // does the average move?
+  // A plain update leaves these members as they are.
+  bool averages = false;                            // True if the average moves
   double average_weight = 0.0;                      // of the new weight in the average
   double trust_coefficient = 0.0, trust_eps = 0.0;  // LARS where the coefficient is not zero
 };
 
-// What all gradients of one update go through before it, in this order.
+// The operations on all gradients of one update, before it and in this order.
 struct GradientValues {
   double scale = 1.0;             // times: one over the scale of the loss
   double clip_coefficient = 1.0;  // times
@@ -44,12 +44,12 @@ struct Slot {
   int64_t size;
   uint32_t group;
   DType dtype;
-  bool first;  // the buffer holds nothing yet
-  // What a plain update leaves as it is.
+  bool first;  // True if the buffer holds nothing yet
+  // A plain update leaves the members from here on as they are.
   DType buffer_dtype = dtype;
   Storage storage = Storage::nearest;
   bool first_average = false;  // the average holds nothing yet
-  bool trusted = false;        // LARS: its norms are wanted
+  bool trusted = false;        // True if LARS needs its norms
   int16_t device = -1;         // the number of the CUDA device that its memory is on; -1: this processor's
   void* average = nullptr;     // null for none; float32 beside a master weight, else of the parameter's dtype
   void* companion = nullptr;   // see Storage
@@ -58,18 +58,18 @@ struct Slot {
   uint64_t random_key = 0;     // Storage::stochastic
 };
 
-// Of the companion, and of the average, which is of the weight that the updates go on from.
+// Returns the dtype of the companion, and of the average: the average is of the weight that the updates go on from.
 CLR_INLINE DType companion_dtype(DType parameter, Storage storage) {
   return storage == Storage::master ? DType::float32 : parameter;
 }
 
-// Some tensor's numbers.
+// The numbers of some tensor.
 struct Numbers {
   const void* array;
   DType dtype;
 };
 
-// The weight that the updates go on from.
+// Returns the weight that the updates go on from.
 CLR_INLINE Numbers weight_of(const Slot& slot) {
   return {slot.storage == Storage::master ? slot.companion : slot.parameter, companion_dtype(slot.dtype, slot.storage)};
 }
@@ -95,7 +95,7 @@ CLR_INLINE GradientCoefficients<Real> coefficients(const GradientValues& gradien
           static_cast<Real>(gradients.limit), double_to_bits(gradients.limit) != 0};
 }
 
-// Is this an update and nothing else?
+// True if this is an update and nothing else.
 CLR_INLINE bool is_bare_update(const GradientValues& gradients, const Slot& slot) {
   return gradients.scale == 1 && gradients.clip_coefficient == 1 && gradients.limit == 0 && slot.gradient != nullptr &&
          slot.average == nullptr && slot.unscaled == nullptr && slot.storage == Storage::nearest &&

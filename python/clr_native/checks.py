@@ -1,4 +1,4 @@
-"""Arguments of schedules: what is accepted, and how what is not is named."""
+"""Checks of arguments. Each check returns the value to use, or raises an error that names the argument."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALLEST_BOUNDARY, LARGEST_LR = 1e-270, 1e270
 
 
 def number(name: str, value: object) -> float:
-    """The value as a float, also of a tensor of one element, which torch's schedulers take too."""
+    """Returns the value as a float. A tensor of one element is taken as well, as by torch's schedulers."""
     plain = _one_element(value) if isinstance(value, Tensor) else value
     if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
         raise TypeError(f"{name}={value!r} must be a number")
@@ -36,7 +36,7 @@ def _one_element(tensor: Tensor) -> object:
 
 
 def size(name: str, value: object, of: str = "steps") -> int:
-    """A count: an int or a whole float, 1 to 2**53 - 1."""
+    """Returns a count, 1 to 2**53 - 1, given as an int or a whole float."""
     count = number(name, value)
     if not math.isfinite(count) or count != int(count) or not 1 <= count <= LARGEST_SIZE:
         raise ValueError(f"{name}={value!r} must be a whole number of {of} from 1 to 2**53 - 1")
@@ -44,7 +44,7 @@ def size(name: str, value: object, of: str = "steps") -> int:
 
 
 def checked_step(step: int) -> int:
-    """The number of an update as an int; raises TypeError or ValueError for what is none."""
+    """Returns the number of an update as an int. Raises TypeError or ValueError for anything else."""
     if isinstance(step, bool) or not isinstance(step, numbers.Integral):
         raise TypeError(f"step={step!r} must be an int")
     if not 0 <= step <= LARGEST_STEP:
@@ -68,7 +68,7 @@ def boundary(name: str, value: float, most: float) -> None:
 
 
 def boundaries(name: str, low: float, high: float, most: float) -> None:
-    """The pair ``base_<name>`` and ``max_<name>``."""
+    """Returns the pair ``base_<name>`` and ``max_<name>``."""
     boundary(f"base_{name}", low, most)
     boundary(f"max_{name}", high, most)
     if low > high:
@@ -76,5 +76,5 @@ def boundaries(name: str, low: float, high: float, most: float) -> None:
 
 
 def group_label(index: int) -> str:
-    """How an error about a parameter group begins."""
+    """Returns the beginning of an error about a parameter group."""
     return f"parameter group {index}: "

@@ -1,4 +1,4 @@
-"""How an optimizer or a scheduler is shown: a line for each parameter group, neighbours that are alike in one."""
+"""The text of an optimizer or a scheduler: a line for each parameter group. Equal neighbours share a line."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _shorten.maxother = 100  # of a sequence of schedules; and an object whose repr 
 
 
 class ShownGroup(NamedTuple):
-    """What tells a group from others, and the parameters in it where their number is worth a word."""
+    """The text of one group without its number, and its parameters where their number is of use."""
 
     what: str
     parameters: Sequence[torch.Tensor] | None = None
 
 
 def shown(title: str, groups: Iterable[ShownGroup]) -> str:
-    """The title, and beneath it the groups."""
+    """Returns the title, with the groups beneath it."""
     lines, first = [title], 0
     for what, alike in groupby(groups, key=lambda group: group.what):
         some = list(alike)
@@ -60,7 +60,7 @@ def _size(groups: Iterable[ShownGroup]) -> str:
 def shown_optimizer(
     name: str, groups: Sequence[Group], options: GradientOptions, schedule_of: Callable[[Group], Schedule]
 ) -> str:
-    """An optimizer with the position of its first group; of settings those that are not as by default."""
+    """Returns the text of an optimizer: the position of its first group, and the settings that are not the default."""
     first: Group = groups[0] if groups else {}
     clipping = {name: value for name, value in vars(options).items() if value != GLOBAL_DEFAULTS[name]}
     position = {"applied_steps": first.get("applied_steps", 0), "skipped_steps": first.get("skipped_steps", 0)}
@@ -83,14 +83,14 @@ def _group(group: Group, position: Mapping[str, Any], schedule_of: Callable[[Gro
 
 
 def shown_values(schedule: object, lr: object, momentum: object) -> str:
-    """A schedule, unless it says nothing but the rate, and the values that are used next."""
+    """Returns the values that are used next, with the schedule unless it is constant."""
     values = {"lr": lr} if momentum is None else {"lr": lr, "momentum": momentum}
     is_constant = isinstance(schedule, Schedule) and schedule._native.is_constant
     return _settings(values) if is_constant else f"{_shorten.repr(schedule)}, {_settings(values)}"
 
 
 def _settings(settings: Mapping[str, object]) -> str:
-    """``name=value`` of each, with the six digits that tell one rate from another."""
+    """Returns ``name=value`` of each, with six digits, which tell one rate from another."""
     plain = {name: as_number(value) for name, value in settings.items()}
     return ", ".join(
         f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={_shorten.repr(value)}"

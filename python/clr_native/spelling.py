@@ -1,4 +1,4 @@
-"""Words that a user writes, beside those that are known."""
+"""Suggestions for words that are not known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def nearest(word: object, known: Iterable[str]) -> str:
-    """What ends a message about a word that is not known: the one that was meant, if any is near."""
+    """Returns the end of a message about a word that is not known: the known word that is near, if there is one."""
     from difflib import get_close_matches  # only errors need it
 
     plain = {each.lstrip("-"): each for each in known}  # the dashes of options would make any two alike
@@ -15,6 +15,6 @@ def nearest(word: object, known: Iterable[str]) -> str:
 
 
 def known_as(word: str, known: Iterable[str]) -> str:
-    """The known word that ``word`` is but for hyphens and underscores, or else ``word`` itself."""
+    """Returns the known word that differs in hyphens and underscores only, or else ``word`` itself."""
     plain = word.replace("-", "_")
     return next((each for each in known if each.replace("-", "_") == plain), word)

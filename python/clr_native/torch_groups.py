@@ -33,8 +33,10 @@ def snapshot_of(value: Any) -> Any:
 
 @contextlib.contextmanager
 def initial_lr_noted(optimizer: Optimizer) -> Iterator[None]:
-    """Writes each group's own rate as ``initial_lr``, for other schedulers, where none stands. Takes it out again if the
-    block raises."""
+    """Writes each group's own rate as ``initial_lr``, for other schedulers, where none stands.
+
+    Takes it out again if the block raises.
+    """
     for index, group in enumerate(optimizer.param_groups):
         if "lr" not in group:
             raise ValueError(f"{group_label(index)}{type(optimizer).__name__} has no 'lr' there to be set")

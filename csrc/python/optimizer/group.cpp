@@ -200,13 +200,17 @@ void BoundGroup::read_settings() {
   if (!has_scheduled_momentum()) {
     refresh(momentum_, keys().momentum);
     settings_.momentum = momentum_.value;
-    if (!is_valid_momentum(settings_.momentum)) refuse("momentum", settings_.momentum, "between 0 and 1");
+    position().require_momentum(settings_.momentum);
   }
-  if (!std::isfinite(settings_.dampening)) refuse("dampening", settings_.dampening, "finite");
-  if (!is_valid_lr(settings_.weight_decay)) refuse("weight_decay", settings_.weight_decay, "finite and not negative");
+  if (!std::isfinite(settings_.dampening)) position().refuse("dampening", settings_.dampening, "finite");
+  if (!is_valid_lr(settings_.weight_decay)) {
+    position().refuse("weight_decay", settings_.weight_decay, "finite and not negative");
+  }
   if (settings_.nesterov) {
-    if (settings_.dampening != 0.0) refuse("dampening", settings_.dampening, "0 with nesterov=True");
-    if (!keeps_buffers()) refuse("momentum", next_value(settings_, progress_).momentum, "above 0 with nesterov=True");
+    if (settings_.dampening != 0.0) position().refuse("dampening", settings_.dampening, "0 with nesterov=True");
+    if (!keeps_buffers()) {
+      position().refuse("momentum", next_value(settings_, progress_).momentum, "above 0 with nesterov=True");
+    }
   }
   const GroupProgress before = progress_;
   progress_.skipped = reader().count(keys().skipped_steps, INT64_MAX, "an int from 0 on");
@@ -233,11 +237,6 @@ void BoundGroup::require_legal_parameters() const {
   }
 }
 
-void BoundGroup::refuse(const char* name, double value, const char* must) const {
-  throw py::value_error(group_label(index_) + name + "=" + py::repr(py::float_(value)).cast<std::string>() +
-                        " at applied_steps=" + std::to_string(progress_.step) + " must be " + must);
-}
-
 void BoundGroup::read() {
   if (unchanged_) {
     settings_.override_number = progress_.last_override;
@@ -262,8 +261,8 @@ void BoundGroup::require_valid_values() const {
   // A momentum of NaN that is set by hand does not mean that there is no momentum.
   const bool takes_overrides = bound_.is_constant || is_overridden();
   if (takes_overrides && has_scheduled_momentum()) value.momentum = settings_.momentum_override;
-  if (!is_valid_lr(value.lr)) refuse("lr", value.lr, "finite and not negative");
-  if (!is_valid_momentum(value.momentum)) refuse("momentum", value.momentum, "between 0 and 1");
+  position().require_lr(value.lr);
+  position().require_momentum(value.momentum);
 }
 
 void BoundGroup::check_values() {
@@ -277,16 +276,10 @@ GroupValues BoundGroup::state_values() const {
   return state;
 }
 
-void BoundGroup::warn_of_end() const {
-  const std::string message = group_label(index_) + "applied_steps=" + std::to_string(progress_.step) +
-                              " is past the end of its schedule, which holds its last value: extend it, or stop";
-  warn_user(message);
-}
-
 void BoundGroup::warn_of_driver() const {
   const std::string message =
       group_label(index_) + "something else has written lr before " + std::to_string(driven_ + 1) +
-      " updates in a row, and each time its schedule stood still, at applied_steps=" + std::to_string(progress_.step) +
+      " updates in a row, and each time its schedule stood still, at " + position().text() +
       ": leave the other scheduler out, or give the optimizer lr= in place of its own schedule to be driven by it";
   warn_user(message);
 }

@@ -95,7 +95,7 @@ class BoundGroup {
 
   // True if this update is the first one past the end of the schedule. The user is then warned.
   bool is_at_end() const { return progress_.step == bound_.end && !is_overridden(); }
-  void warn_of_end() const;
+  void warn_of_end() const { position().warn_of_end(); }
 
   // True if this update follows the schedule and is the last one of a cycle.
   bool ends_cycle() const { return !is_overridden() && bound_.cycle_position(progress_.step + 1).at_end; }
@@ -137,6 +137,7 @@ class BoundGroup {
     double value = 0.0;
   };
 
+  NamedPosition position() const { return {index_, "applied_steps", progress_.step}; }
   GroupReader reader() const { return {group_.ptr(), index_}; }
   Value scheduled_value() const { return {progress_.lr, progress_.momentum}; }
   bool has_scheduled_momentum() const { return has_momentum(scheduled_value()); }
@@ -154,7 +155,6 @@ class BoundGroup {
   void read_settings();
   void require_legal_parameters() const;
   void require_valid_values() const;
-  [[noreturn]] void refuse(const char* name, double value, const char* must) const;
   static py::object shared(double value, double a, const py::object& object_a, double b, const py::object& object_b);
   void take_count(PyObject* key, std::uint64_t count, std::uint64_t before);
   void prepare_counters(const GroupProgress& counted);

@@ -1,8 +1,10 @@
 #include "python/scheduler/bound_schedule.h"
 
 #include <algorithm>
-#include <string>
 #include <utility>
+
+#include "python/torch/group_dict.h"
+#include "python/torch/warning.h"
 
 namespace clr {
 
@@ -60,6 +62,16 @@ Value ScheduleView::value(std::uint64_t step, py::handle scale_fns) const {
     scale = called_scale(piece, own, PyTuple_GetItem(scale_fns.ptr(), number));
   }
   return kernels->evaluate(piece.policy, own, scale);
+}
+
+void NamedPosition::refuse(const char* name, double value, const char* must) const {
+  throw py::value_error(group_label(group) + name + "=" + py::repr(py::float_(value)).cast<std::string>() + " at " +
+                        text() + " must be " + must);
+}
+
+void NamedPosition::warn_of_end() const {
+  warn_user(group_label(group) + text() +
+            " is past the end of its schedule, which holds its last value: extend it, or stop");
 }
 
 }  // namespace clr

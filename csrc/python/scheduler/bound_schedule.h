@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "core/cycles.h"
@@ -50,6 +51,26 @@ class BoundSchedule {
   std::vector<Piece> pieces_;
   std::vector<CycleSpan> spans_;
   ScheduleView view_;
+};
+
+// The position of a parameter group in its schedule, as errors and warnings name it.
+struct NamedPosition {
+  std::size_t group;
+  const char* counter;  // the user's name for the step: applied_steps or last_epoch
+  std::uint64_t step;
+
+  // Throws ValueError: a value of this name must be something else.
+  [[noreturn]] void refuse(const char* name, double value, const char* must) const;
+  void require_lr(double lr) const {
+    if (!is_valid_lr(lr)) refuse("lr", lr, "finite and not negative");
+  }
+  void require_momentum(double momentum) const {
+    if (!is_valid_momentum(momentum)) refuse("momentum", momentum, "between 0 and 1");
+  }
+  // Warns that the schedule is over. Runs Python.
+  void warn_of_end() const;
+
+  std::string text() const { return std::string(counter) + "=" + std::to_string(step); }
 };
 
 // True if the value has a momentum.

@@ -3,8 +3,6 @@
 #include <algorithm>
 
 #include "cpu/isa.h"
-#include "python/torch/group_dict.h"
-#include "python/torch/warning.h"
 
 namespace clr {
 
@@ -13,13 +11,6 @@ namespace {
 bool is_one_policy(const ScheduleView& schedule) {
   return schedule.count == 1 && schedule.pieces->last >= kLastStep &&
          schedule.pieces->policy.curve == CurveKind::cycles && !schedule.calls_back;
-}
-
-void require(bool ok, const ScheduleInUse& source, const char* name, double value, std::uint64_t step,
-             const char* must) {
-  if (ok) return;
-  throw py::value_error(group_label(source.first) + name + "=" + py::repr(py::float_(value)).cast<std::string>() +
-                        " at last_epoch=" + std::to_string(step) + " must be " + must);
 }
 
 }  // namespace
@@ -69,10 +60,9 @@ void ScheduledValues::evaluate(std::uint64_t step) {
 
 void ScheduledValues::check(std::uint64_t step) const {
   for (std::size_t s = 0; s < sources_.size(); ++s) {
-    const Value& value = next_[s];
-    require(is_valid_lr(value.lr), sources_[s], "lr", value.lr, step, "finite and not negative");
-    if (!has_momentum(value)) continue;
-    require(is_valid_momentum(value.momentum), sources_[s], "momentum", value.momentum, step, "between 0 and 1");
+    const NamedPosition position = {sources_[s].first, "last_epoch", step};
+    position.require_lr(next_[s].lr);
+    if (has_momentum(next_[s])) position.require_momentum(next_[s].momentum);
   }
 }
 
@@ -80,10 +70,7 @@ void ScheduledValues::check(std::uint64_t step) const {
 void ScheduledValues::warn_of_end(std::uint64_t step) const {
   const auto over = std::find_if(sources_.begin(), sources_.end(),
                                  [step](const ScheduleInUse& source) { return step == source.bound.end; });
-  if (over == sources_.end()) return;
-  const std::string message = group_label(over->first) + "last_epoch=" + std::to_string(step) +
-                              " is past the end of its schedule, which holds its last value: extend it, or stop";
-  warn_user(message);
+  if (over != sources_.end()) NamedPosition{over->first, "last_epoch", step}.warn_of_end();
 }
 
 int ScheduledValues::traverse(visitproc visit, void* arg) const {
