@@ -16,6 +16,7 @@ struct GroupSettings {
   // Every update on the host reads the first members: a step over many groups waits for memory.
   uint64_t override_number;  // other than the last one that was carried out: the next update takes the overrides
   double momentum;           // where the schedule has none
+  double lr_scale = 1.0;     // the factor of the schedule's rate
   double dampening, weight_decay;
   double trust_coefficient, trust_eps;
   bool nesterov, maximize;
@@ -31,11 +32,11 @@ struct GroupSettings {
   double ema_decay;  // Averaging::exponential
   uint64_t seed;
 };
-static_assert(sizeof(GroupSettings) == 12 * sizeof(double) + 8, "GroupSettings must have no padding");
+static_assert(sizeof(GroupSettings) == 13 * sizeof(double) + 8, "GroupSettings must have no padding");
 
 // Where a parameter group stands.
 struct GroupProgress {
-  double lr, momentum;     // the schedule's, of the next update
+  double lr, momentum;     // the schedule's, of the next update; lr before it is scaled
   uint64_t step;           // the next update's number along the schedule
   uint64_t last_override;  // the override that was carried out last
   double average_weight;   // of the next update
@@ -53,11 +54,15 @@ CLR_INLINE bool averages_next(const GroupSettings& settings) {
          (settings.averaging == Averaging::at_cycle_ends && settings.ends_cycle);
 }
 
+// Returns the schedule's rate as the group has it.
+CLR_INLINE double scaled_lr(const GroupSettings& settings, double lr) { return settings.lr_scale * lr; }
+
 // Returns lr and momentum of the next update.
 CLR_INLINE Value next_value(const GroupSettings& settings, const GroupProgress& progress) {
   const bool takes_overrides = settings.constant || is_overridden(settings, progress);
   const double momentum = takes_overrides ? settings.momentum_override : progress.momentum;
-  return {takes_overrides ? settings.lr_override : progress.lr, momentum == momentum ? momentum : settings.momentum};
+  return {takes_overrides ? settings.lr_override : scaled_lr(settings, progress.lr),
+          momentum == momentum ? momentum : settings.momentum};
 }
 
 // Returns the numbers of the next update.

@@ -103,6 +103,8 @@ void bind_optimizer(py::module_& m) {
       .def("adopt", &NativeOptimizer::adopt, py::arg("groups"), "Replace all groups by these.")
       .def("schedule_of", &NativeOptimizer::schedule_of, py::arg("group"),
            "The schedule that stands in a group, with the functions of the one that was bound.")
+      .def("last_used", &NativeOptimizer::last_used, py::arg("group"),
+           "(lr, momentum) of the last update of a group, or (None, None).")
       .def("standing", &NativeOptimizer::standing, py::arg("group"), py::arg("index"),
            "(schedule, True, lr, momentum) as they stand in a group if they are not the schedule's, else (schedule, "
            "False, and those of the schedule). momentum is None where the schedule has none.")

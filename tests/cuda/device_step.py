@@ -30,10 +30,8 @@ ASKED_SLOT = np.dtype(
 )
 ASKED_GROUP = np.dtype(
     [("pieces", "u8")]
-    + [
-        (name, "f8")
-        for name in ("lr", "momentum", "dampening", "weight_decay", "ema_decay", "trust_coefficient", "trust_eps")
-    ]
+    + [(name, "f8") for name in ("lr", "momentum", "dampening", "weight_decay", "ema_decay")]
+    + [(name, "f8") for name in ("trust_coefficient", "trust_eps", "lr_scale")]
     + [("seed", "u8")]
     + [(name, "i4") for name in ("nesterov", "maximize", "averages", "ema_warmup", "counts_updates")]
     + [("", "V4")],
@@ -138,12 +136,21 @@ class DeviceStep:
             assert isinstance(schedule, CyclicSchedule)
             row = groups[g]
             row["pieces"] = self.memory.add(pieces_of([schedule]), read_only=True, name="pieces")
-            for name in ("lr", "momentum", "dampening", "weight_decay", "seed", "nesterov", "maximize", "ema_warmup"):
+            row["lr"] = schedule(group["applied_steps"]).lr
+            for name in (
+                "lr_scale",
+                "momentum",
+                "dampening",
+                "weight_decay",
+                "seed",
+                "nesterov",
+                "maximize",
+                "ema_warmup",
+            ):
                 row[name] = group[name]
             row["averages"] = group["ema_decay"] is not None
             row["ema_decay"] = group["ema_decay"] or 0.0
             row["trust_coefficient"] = group["trust_coefficient"] or 0.0
-            row["trust_eps"] = group["trust_eps"]
             row["counts_updates"] = group["rounding"] == "stochastic"
             for parameter in group["params"]:
                 chunks += [(len(slots), part) for part in range(-(-parameter.numel() // CHUNK))]

@@ -24,7 +24,7 @@ from toolkit import SOURCES
 SIZES: list[int | tuple[int, ...]] = [0, 1, 3, 8, (5, 7), 700, CHUNK + 21]
 CASES: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
     "float32": (torch.float32, {"weight_decay": 1e-2}),
-    "float32 nesterov": (torch.float32, {"nesterov": True, "weight_decay": 1e-2}),
+    "float32 nesterov": (torch.float32, {"nesterov": True, "weight_decay": 1e-2, "lr_scale": 0.3}),
     "float32 maximize": (torch.float32, {"maximize": True, "dampening": 0.25}),
     "float32 ema": (torch.float32, {"ema_decay": 0.75, "ema_warmup": True}),
     "float32 bfloat16 momentum": (torch.float32, {"momentum_dtype": "bfloat16", "ema_decay": 0.25}),
@@ -58,7 +58,8 @@ def assert_same(optimizer: FusedCyclicSGD, over: list[Tensor], device: DeviceSte
 def assert_same_position(optimizer: FusedCyclicSGD, device: DeviceStep) -> None:
     for g, group in enumerate(optimizer.param_groups):
         counts, values = device.counts(g)
-        assert values == (group["lr"], group["momentum"])
+        lr, momentum = values  # lr as the schedule has it
+        assert (group["lr_scale"] * lr, momentum) == (group["lr"], group["momentum"])
         assert counts["step"] == group["applied_steps"]
         assert counts["n_averaged"] == group["n_averaged"]
         assert counts["ticket"] == 0

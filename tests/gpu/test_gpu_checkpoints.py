@@ -19,7 +19,7 @@ from twins import Machine, Twins, make
 pytestmark = pytest.mark.cuda
 
 SETTINGS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
-    "float32": (torch.float32, {"ema_decay": 0.5, "weight_decay": 0.01}),
+    "float32": (torch.float32, {"ema_decay": 0.5, "weight_decay": 0.01, "lr_scale": 0.3}),
     "bfloat16, master": (torch.bfloat16, {"master_weights": True}),
     "bfloat16, stochastic": (torch.bfloat16, {"rounding": "stochastic", "momentum_dtype": "float32"}),
 }

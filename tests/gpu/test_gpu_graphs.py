@@ -34,7 +34,9 @@ class Captured:
             self.machine.replay(self.graph)
 
 
-@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.5, "nesterov": True}, {"max_grad_norm": 0.25}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"ema_decay": 0.5, "nesterov": True}, {"max_grad_norm": 0.25}, {"lr_scale": 0.3}]
+)
 def test_replays_follow_the_cycle(machine: Machine, settings: dict[str, Any]) -> None:
     captured = Captured(machine, **settings)
     twins = captured.twins

@@ -20,7 +20,7 @@ from twins import Machine, Twins, assert_same_bits
 pytestmark = pytest.mark.cuda
 
 KINDS: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
-    "float32": (torch.float32, {"weight_decay": 1e-2, "nesterov": True}),
+    "float32": (torch.float32, {"weight_decay": 1e-2, "nesterov": True, "lr_scale": 0.3}),
     "float32, averages": (torch.float32, {"ema_decay": 0.75, "ema_warmup": True, "momentum_dtype": "bfloat16"}),
     "float64": (torch.float64, {"dampening": 0.25, "maximize": True}),
     "bfloat16, stochastic": (torch.bfloat16, {"rounding": "stochastic", "seed": 5, "ema_decay": 0.5}),

@@ -175,7 +175,9 @@ def test_a_driver_is_told_of_once_at_the_tenth_update_in_a_row() -> None:
     ((step, text),) = told
     assert step == 9
     assert "parameter group 0" in text
-    assert "leave the other scheduler out, or give the optimizer lr=" in text
+    assert "leave the other scheduler out" in text
+    assert "give it optimizer.as_scheduler()" in text
+    assert "or give the optimizer lr=" in text
 
 
 def test_nine_updates_in_a_row_are_no_driver() -> None:

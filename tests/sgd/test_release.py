@@ -234,7 +234,7 @@ def test_it_is_refused_where_it_is_set_later(name: str) -> None:
 
 @pytest.mark.parametrize("kind", [clr_native.GradScaler, torch.amp.GradScaler])
 def test_a_grad_scaler_is_refused(kind: type[torch.amp.GradScaler]) -> None:
-    model, optimizer = made()
+    model, optimizer = made(grad_scale_in_step=True)
     optimizer.release_gradients()
     scaler = kind("cpu", init_scale=2.0)
     scaler.scale(model(0)).backward()
@@ -284,3 +284,43 @@ def test_in_the_middle_of_a_step_averages_are_refused() -> None:
     handle.remove()
     with optimizer.averaged_weights():
         pass
+
+
+def pretend_processes(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: count)
+
+
+def test_several_processes_are_refused_at_the_call_and_at_the_first_backward(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DistributedDataParallel averages gradients after they have been released."""
+    model, optimizer = made()
+    before = [p.detach().clone() for p in model.parameters()]
+    with optimizer.release_gradients():
+        pretend_processes(monkeypatch, 2)
+        with refused("release_gradients() in one of 2 processes"):
+            model(0).backward()
+    with refused("process_local=True"):
+        optimizer.release_gradients()
+    optimizer.zero_grad()
+    model(0).backward()
+    assert all(p.grad is not None for p in model.first.parameters())  # nothing was hooked
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+def test_processes_that_train_models_of_their_own_may_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    for count, settings in ((2, {"process_local": True}), (1, {})):
+        pretend_processes(monkeypatch, count)
+        model, optimizer = made()
+        optimizer.release_gradients(**settings)
+        model(0).backward()
+        optimizer.step()
+        assert optimizer.applied_steps == 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"process_local": True}], ids=str)
+def test_a_flattened_parameter_of_fsdp_is_refused(settings: dict[str, Any]) -> None:
+    model, optimizer = made()
+    flat: Any = model.first.weight
+    flat._fsdp_flattened = True
+    with refused("FullyShardedDataParallel"):
+        optimizer.release_gradients(**settings)

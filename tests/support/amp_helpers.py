@@ -16,6 +16,7 @@ SCALERS: list[type[torch.amp.GradScaler]] = [GradScaler, torch.amp.GradScaler]
 
 
 def ours(over: Any, **settings: Any) -> FusedCyclicSGD:
+    settings.setdefault("grad_scale_in_step", True)
     return FusedCyclicSGD(over, 0.25, 0.5, step_size_up=3, **settings)
 
 

@@ -149,6 +149,7 @@ class Case:
     gaps: bool = False  # some parameters have no gradient in some steps
     foreach: bool = False
     own_scaler: bool = True  # clr_native's, else torch's
+    in_step: bool = True  # our step unscales and skips under torch's scaler too
     by_hand: bool = False  # scaler.unscale_() before the step
     growth_factor: float = 2.0
     growth_interval: int = 5
@@ -162,7 +163,11 @@ class Case:
             {"params": typed[i :: self.groups], "schedule": SCHEDULES[i], **self.each[i]} for i in range(self.groups)
         ]
         arguments = {name: getattr(self, name) for name in ARGUMENTS}
-        return FusedCyclicSGD(groups, **arguments)
+        return FusedCyclicSGD(groups, grad_scale_in_step=self.in_step, **arguments)
+
+    @property
+    def skips_reach_us(self) -> bool:
+        return self.own_scaler or self.in_step
 
     def scaler(self, *, own: bool) -> torch.amp.GradScaler:
         """Returns a scaler whose scale keeps moving."""
@@ -209,10 +214,12 @@ class Side:
             own.unscale_(self.ours)
         own.step(self.ours)
         coefficient = self.ours._binding.native.clip_coefficient
-        self.theirs.step(torchs, coefficient, self.case.max_grad_value, advance_on_skip=self.case.advance_on_skip)
+        advance_on_skip = self.case.advance_on_skip and self.case.skips_reach_us
+        self.theirs.step(torchs, coefficient, self.case.max_grad_value, advance_on_skip=advance_on_skip)
 
     def assert_same(self) -> None:
-        assert self.steps - self.ours.skipped_steps == self.theirs.applied
+        skipped = self.steps - self.theirs.applied
+        assert self.ours.skipped_steps == (skipped if self.case.skips_reach_us else 0)
         assert self.ours.applied_steps == self.theirs.position
         averages = self.theirs.averaged_weights()
         for i, (p, q, average) in enumerate(zip(self.over, self.theirs.over, averages, strict=True)):

@@ -47,7 +47,6 @@ def test_the_attributes_do_not_exist_between_steps(by_hand: bool, kind: type[tor
     """torch deletes them: a preset None would break it."""
     optimizer, over = training()
     scaler = scaled(kind, 7.0)
-    assert optimizer._step_supports_amp_scaling
     for broken in (False, True, False):
         assert not amp_attributes(optimizer)
         give(over, [torch.full_like(p, INF if broken else 1.0) for p in over])

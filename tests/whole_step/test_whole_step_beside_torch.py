@@ -48,7 +48,7 @@ FACTORS: list[list[Level]] = [
     [{}, {"dtypes": (torch.float64,)}, {"dtypes": (torch.float32, torch.float64)}],
     [{}, {"gaps": True}],
     [{}, {"foreach": True}],
-    [{}, {"own_scaler": False}],
+    [{}, {"own_scaler": False}, {"own_scaler": False, "in_step": False}],
     [{}, {"by_hand": True}],
     [{}, {"growth_factor": 1.7, "growth_interval": 3}],
     [{}, {"overflow": float("nan")}, {"overflow": -float("inf")}],

@@ -161,7 +161,7 @@ void BoundGroup::read_values() {
     if (has_momentum(scheduled)) read_constant(keys().momentum, written_.momentum, settings_.momentum_override);
   } else {
     Value standing = scheduled;
-    lr_overridden_ = read_scheduled(keys().lr, written_.lr, scheduled.lr, standing.lr);
+    lr_overridden_ = read_scheduled(keys().lr, written_.lr, scheduled_lr(), standing.lr);
     bool overridden = lr_overridden_;
     if (has_momentum(scheduled)) {
       overridden |= read_scheduled(keys().momentum, written_.momentum, scheduled.momentum, standing.momentum);
@@ -179,14 +179,14 @@ BoundGroup::Standing BoundGroup::standing() {
   read_position();
   const Value scheduled = scheduled_value();
   double lr = 0.0, momentum = 0.0;
-  bool overridden = read_scheduled(keys().lr, bound_.is_constant ? py::object() : written_.lr, scheduled.lr, lr);
+  bool overridden = read_scheduled(keys().lr, bound_.is_constant ? py::object() : written_.lr, scheduled_lr(), lr);
   const bool has = has_momentum(scheduled);
   if (has) {
     const py::object written = bound_.is_constant ? py::object() : written_.momentum;
     overridden |= read_scheduled(keys().momentum, written, scheduled.momentum, momentum);
   }
   if (overridden) return {true, reader().item(keys().lr), has ? reader().item(keys().momentum) : py::object()};
-  return {false, py::float_(scheduled.lr), has ? py::object(py::float_(scheduled.momentum)) : py::object()};
+  return {false, py::float_(scheduled_lr()), has ? py::object(py::float_(scheduled.momentum)) : py::object()};
 }
 
 // Reads everything that the schedule does not give.
@@ -252,7 +252,7 @@ void BoundGroup::read() {
     read_settings();
   }
   if (progress_.step > kLastStep) refuse_position(step_object_.ptr());
-  if (!unchanged_ || bound_.may_leave_bounds) require_valid_values();
+  if (!unchanged_ || bound_.may_leave_bounds || settings_.lr_scale > 1.0) require_valid_values();
   if (!unchanged_) remember();
 }
 
@@ -280,7 +280,8 @@ void BoundGroup::warn_of_driver() const {
   const std::string message =
       group_label(index_) + "something else has written lr before " + std::to_string(driven_ + 1) +
       " updates in a row, and each time its schedule stood still, at " + position().text() +
-      ": leave the other scheduler out, or give the optimizer lr= in place of its own schedule to be driven by it";
+      ": leave the other scheduler out (where a framework wants one, give it optimizer.as_scheduler()), or give the "
+      "optimizer lr= in place of its own schedule to be driven by it";
   warn_user(message);
 }
 

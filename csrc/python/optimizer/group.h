@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -19,8 +20,11 @@ namespace clr {
 struct Scheduled {
   const Piece* schedule = nullptr;  // its pieces
   std::uint64_t step = 0;
-  Value value{};
+  Value value{};                         // lr before it is scaled
+  double lr_scale = 1.0;                 // of the group
   py::object step_object, lr, momentum;  // momentum: null if the schedule has none
+
+  double scaled_lr() const { return lr_scale * value.lr; }
 };
 
 class BoundGroup {
@@ -124,6 +128,9 @@ class BoundGroup {
   // A different number for each binding.
   std::uint64_t binding_id() const { return binding_id_; }
 
+  // The lr and momentum of the last update, or nothing before the first.
+  std::optional<Value> last_used() const { return updated_ ? std::optional<Value>(last_used_) : std::nullopt; }
+
   // True if the last step followed the schedule. False if lr or momentum was set by hand, or if the step was skipped.
   bool followed_schedule() const { return followed_; }
 
@@ -140,6 +147,7 @@ class BoundGroup {
   NamedPosition position() const { return {index_, "applied_steps", progress_.step}; }
   GroupReader reader() const { return {group_.ptr(), index_}; }
   Value scheduled_value() const { return {progress_.lr, progress_.momentum}; }
+  double scheduled_lr() const { return scaled_lr(settings_, progress_.lr); }
   bool has_scheduled_momentum() const { return has_momentum(scheduled_value()); }
   bool is_as_remembered() const;
   // Returns the schedule's values at the position, with the objects to write.
@@ -156,6 +164,7 @@ class BoundGroup {
   void require_legal_parameters() const;
   void require_valid_values() const;
   static py::object shared(double value, double a, const py::object& object_a, double b, const py::object& object_b);
+  void use(std::uint64_t step);
   void take_count(PyObject* key, std::uint64_t count, std::uint64_t before);
   void prepare_counters(const GroupProgress& counted);
   void write_items();
@@ -176,7 +185,9 @@ class BoundGroup {
   bool lr_overridden_ = false, foreign_zero_ = false;
   bool followed_ = true;
   bool has_options_ = false;
+  bool updated_ = false;
   std::uint32_t driven_ = 0;  // updates in a row so far, with lr set by hand
+  Value last_used_{};
   GroupProgress progress_{};
   GroupSettings settings_{};
   ScheduleView bound_{};  // of bound_object_

@@ -104,6 +104,8 @@ void read_storage(const GroupReader& group, GroupSettings& settings, GroupProgre
 
 GroupOptions read_options(const GroupReader& group, GroupSettings& settings, GroupProgress& progress) {
   GroupOptions options;
+  settings.lr_scale = number(group, keys().lr_scale);
+  if (!is_valid_lr(settings.lr_scale)) refuse(group, keys().lr_scale, "finite and not negative");
   read_averaging(group, settings, progress);
   read_trust(group, settings, options);
   read_storage(group, settings, progress, options);

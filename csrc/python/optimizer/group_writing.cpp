@@ -10,7 +10,8 @@ namespace clr {
 
 Scheduled BoundGroup::scheduled() const {
   const Value value = scheduled_value();
-  Scheduled here = {bound_.pieces, progress_.step, value, step_object_, py::float_(value.lr), py::object()};
+  Scheduled here = {bound_.pieces, progress_.step, value, settings_.lr_scale, step_object_, py::float_(scheduled_lr()),
+                    py::object()};
   if (has_momentum(value)) here.momentum = py::float_(value.momentum);
   return here;
 }
@@ -18,7 +19,7 @@ Scheduled BoundGroup::scheduled() const {
 void BoundGroup::write_schedule() {
   written_ = scheduled();
   if (bound_.is_constant) {
-    settings_.lr_override = progress_.lr;
+    settings_.lr_override = scheduled_lr();
     settings_.momentum_override = progress_.momentum;
   }
   write_items();
@@ -53,7 +54,8 @@ void BoundGroup::prepare_next(const Scheduled& before, const BoundGroup& first) 
   if (has_options_) prepare_counters(counted);
   const bool stays = counted.step == progress_.step;
   const bool same_step = !stays && before.schedule != nullptr && before.step == counted.step;
-  if (same_step && before.schedule == bound_.pieces && !calls_back() && !bound_.is_constant) {
+  const bool same_values = before.schedule == bound_.pieces && before.lr_scale == settings_.lr_scale;
+  if (same_step && same_values && !calls_back() && !bound_.is_constant) {
     next_ = before;
     return;
   }
@@ -61,6 +63,7 @@ void BoundGroup::prepare_next(const Scheduled& before, const BoundGroup& first) 
   next_.schedule = bound_.pieces;
   next_.step = counted.step;
   next_.value = value;
+  next_.lr_scale = settings_.lr_scale;
   next_.step_object = stays ? step_object_ : same_step ? before.step_object : py::int_(counted.step);
   if (bound_.is_constant) {
     next_.lr = written_.lr;
@@ -69,7 +72,7 @@ void BoundGroup::prepare_next(const Scheduled& before, const BoundGroup& first) 
   }
   // The object is reused while its value holds: a user who puts back the object that was written before must not count
   // as an override.
-  next_.lr = shared(value.lr, written_.value.lr, written_.lr, before.value.lr, before.lr);
+  next_.lr = shared(scaled_lr(settings_, value.lr), written_.scaled_lr(), written_.lr, before.scaled_lr(), before.lr);
   next_.momentum = py::object();
   if (has_momentum(value)) {
     next_.momentum =
@@ -104,6 +107,8 @@ void BoundGroup::write(std::vector<py::object>& replaced) {
   if (next_n_averaged_) replace_group_item(group_.ptr(), keys().n_averaged, next_n_averaged_, replaced);
   if (next_n_updates_) replace_group_item(group_.ptr(), keys().n_updates, next_n_updates_, replaced);
   followed_ = !is_overridden();
+  last_used_ = next_value(settings_, progress_);
+  updated_ = true;
   advance(settings_, progress_);
   clr::prepare_next(settings_, progress_, next_.value);
   write_next(replaced);
@@ -152,6 +157,7 @@ void BoundGroup::take(const GroupProgress& counted, const Value* pending, bool l
   clr::prepare_next(settings_, progress_, value);
   if (counted.step != before.step) {
     followed_ = true;
+    use(counted.step);
     step_object_ = py::int_(counted.step);
     if (own_step) set_group_item(group_.ptr(), keys().applied_steps, step_object_);
     if (!bound_.is_constant) written_ = scheduled();
@@ -167,6 +173,15 @@ void BoundGroup::take(const GroupProgress& counted, const Value* pending, bool l
   take_count(keys().n_averaged, counted.n_averaged, before.n_averaged);
   take_count(keys().n_updates, counted.n_updates, before.n_updates);
   forget();
+}
+
+// Notes the values of the update before `step`, which the device has applied.
+void BoundGroup::use(std::uint64_t step) {
+  updated_ = step > 0;
+  if (!updated_ || bound_.is_constant) return;
+  last_used_ = bound_.value(step - 1, scale_fns_);
+  last_used_.lr = scaled_lr(settings_, last_used_.lr);
+  if (!has_momentum(last_used_)) last_used_.momentum = settings_.momentum;
 }
 
 // Writes a count that has changed, unless somebody has put another one there.

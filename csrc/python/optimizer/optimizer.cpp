@@ -95,6 +95,13 @@ py::tuple NativeOptimizer::standing(const py::dict& group, std::size_t index) co
   return told(schedule, twin.standing());
 }
 
+py::tuple NativeOptimizer::last_used(const py::dict& group) const {
+  const BoundGroup* const bound = groups_.find(group);
+  const std::optional<Value> value = bound == nullptr ? std::nullopt : bound->last_used();
+  if (!value) return py::make_tuple(py::none(), py::none());
+  return py::make_tuple(value->lr, value->momentum);
+}
+
 bool NativeOptimizer::followed_schedule(const py::dict& group) const {
   const BoundGroup* const bound = groups_.find(group);
   return !captured_ && (bound == nullptr || bound->followed_schedule());

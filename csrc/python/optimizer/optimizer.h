@@ -37,6 +37,7 @@ class NativeOptimizer {
 
   // Returns the lr and momentum that a step would use for a group, as (its schedule, True if they differ from the
   // schedule's values, lr, momentum or None).
+  py::tuple last_used(const py::dict& group) const;
   py::tuple standing(const py::dict& group, std::size_t index) const;
 
   // Applies one update to all parameters that have a gradient, or skips it.

@@ -22,6 +22,21 @@ const TensorMethods& methods() {
 
 py::object owned(PyObject* object) { return py::reinterpret_borrow<py::object>(object); }
 
+// Returns the factor of a group's rate, which a group need not have.
+double lr_scale_of(PyObject* group, std::size_t g) {
+  const py::object object = owned(PyDict_GetItemWithError(group, keys().lr_scale));
+  if (!object) {
+    if (PyErr_Occurred()) throw py::error_already_set();
+    return 1.0;
+  }
+  const GroupReader reader = {group, g};
+  const double scale = reader.number(keys().lr_scale, object.ptr());
+  if (!is_valid_lr(scale)) {
+    throw py::value_error(reader.name_value(keys().lr_scale, object.ptr()) + " must be finite and not negative");
+  }
+  return scale;
+}
+
 py::object call(const py::object& object, PyObject* method, const py::object& argument) {
   PyObject* const result = PyObject_CallMethodOneArg(object.ptr(), method, argument.ptr());
   if (result == nullptr) throw py::error_already_set();
@@ -56,7 +71,7 @@ bool GroupWriter::write(const py::list& groups, std::uint64_t step) {
   const Busy busy(*this);
   if (groups.size() != targets_.size()) return false;
   values_.prepare(step, true);
-  read(groups);
+  read(groups, step);
   if (!fills_.empty()) fill();
   for (GroupTarget& target : targets_) put(target);
   values_.keep();
@@ -65,7 +80,7 @@ bool GroupWriter::write(const py::list& groups, std::uint64_t step) {
 
 py::list GroupWriter::last_lr() const {
   py::list list;
-  for (const GroupTarget& target : targets_) list.append(values_.last(target.source).lr);
+  for (const GroupTarget& target : targets_) list.append(target.lr_scale * values_.last(target.source).lr);
   return list;
 }
 
@@ -83,7 +98,7 @@ void GroupWriter::clear() {
   values_.clear();
 }
 
-void GroupWriter::read(const py::list& groups) {
+void GroupWriter::read(const py::list& groups, std::uint64_t step) {
   if (groups.size() != targets_.size()) throw py::value_error("param_groups changed size during step()");
   // All groups are taken before any new tuple is made: a new tuple may start the garbage collector, which may run any
   // code.
@@ -96,7 +111,8 @@ void GroupWriter::read(const py::list& groups) {
     GroupTarget& target = targets_[g];
     const ScheduleInUse& source = values_[target.source];
     if (target.version == 0 || target.version != version_of(target.group.ptr())) look_at(target, g);
-    if (target.lr_is_tensor) fill_later(group_item(target.group.ptr(), keys().lr, g), "lr", source.lr, g);
+    scale(target, source, step, g);
+    if (target.lr_is_tensor) fill_later(group_item(target.group.ptr(), keys().lr, g), "lr", target.lr, g);
     if (source.momentum && target.momentum_key != nullptr) read_momentum(target, source, g);
   }
 }
@@ -104,6 +120,7 @@ void GroupWriter::read(const py::list& groups) {
 void GroupWriter::look_at(GroupTarget& target, std::size_t g) {
   target.version = 0;
   target.written = nullptr;
+  target.lr_scale = lr_scale_of(target.group.ptr(), g);
   PyObject* const lr = group_item(target.group.ptr(), keys().lr, g);
   target.lr_is_tensor = is_tensor(lr);
   target.replaces_floats = PyFloat_CheckExact(lr);
@@ -111,6 +128,14 @@ void GroupWriter::look_at(GroupTarget& target, std::size_t g) {
   PyObject* const momentum = group_item(target.group.ptr(), keys().momentum, g);
   target.momentum_is_tensor = is_tensor(momentum);
   target.replaces_floats = target.replaces_floats && PyFloat_CheckExact(momentum);
+}
+
+void GroupWriter::scale(GroupTarget& target, const ScheduleInUse& source, std::uint64_t step, std::size_t g) {
+  target.lr = source.lr;
+  if (target.lr_scale == 1.0) return;
+  const double lr = target.lr_scale * PyFloat_AS_DOUBLE(source.lr.ptr());
+  NamedPosition{g, "last_epoch", step}.require_lr(lr);
+  target.lr = py::float_(lr);
 }
 
 bool GroupWriter::is_tensor(PyObject* object) {
@@ -187,7 +212,7 @@ void GroupWriter::fill() {
 void GroupWriter::put(GroupTarget& target) {
   const ScheduleInUse& source = values_[target.source];
   PyObject* const group = target.group.ptr();
-  if (!target.lr_is_tensor) set_group_item(group, keys().lr, source.lr);
+  if (!target.lr_is_tensor) set_group_item(group, keys().lr, target.lr);
   if (source.momentum && target.momentum_key != nullptr) {
     if (target.betas) {
       set_group_item(group, keys().betas, target.betas);

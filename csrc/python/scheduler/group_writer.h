@@ -19,7 +19,8 @@ struct GroupTarget {
   PyObject* momentum_key;       // null: the group takes no momentum
   std::uint64_t version = 0;    // of the dict: while it stays, the values are plain numbers; 0 says nothing
   PyObject* written = nullptr;  // betas as last written; alive while the version stays
-  py::object group, betas;      // of the running write()
+  double lr_scale = 1.0;        // the factor of its rate
+  py::object group, betas, lr;  // of the running write()
   bool lr_is_tensor = false, momentum_is_tensor = false;
   bool replaces_floats = false;  // True if write() replaces only floats
 };
@@ -62,6 +63,7 @@ class GroupWriter {
       for (GroupTarget& target : writer_.targets_) {
         target.group = py::object();
         target.betas = py::object();
+        target.lr = py::object();
       }
       writer_.fills_.clear();
       writer_.filled_.clear();
@@ -75,9 +77,12 @@ class GroupWriter {
   };
 
   // Checks for all groups that the entries that take the values exist and have a type that can take them.
-  void read(const py::list& groups);
+  void read(const py::list& groups, std::uint64_t step);
 
   void look_at(GroupTarget& target, std::size_t g);
+
+  // Forms the rate of a group from its schedule's.
+  void scale(GroupTarget& target, const ScheduleInUse& source, std::uint64_t step, std::size_t g);
 
   // True if the object is a tensor. Most objects are floats, which need no walk over base classes.
   static bool is_tensor(PyObject* object);

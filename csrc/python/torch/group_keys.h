@@ -12,6 +12,7 @@ struct GroupKeys {
   PyObject* lr = PyUnicode_InternFromString("lr");
   PyObject* momentum = PyUnicode_InternFromString("momentum");
   PyObject* betas = PyUnicode_InternFromString("betas");
+  PyObject* lr_scale = PyUnicode_InternFromString("lr_scale");
   PyObject* dampening = PyUnicode_InternFromString("dampening");
   PyObject* weight_decay = PyUnicode_InternFromString("weight_decay");
   PyObject* nesterov = PyUnicode_InternFromString("nesterov");

@@ -44,7 +44,8 @@ def move_momentum(
     """Writes the momentum of ``step`` to the groups. Returns the learning rates, as new objects, and the momenta."""
     # The step's own writer checks and writes. Its dicts share the momentum entries with the groups, but not lr.
     beside = [
-        {name: group[name] for name in ("lr", key) if name in group} for group, key in zip(groups, keys, strict=True)
+        {name: group[name] for name in ("lr", "lr_scale", key) if name in group}
+        for group, key in zip(groups, keys, strict=True)
     ]
     for each in beside:
         if "lr" in each:

@@ -39,41 +39,48 @@ class ScheduleArguments:
             raise ValueError(_idle_momentum("", momentum))
         return cls(flat, schedule, momentum)
 
-    def take_from(self, group: dict[str, Any], where: str) -> tuple[Schedule, float]:
-        """Removes these arguments from a new group. Returns its schedule, and the momentum if the schedule has none."""
+    def take_from(self, group: dict[str, Any], where: str) -> tuple[Schedule, float, bool]:
+        """Removes these arguments from a new group.
+
+        Returns its schedule, the momentum if the schedule has none, and True if ``lr`` alone gives the schedule.
+        """
         flat = {name: group.pop(name) for name in SCHEDULE_FIELDS if name in group}
         own, momentum, lr = (group.pop(name, None) for name in ("schedule", "momentum", "lr"))
-        schedule = self._of_group(own, flat, lr, where)
+        is_rate = own is None and self._is_rate(flat, lr)
+        schedule = self._rate_of(lr, where) if is_rate else self._of_group(own, flat, where)
         if schedule._begins_with_momentum and momentum is not None and not isinstance(own, Mapping):
             raise ValueError(_idle_momentum(where, momentum))
         if momentum is None and not schedule._begins_with_momentum:
             momentum = self.momentum
-        return schedule, 0.9 if momentum is None else momentum
+        return schedule, 0.9 if momentum is None else momentum, is_rate
 
-    def _of_group(self, own: object, flat: dict[str, Any], lr: float | None, where: str) -> Schedule:
+    def _is_rate(self, flat: dict[str, Any], lr: float | None) -> bool:
+        """True if lr alone, the group's or the constructor's, gives a group with these arguments its schedule."""
+        if self.rate is None and (self.schedule is not None or lr is None):
+            return False
+        return {**self.flat, **flat}.keys() <= _BESIDE_LR
+
+    def _rate_of(self, lr: float | None, where: str) -> Schedule:
+        return self.schedule if lr is None and self.schedule is not None else constant_schedule(lr, where)
+
+    def _of_group(self, own: object, flat: dict[str, Any], where: str) -> Schedule:
         if isinstance(own, Mapping):  # from another optimizer's group, which also holds lr and momentum
             own = _made(own, self.schedule._functions() if self.schedule else _functions_in(self.flat))
         if own is not None:
             return check_schedule(own, flat, where)
-        if self.schedule is not None and not flat and (lr is None or self.rate is None):
+        if self.schedule is not None and not flat:
             return self.schedule
-        all_flat = {**self.flat, **flat}
-        if all_flat.keys() <= _BESIDE_LR and (self.schedule is None or self.rate is not None):
-            if lr is not None:
-                return constant_schedule(lr, where)
-            if self.schedule is not None:
-                return self.schedule
-        return flat_schedule(all_flat, where)
+        return flat_schedule({**self.flat, **flat}, where)
 
 
 def _functions_in(flat: dict[str, Any]) -> list[Any]:
     return [flat["scale_fn"]] if "scale_fn" in flat else []
 
 
-def constant_schedule(lr: float, where: str) -> CyclicSchedule:
+def constant_schedule(lr: float | None, where: str) -> CyclicSchedule:
     """Returns the schedule of an optimizer that is given ``lr`` alone, as torch's SGD is."""
     try:
-        return CyclicSchedule(lr, lr, cycle_momentum=False)
+        return CyclicSchedule(lr, lr, cycle_momentum=False)  # type: ignore[arg-type]  # it refuses what is no number
     except (TypeError, ValueError) as error:
         raise type(error)(f"{where}lr={lr!r} must be a finite number, not negative") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -14,18 +15,25 @@ from clr_native.schedules.arguments import read_schedule
 from clr_native.sgd.gradient_options import GradientOptions
 
 
+class Owner(Protocol):
+    """The optimizer itself, where a wrapper may have taken its place."""
+
+    param_groups: list[dict[str, Any]]
+    state: Any  # torch declares what each key may be
+    _binding: Binding
+
+    def _averaged_entries(self) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]: ...
+
+
 class Binding:
     """One object that an optimizer keeps as long as it lives.
 
     A wrapper that has copied the optimizer's attributes holds the same object, and so acts on the same optimizer.
     """
 
-    def __init__(
-        self,
-        options: GradientOptions,
-        averaged_entries: Callable[[], list[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]],
-    ) -> None:
-        self.native = _core.NativeOptimizer(read_schedule, averaged_entries)
+    def __init__(self, owner: Owner, options: GradientOptions) -> None:
+        self.owner = weakref.ref(owner)
+        self.native = _core.NativeOptimizer(read_schedule, owner._averaged_entries)
         self.cycle_end_hooks: OrderedDict[int, Callable[[Any], None]] = OrderedDict()
         self.options = options
         options.apply_to(self.native)
@@ -33,12 +41,6 @@ class Binding:
     def set_options(self, options: GradientOptions) -> None:
         self.options = options
         options.apply_to(self.native)
-
-
-class Bound(Protocol):
-    """An optimizer with a binding."""
-
-    _binding: Binding
 
 
 def global_option(doc: str) -> Any:
@@ -53,9 +55,9 @@ class _GlobalOption:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, optimizer: Bound | None, owner: type) -> Any:
+    def __get__(self, optimizer: Owner | None, owner: type) -> Any:
         return self if optimizer is None else getattr(optimizer._binding.options, self.name)
 
-    def __set__(self, optimizer: Bound, value: Any) -> None:
+    def __set__(self, optimizer: Owner, value: Any) -> None:
         change: dict[str, Any] = {self.name: value}
         optimizer._binding.set_options(dataclasses.replace(optimizer._binding.options, **change))

@@ -84,8 +84,12 @@ class GradScaler(torch.amp.GradScaler):
                         found_inf.fill_(float(optimizer.last_step_skipped))
                     state["found_inf_per_device"] = {scale.device: found_inf}
                 state["stage"] = OptState.STEPPED
-            else:
-                answer = super().step(optimizer, *args, **kwargs)
+            else:  # after unscale_(), a step that is skipped counts as well
+                was_in_step, optimizer.grad_scale_in_step = optimizer.grad_scale_in_step, True
+                try:
+                    answer = super().step(optimizer, *args, **kwargs)
+                finally:
+                    optimizer.grad_scale_in_step = was_in_step
             left = {}
         finally:  # removes the attributes, or restores them after an error
             for name in (*_AMP_ATTRIBUTES, "_report_inf"):

@@ -19,13 +19,14 @@ class GradientOptions:
     skip_nonfinite: bool = GLOBAL_DEFAULTS["skip_nonfinite"]
     advance_on_skip: bool = GLOBAL_DEFAULTS["advance_on_skip"]
     write_unscaled_grad: bool = GLOBAL_DEFAULTS["write_unscaled_grad"]
+    grad_scale_in_step: bool = GLOBAL_DEFAULTS["grad_scale_in_step"]  # for torch's GradScaler, which asks in Python
 
     def __post_init__(self) -> None:
         _check_limit("max_grad_norm", self.max_grad_norm)
         _check_limit("max_grad_value", self.max_grad_value)
-        for name in ("error_if_nonfinite", "skip_nonfinite", "advance_on_skip", "write_unscaled_grad"):
+        for name, default in GLOBAL_DEFAULTS.items():
             value = getattr(self, name)
-            if not isinstance(value, bool):
+            if isinstance(default, bool) and not isinstance(value, bool):
                 raise TypeError(f"{name}={value!r} must be True or False")
         if self.max_grad_norm is not None and self.max_grad_value is not None:
             raise ValueError(

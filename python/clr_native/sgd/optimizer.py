@@ -22,6 +22,7 @@ from clr_native import _core
 from clr_native.checks import checked_step, group_label
 from clr_native.schedules import Schedule
 from clr_native.schedules.arguments import SCHEDULE_FIELDS, ScheduleArguments, read_schedule
+from clr_native.sgd.as_scheduler import FollowingScheduler
 from clr_native.sgd.averages import averaged_entries, copy_to
 from clr_native.sgd.binding import Binding, global_option
 from clr_native.sgd.checkpoint import COUNTERS, checked, complete_groups, own_state
@@ -37,6 +38,7 @@ from clr_native.sgd.settings import (
     dtype_name,
 )
 from clr_native.sgd.torch_pair import groups_from_torch_pair, to_torch_pair
+from clr_native.sgd.uncompiled import run_uncompiled
 from clr_native.shown import shown_optimizer
 
 if TYPE_CHECKING:
@@ -83,6 +85,8 @@ class FusedCyclicSGD(Optimizer):
         schedule: a schedule of any kind in place of the flat arguments. While it has no momentum, what stands in
             ``group["momentum"]`` is used and left alone.
         dampening, weight_decay, nesterov, maximize: as in ``torch.optim.SGD``.
+        lr_scale: the factor of the schedule's rate, for layer decay or faster biases: ``group["lr"]`` is ``lr_scale``
+            times the schedule's. Not of ``lr=`` alone, nor of a rate set by hand: they are used as they are.
         max_grad_norm: clip all gradients to this 2-norm, as ``torch.nn.utils.clip_grad_norm_`` does; ``math.inf`` only
             measures. The norm, of unscaled gradients before clipping, is ``last_grad_norm``.
         max_grad_value: clip every element to plus and minus this instead.
@@ -91,6 +95,9 @@ class FusedCyclicSGD(Optimizer):
             or average, on the CPU no version counter either, and is counted in ``skipped_steps``.
         advance_on_skip: the schedule goes on in skipped steps too, as torch's does.
         write_unscaled_grad: leave the unscaled gradient in ``p.grad`` (a GradScaler's scale stays in it otherwise).
+        grad_scale_in_step: leave unscaling and skipping to ``step()`` under torch's ``GradScaler`` too, as under
+            ``clr_native.GradScaler`` they always are. Without it torch's scaler does both in a pass of its own, as
+            frameworks expect: a step whose gradients overflow never reaches the optimizer, which does not count it.
         ema_decay, ema_warmup: keep an exponential moving average of the weights in ``state[p]["average"]``, as
             ``torch.optim.swa_utils`` does: the first update copies. With ``ema_warmup`` update n of it uses
             min(ema_decay, (1 + n) / (10 + n)).
@@ -106,7 +113,7 @@ class FusedCyclicSGD(Optimizer):
         master_weights: keep a float32 weight in ``state[p]["master_weight"]``; the 16-bit parameter is its copy.
         lr: a constant rate, where neither bounds nor a schedule are given; these win over it, in a group too.
 
-    ``max_grad_norm`` to ``write_unscaled_grad`` hold for all groups; they are attributes that may be set between steps,
+    ``max_grad_norm`` to ``grad_scale_in_step`` hold for all groups; they are attributes that may be set between steps,
     and are not part of ``state_dict()``.
 
     The tensors in ``state[p]`` are read anew at every step: each may be replaced, moved or given other memory.
@@ -155,12 +162,14 @@ class FusedCyclicSGD(Optimizer):
         weight_decay: float = 0.0,
         nesterov: bool = False,
         maximize: bool = False,
+        lr_scale: float = 1.0,
         max_grad_norm: float | None = None,
         max_grad_value: float | None = None,
         error_if_nonfinite: bool = False,
         skip_nonfinite: bool = False,
         advance_on_skip: bool = False,
         write_unscaled_grad: bool = False,
+        grad_scale_in_step: bool = False,
         ema_decay: float | None = None,
         ema_warmup: bool = False,
         average: str | None = None,
@@ -180,14 +189,11 @@ class FusedCyclicSGD(Optimizer):
         flat = {name: given[name] for name in SCHEDULE_FIELDS}
         arguments = ScheduleArguments.of(flat, schedule, momentum, given["lr"])
         self._arguments = arguments
-        self._binding = self._new_binding(GradientOptions(**{name: given[name] for name in GLOBAL_DEFAULTS}))
+        self._binding = Binding(self, GradientOptions(**{name: given[name] for name in GLOBAL_DEFAULTS}))
         super().__init__(params, given)
         if lr is None and arguments.schedule is not None:  # a scale_fn has already been called for the first value
             has_function = bool(arguments.schedule._functions())
             self.defaults["lr"] = self.param_groups[0]["lr"] if has_function else arguments.schedule(0).lr
-
-    def _new_binding(self, options: GradientOptions) -> Binding:
-        return Binding(options, self._averaged_entries)
 
     # --- beside torch's own pair ----------------------------------------------------------------------------------
 
@@ -279,8 +285,15 @@ class FusedCyclicSGD(Optimizer):
                 hook(self)
         return loss
 
-    # A GradScaler asks for this attribute. It sets grad_scale and found_inf before a step and deletes them after it.
-    _step_supports_amp_scaling = True
+    # torch's GradScaler asks for this attribute. If it is True, the scaler sets grad_scale and found_inf before a step
+    # and deletes them after it; else it unscales gradients itself, and leaves out a step whose gradients overflow.
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        return self.grad_scale_in_step
+
+    @_step_supports_amp_scaling.setter
+    def _step_supports_amp_scaling(self, value: bool) -> None:
+        self.grad_scale_in_step = value
 
     def register_cycle_end_hook(self, hook: Callable[[FusedCyclicSGD], None]) -> RemovableHandle:
         """Call ``hook(optimizer)`` after each update that was the last of a cycle of the first group.
@@ -302,6 +315,7 @@ class FusedCyclicSGD(Optimizer):
     skip_nonfinite: bool = global_option("True if a step with an infinity or a NaN among its gradients is skipped.")
     advance_on_skip: bool = global_option("True if the schedule goes on in a skipped step.")
     write_unscaled_grad: bool = global_option("True if a step leaves the unscaled gradient in p.grad.")
+    grad_scale_in_step: bool = global_option("True if torch's GradScaler leaves unscaling and skipping to the step.")
 
     @property
     def last_grad_norm(self) -> float | None:
@@ -310,10 +324,10 @@ class FusedCyclicSGD(Optimizer):
 
     @property
     def last_step_skipped(self) -> bool:
-        """True if the last step was skipped for an infinity or a NaN."""
+        """True if the last step was skipped for an infinity or a NaN; torch's GradScaler may leave steps out itself."""
         return self._binding.native.was_skipped
 
-    def release_gradients(self) -> ReleaseHandle:
+    def release_gradients(self, *, process_local: bool = False) -> ReleaseHandle:
         """From now on, update each parameter during ``backward()``, as soon as its gradient is complete, and free that.
 
         Gradients then never stand in memory all at once. lr and momentum hold from the first gradient on; ``step()`` is
@@ -321,6 +335,10 @@ class FusedCyclicSGD(Optimizer):
         left. A second gradient before it raises RuntimeError: gradients cannot be accumulated. Clipping,
         ``skip_nonfinite``, ``trust_coefficient`` and a GradScaler need all gradients at once: RuntimeError. Parameters
         of groups that are added later are updated in ``step()``. The handle's ``remove()`` ends it.
+
+        RuntimeError also where torch.distributed has several processes, here or at the first ``backward()``: weights
+        would be updated before gradients are averaged. ``process_local=True`` says that each process trains a model of
+        its own. Parameters of ``FullyShardedDataParallel`` are always refused.
 
         >>> model = torch.nn.Linear(2, 1)
         >>> opt = FusedCyclicSGD(model.parameters(), base_lr=0.1, max_lr=0.5)
@@ -332,10 +350,7 @@ class FusedCyclicSGD(Optimizer):
         >>> opt.applied_steps
         1
         """
-        return release(self)
-
-    def _release(self, parameter: torch.Tensor, position: int) -> None:
-        self._binding.native.release(self.param_groups, self.state, parameter, position)
+        return release(self._binding.owner() or self, process_local)
 
     # --- averages -----------------------------------------------------------------------------------------------------
 
@@ -394,7 +409,7 @@ class FusedCyclicSGD(Optimizer):
         # The schedule as a group of another optimizer holds it.
         standing = {name: as_number(group.get(name)) for name in ("lr", "momentum")}
         is_written = isinstance(group.get("schedule"), Mapping) and None not in standing.values()
-        schedule, momentum = self._arguments.take_from(group, group_label(index))
+        schedule, momentum, is_rate = self._arguments.take_from(group, group_label(index))
         is_obeyed = is_written and schedule._native.is_constant
         first = self.param_groups[0] if self.param_groups else {}
         group["schedule"] = schedule._to_dict()
@@ -403,7 +418,7 @@ class FusedCyclicSGD(Optimizer):
         for counter in COUNTERS:
             group.setdefault(counter, first.get(counter, 0))
         group["n_averaged"] = 0
-        group["lr"] = 0.0  # the schedule's value, once bound
+        group["lr"] = schedule(0).lr if is_rate else 0.0  # the latter: the schedule's value is written once it is bound
         if is_obeyed:
             group.update(standing)
         group["momentum_dtype"] = dtype_name(group.get("momentum_dtype", self.defaults["momentum_dtype"]))
@@ -414,7 +429,7 @@ class FusedCyclicSGD(Optimizer):
         try:
             for i, parameter in enumerate(group["params"]):
                 check_parameter(parameter, f"parameter {i} of group {index}")
-            self._binding.native.append(group, schedule, is_obeyed)
+            self._binding.native.append(group, schedule, is_obeyed or is_rate)
         except BaseException:
             self.param_groups.pop()
             raise
@@ -426,6 +441,15 @@ class FusedCyclicSGD(Optimizer):
     def __repr__(self) -> str:
         """A line a group: its schedule, what is used next, settings that are not as by default. Waits for no GPU."""
         return shown_optimizer(type(self).__name__, self.param_groups, self._binding.options, self._schedule_of)
+
+    def as_scheduler(self) -> FollowingScheduler:
+        """A scheduler that changes nothing, for a framework that would otherwise put one of its own in that place.
+
+        Pass it to ``transformers.Trainer(optimizers=(opt, opt.as_scheduler()))``, or return it from Lightning's
+        ``configure_optimizers()`` with ``"interval": "step"``: rates are logged as torch's are, and the framework's own
+        schedulers, which would write over the schedule of this optimizer, stay away.
+        """
+        return FollowingScheduler(self)
 
     # --- where the schedule stands --------------------------------------------------------------------------------
 
@@ -441,7 +465,10 @@ class FusedCyclicSGD(Optimizer):
 
     @property
     def skipped_steps(self) -> int:
-        """Updates that were skipped. Speaks of the first group."""
+        """Updates that were skipped in ``step()``. Speaks of the first group.
+
+        torch's GradScaler leaves out whole steps unless ``grad_scale_in_step`` is set: those are not counted.
+        """
         self._synchronise()
         return int(self.param_groups[0]["skipped_steps"])
 
@@ -471,6 +498,23 @@ class FusedCyclicSGD(Optimizer):
         """The momentum of each group's next update."""
         self._synchronise()
         return [float(group["momentum"]) for group in self.param_groups]
+
+    @property
+    def last_lr(self) -> list[float | None]:
+        """The learning rate that the last update of each group used; None before the first.
+
+        A skipped step is no update. For logs: after ``step()`` the groups hold the rates of the next one.
+        """
+        return [lr for lr, _ in self._last_used()]
+
+    @property
+    def last_momentum(self) -> list[float | None]:
+        """The momentum that the last update of each group used; None before the first."""
+        return [momentum for _, momentum in self._last_used()]
+
+    def _last_used(self) -> list[tuple[float | None, float | None]]:
+        self._synchronise()
+        return [self._binding.native.last_used(group) for group in self.param_groups]
 
     def seek(self, step: int) -> None:
         """Move the schedules of all groups to update number ``step``, from 0 to 2**63 - 2. Changes no weight."""
@@ -535,7 +579,7 @@ class FusedCyclicSGD(Optimizer):
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict of type={type(state_dict).__name__} must be a dict")
         self._refuse_in_mid_step()
-        before = (self.state, self.param_groups)
+        before, groups_before = dict(self.state), list(self.param_groups)
         present = [self._schedule_of(group) for group in self.param_groups]
         loaded: dict[str, Any] = {}
         bound: list[_core.BoundGroups] = []
@@ -546,7 +590,7 @@ class FusedCyclicSGD(Optimizer):
             return {"state": {}, "param_groups": [{"params": group["params"]} for group in loaded["param_groups"]]}
 
         def fill(_: Optimizer) -> None:
-            bound.append(self._filled(before[1], loaded, present))
+            bound.append(self._filled(groups_before, loaded, present))
 
         hooks = (
             self.register_load_state_dict_pre_hook(take),
@@ -556,7 +600,7 @@ class FusedCyclicSGD(Optimizer):
             super().load_state_dict(dict(state_dict))
             self._adopt(bound[0])
         except BaseException:
-            self.state, self.param_groups = before
+            self._replace(before, groups_before)
             raise
         finally:
             for hook in hooks:
@@ -572,8 +616,15 @@ class FusedCyclicSGD(Optimizer):
             for saved, schedule in zip(saved_groups, schedules, strict=True)
         ]
         bound = _core.BoundGroups(groups, schedules, obeyed)
-        self.state = own_state(groups, loaded)
+        self._replace(own_state(groups, loaded), groups)
         return bound
+
+    def _replace(self, state: Mapping[Any, Any], groups: list[Group]) -> None:
+        """Replaces what ``state`` and ``param_groups`` hold: a wrapper that copied the attributes has the same two."""
+        contents, present = dict(state), list(groups)
+        self.state.clear()
+        self.state.update(contents)
+        self.param_groups[:] = present
 
     def _standing(self) -> list[tuple[Schedule, bool, Any, Any]]:
         """Returns (schedule, True if lr or momentum is set by hand, lr, momentum or None) of each group."""
@@ -594,10 +645,12 @@ class FusedCyclicSGD(Optimizer):
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.defaults.pop("differentiable", None)  # put there by torch
-        if "_schedules" in state:  # after unpickling or copying, not in load_state_dict
+        if "_schedules" in state:  # after unpickling or copying
+            super().__setstate__(state)
+            self.defaults.pop("differentiable", None)  # put there by torch
             self._complete_copy()
+        else:  # in load_state_dict, where torch would bind two new objects
+            self._replace(state["state"], state["param_groups"])
 
     def _complete_copy(self) -> None:
         """Binds a copy. A pickle of version 0.1.0 lacks options, settings and counters."""
@@ -611,8 +664,9 @@ class FusedCyclicSGD(Optimizer):
             group.setdefault("overridden", False)
             for counter in COUNTERS:
                 group.setdefault(counter, 0)
-        self._binding = self._new_binding(options)
+        self._binding = Binding(self, options)
         self._adopt(_core.BoundGroups(self.param_groups, schedules, obeyed))
 
 
 _hooked_step = Optimizer.profile_hook_step(FusedCyclicSGD._step)
+run_uncompiled(FusedCyclicSGD.step, "FusedCyclicSGD.step() is one native call, which torch.compile cannot look into")

@@ -24,6 +24,7 @@ SETTINGS: dict[str, Setting] = {
     "weight_decay": Setting(0.0, in_torch=True),
     "nesterov": Setting(False, in_torch=True),
     "maximize": Setting(False, in_torch=True),
+    "lr_scale": Setting(1.0),
     "ema_decay": Setting(None),
     "ema_warmup": Setting(False, by_itself=False),
     "average": Setting(None),
@@ -41,6 +42,7 @@ SETTINGS: dict[str, Setting] = {
     "skip_nonfinite": Setting(False, of_group=False),
     "advance_on_skip": Setting(False, of_group=False, by_itself=False),
     "write_unscaled_grad": Setting(False, of_group=False, by_itself=False),
+    "grad_scale_in_step": Setting(False, of_group=False, by_itself=False),
 }
 GROUP_DEFAULTS = {name: setting.default for name, setting in SETTINGS.items() if setting.of_group}
 GLOBAL_DEFAULTS = {name: setting.default for name, setting in SETTINGS.items() if not setting.of_group}

@@ -44,7 +44,8 @@ def groups_from_torch_pair(sgd: torch.optim.SGD, scheduler: Scheduler) -> list[G
     for group, schedule in zip(sgd.param_groups, schedules, strict=True):
         dropped = {*torch_only, *SCHEDULE_FIELDS, *(("momentum",) if schedule._begins_with_momentum else ())}
         kept = {name: value for name, value in group.items() if name not in dropped}
-        groups.append({**kept, "schedule": schedule, "applied_steps": scheduler.last_epoch})
+        # torch's pair does not use an lr_scale, which another library may have left in a group.
+        groups.append({**kept, "schedule": schedule, "applied_steps": scheduler.last_epoch, "lr_scale": 1.0})
     return groups
 
 

@@ -14,7 +14,7 @@ struct AskedSlot {
 
 struct AskedGroup {
   uint64_t pieces;
-  double lr, momentum, dampening, weight_decay, ema_decay, trust_coefficient, trust_eps;
+  double lr, momentum, dampening, weight_decay, ema_decay, trust_coefficient, trust_eps, lr_scale;
   uint64_t seed;
   int32_t nesterov, maximize, averages, ema_warmup, counts_updates;
 };
@@ -63,6 +63,7 @@ extern "C" __global__ void fill_groups(const AskedGroup* asked, uint64_t count, 
   said.ema_decay = a.ema_decay;
   said.trust_coefficient = a.trust_coefficient;
   said.trust_eps = a.trust_eps;
+  said.lr_scale = a.lr_scale;
   said.seed = a.seed;
   said.nesterov = a.nesterov;
   said.maximize = a.maximize;
