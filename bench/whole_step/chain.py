@@ -65,7 +65,7 @@ def new_scaler(kind: type[torch.amp.GradScaler], device: torch.device) -> torch.
 
 
 def build_ours(scaler_name: str, tensors: Refilled) -> WholeStep:
-    optimizer = ours(tensors, max_grad_norm=MAX_NORM, ema_decay=EMA_DECAY)
+    optimizer = ours(tensors, max_grad_norm=MAX_NORM, ema_decay=EMA_DECAY, grad_scale_in_step=True)
     scaler = new_scaler(SCALERS[scaler_name], tensors.device)
 
     def step() -> None:

@@ -28,6 +28,7 @@ class TrainingLoop:
         torch.manual_seed(0)
         self.model = nn.Sequential(nn.Linear(30, 50), nn.ReLU(), nn.Linear(50, 3)).to(self.device)
         self.mirror = [p.detach().cpu().requires_grad_() for p in self.model.parameters()]
+        settings["grad_scale_in_step"] = True  # torch's scaler waits for the device without it, as no graph can
         self.there = FusedCyclicSGD(self.model.parameters(), 0.01, 0.1, step_size_up=3, **settings)
         self.here = FusedCyclicSGD(self.mirror, 0.01, 0.1, step_size_up=3, **settings)
         self.scalers = [kind(device, init_scale=2.0**10, growth_interval=3) for device in (self.device, "cpu")]

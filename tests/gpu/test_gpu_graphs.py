@@ -46,6 +46,7 @@ def test_replays_follow_the_cycle(machine: Machine, settings: dict[str, Any]) ->
     twins.assert_same_tensors()
     assert twins.there.get_last_lr() == twins.here.get_last_lr()
     assert twins.there.get_last_momentum() == twins.here.get_last_momentum()
+    assert (twins.there.last_lr, twins.there.last_momentum) == (twins.here.last_lr, twins.here.last_momentum)
     twins.assert_same()
     twins.step(2)  # eager ones go on from there
     twins.assert_same()

@@ -93,7 +93,7 @@ def no_waits() -> Iterator[None]:
 @pytest.mark.parametrize("kind", [None, clr_native.GradScaler, torch.amp.GradScaler])
 def test_torch_does_not_wait(hardware: Hardware, kind: type[torch.amp.GradScaler] | None) -> None:
     """torch's own GradScaler asks for found_inf with .item() only for optimizers that do not take it."""
-    optimizer, over = on_gpu(hardware)
+    optimizer, over = on_gpu(hardware, grad_scale_in_step=True)
     scaler = kind(hardware.kind, init_scale=8.0) if kind is not None else None
     if scaler is not None:
         scaler.scale(hardware.copy(torch.ones(())))

@@ -229,5 +229,6 @@ def test_grad_scalers(machine: Machine, kind: type[torch.amp.GradScaler]) -> Non
             with machine.cpu() if optimizer is twins.here else nullcontext():
                 scaler.step(optimizer)
                 scaler.update()
+        assert (twins.here.last_lr, twins.here.last_momentum) == (twins.there.last_lr, twins.there.last_momentum)
         assert scalers[0].state_dict() == scalers[1].state_dict()
     twins.assert_same()
