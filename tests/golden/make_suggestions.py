@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import fastai  # type: ignore[import-not-found]  # needed only to write the file anew
+import fastai
 import torch
-from fastai.callback import schedule  # type: ignore[import-not-found]  # as above
+from fastai.callback import schedule
 
 from golden.curves import curves
 
