@@ -84,6 +84,21 @@ def tests(session: nox.Session) -> None:
     pytest(session, *(session.posargs or COVERAGE))
 
 
+@nox.session(python=[each for each in PYTHONS if each != "3.11"])
+def newest(session: nox.Session) -> None:
+    """All Python tests on the newest torch, with each other Python that is found; NOX_TORCH names another torch."""
+    install(session, "test")
+    pytest(session, *session.posargs)
+
+
+@nox.session
+def frameworks(session: nox.Session) -> None:
+    """tests/frameworks and its page with all frameworks. fastai and timm need torchvision, which fits one torch."""
+    session.install(*os.environ.get("NOX_TORCH", "torch==2.14.1 torchvision==0.29.1").split())
+    session.install(*KERNELS, ".[test,frameworks]", "fastai>=2.8", "timm>=1.0.31")
+    pytest(session, "tests/frameworks", "tests/docs/test_readme.py", *session.posargs)
+
+
 @nox.session
 @nox.parametrize("preset", ["dev", "release"], ids=["dev", "release"])
 def cpp(session: nox.Session, preset: str) -> None:

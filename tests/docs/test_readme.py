@@ -49,6 +49,11 @@ PROGRAMS = ("clr-native", "pip", "python", "pytest", "nox", "cmake", "git")
 SHELL = set("|&;<>$`*")
 
 
+# The blocks of this page import large packages, which need not be installed, and which warn.
+FRAMEWORKS = "frameworks.md"
+OF_FRAMEWORKS = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+
 def load_figures() -> Any:
     spec = importlib.util.spec_from_file_location("figures", ROOT / "docs" / "figures.py")
     assert spec is not None
@@ -69,7 +74,8 @@ def fenced(language: str) -> list[object]:
         page = list(figures.blocks(text))
         for block, following in zip(page, [*page[1:], None], strict=True):
             if block.language == language:
-                found.append(pytest.param(name, block, following, id=f"{name}:{block.line}"))
+                marks = OF_FRAMEWORKS if name == FRAMEWORKS else []
+                found.append(pytest.param(name, block, following, id=f"{name}:{block.line}", marks=marks))
     return found
 
 
@@ -101,12 +107,14 @@ def run_shell(text: str) -> str:
     return "".join(run_line(line) for line in text.replace("\\\n", " ").splitlines())
 
 
-def run_python(text: str) -> None:
-    """What a line prints stands beside it, in its comment."""
+def run_python(text: str, *, with_chatter: bool = False) -> None:
+    """What a line prints stands beside it, in its comment. A framework prints more before."""
     with redirect_stdout(io.StringIO()) as printed:
         exec(compile(text, "a block of Python", "exec"), {})
     comments = re.findall(r"^\s*print\(.*\)  # (.*)$", text, flags=re.MULTILINE)
     lines = printed.getvalue().splitlines()
+    if with_chatter:
+        lines = lines[-len(comments) :]
     for comment, line in zip(comments, lines, strict=True):
         assert comment.partition(": ")[0] == line
 
@@ -135,7 +143,10 @@ def test_commands(page: str, block: Any, following: Any, folder: Path) -> None:
 
 @pytest.mark.parametrize(("page", "block", "following"), fenced("python"))
 def test_python(page: str, block: Any, following: Any, folder: Path) -> None:
-    run_python(block.text)
+    if page == FRAMEWORKS:
+        for package in re.findall(r"^(?:import|from) (\w+)", block.text, flags=re.MULTILINE):
+            pytest.importorskip(package)
+    run_python(block.text, with_chatter=page == FRAMEWORKS)
 
 
 @pytest.mark.parametrize("page", TEXTS)

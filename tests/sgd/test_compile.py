@@ -69,6 +69,24 @@ def test_a_training_step_has_one_break_more_and_the_same_weights() -> None:
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), plain.parameters(), strict=True))
 
 
+def test_gradients_are_released_under_a_compiled_model() -> None:
+    """The hooks run in the backward pass, behind what was compiled."""
+    runs = []
+    for compiles in (False, True):
+        torch._dynamo.reset()
+        model, optimizer = made()
+        optimizer.release_gradients()
+        forward: Callable[[torch.Tensor], torch.Tensor] = (
+            torch.compile(model, backend="aot_eager") if compiles else model
+        )
+        for step in range(STEPS):
+            torch.autograd.backward(forward(torch.linspace(-1, 1, 8).reshape(2, 4) * (step + 1) / STEPS).square().sum())
+            assert all(p.grad is None for p in model.parameters())
+            optimizer.step()
+        runs.append(list(model.parameters()))
+    assert all(torch.equal(p, q) for p, q in zip(*runs, strict=True))
+
+
 def test_a_whole_graph_is_refused_with_our_reason() -> None:
     _, optimizer = made()
     torch._dynamo.reset()
