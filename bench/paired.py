@@ -24,7 +24,7 @@ from bench.harness.workloads import WORKLOADS, Refilled, Tensors, Workload
 from bench.imports import importing
 from bench.schedules import bulk, scheduler
 from bench.schedules.bulk import Memory, Work
-from bench.step import floor, lars
+from bench.step import by_hand, floor, lars
 from bench.whole_step import chain
 
 # New tensors land on other pages, which alone moves a memory-bound row by some percent.
@@ -37,6 +37,7 @@ QUESTIONS: dict[str, Question] = {
     "whole-step": chain.QUESTION,
     "lars": lars.QUESTION,
     "bfloat16-momentum": momentum.QUESTION,
+    "by-hand": by_hand.QUESTION,
 }
 
 

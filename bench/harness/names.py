@@ -6,6 +6,8 @@ from bench.harness.contenders import OURS
 
 # The whole step has ours under either scaler.
 OUR_SCALER, TORCH_SCALER = "with clr_native.GradScaler", "with torch's GradScaler"
+# Rates by hand are beside ours with its own schedule.
+SCHEDULED = "its own schedule"
 # Momentum is ours against ours.
 FLOAT32, BFLOAT16 = "float32 momentum", "bfloat16 momentum"
 TORCH_SCHEDULER = "torch CyclicLR"

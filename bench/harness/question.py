@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from bench.harness.contenders import Contender
 from bench.harness.workloads import Gradients, Refilled, Workload
 
-Section = Literal["whole step", "lars", "bfloat16 momentum"]
+Section = Literal["whole step", "lars", "bfloat16 momentum", "by hand"]
 
 
 class Verify(Protocol):

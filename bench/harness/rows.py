@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from bench.harness import question
 from bench.harness.contenders import OURS, TORCH
-from bench.harness.names import BFLOAT16, FLOAT32, NUMPY, OUR_SCALER, OUT, TORCH_SCALER, TORCH_SCHEDULER
+from bench.harness.names import BFLOAT16, FLOAT32, NUMPY, OUR_SCALER, OUT, SCHEDULED, TORCH_SCALER, TORCH_SCHEDULER
 from bench.harness.rounds import Samples, Spread
 
 Section = Literal["step", question.Section, "scheduler", "schedule", "import"]
@@ -58,6 +58,8 @@ def pairs(section: Section, medians: Mapping[str, float]) -> dict[str, tuple[str
         wanted[AGAINST_FLOOR] = ("floor", OUR_SCALER)
     elif section == "bfloat16 momentum":
         wanted = {"float32 / bfloat16": (FLOAT32, BFLOAT16)}
+    elif section == "by hand":
+        wanted = {AGAINST_BEST: (best, OURS), "its own schedule / ours": (SCHEDULED, OURS)}
     elif section == "scheduler":
         wanted = {AGAINST_TORCH: (TORCH_SCHEDULER, OURS)}
     elif section == "schedule":

@@ -13,6 +13,7 @@ TITLES: dict[Section, str] = {
     "whole step": "the whole step",
     "lars": "one LARS step with its schedule",
     "bfloat16 momentum": "one step with its schedule, ours",
+    "by hand": "one step with lr and momentum written before it",
     "scheduler": "one CyclicLR.step()",
     "schedule": "1e6 values of lr and of momentum: schedules x steps",
     "import": "imports",
@@ -25,6 +26,7 @@ KEYS: dict[Section, str] = {
     "Floor: two bare loops in C, one for the norm.",
     "lars": "Loop: gradients rescaled one by one; foreach, fused: by foreach functions. Then SGD of that name.",
     "bfloat16 momentum": "Weights and gradients are float32.",
+    "by hand": "All but the second write the rates of every group in Python, which is in their times.",
     "scheduler": "Own bounds: base_lr and max_lr are lists with other values for each group.",
     "schedule": "Cold: new arrays are new pages. Warm: they are memory freed before. The paired run steps torch's "
     "scheduler 100,000 times and multiplies by ten.",

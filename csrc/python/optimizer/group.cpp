@@ -50,19 +50,24 @@ bool BoundGroup::holds_bound_schedule() const {
 bool BoundGroup::is_bound_to(PyObject* group) {
   if (group != group_.ptr()) return false;
   const std::uint64_t version = version_of(group);
-  unchanged_ = (version_ != 0 && version_ == version) || (!entries_.empty() && is_as_remembered());
-  version_ = unchanged_ ? version : 0;
-  return unchanged_ || holds_bound_schedule();
+  change_ = version_ != 0 && version_ == version ? Change::none : entries_.empty() ? Change::any : change();
+  version_ = is_unchanged() ? version : 0;
+  return is_unchanged() || holds_bound_schedule();
 }
 
-bool BoundGroup::is_as_remembered() const {
+// Compares the dict with what is remembered of it.
+BoundGroup::Change BoundGroup::change() const {
+  Change found = Change::none;
   Py_ssize_t place = 0;
   PyObject *key = nullptr, *value = nullptr;
   std::size_t i = 0;
   for (; PyDict_Next(group_.ptr(), &place, &key, &value); ++i) {
-    if (i >= entries_.size() || entries_[i].first != key || entries_[i].second != value) return false;
+    if (i >= entries_.size() || entries_[i].first != key) return Change::any;
+    if (entries_[i].second == value) continue;
+    if (!bound_.is_constant || (i != place_.lr && i != place_.momentum)) return Change::any;
+    found = Change::values;
   }
-  return i == entries_.size();
+  return i == entries_.size() ? found : Change::any;
 }
 
 // Remembers the dict as read() found it. A change between reading and writing (by a scale_fn, or by another thread
@@ -197,21 +202,12 @@ void BoundGroup::read_settings() {
   settings_.maximize = reader().flag(keys().maximize);
   settings_.dampening = dampening_.value;
   settings_.weight_decay = weight_decay_.value;
-  if (!has_scheduled_momentum()) {
-    refresh(momentum_, keys().momentum);
-    settings_.momentum = momentum_.value;
-    position().require_momentum(settings_.momentum);
-  }
+  read_momentum();
   if (!std::isfinite(settings_.dampening)) position().refuse("dampening", settings_.dampening, "finite");
   if (!is_valid_lr(settings_.weight_decay)) {
     position().refuse("weight_decay", settings_.weight_decay, "finite and not negative");
   }
-  if (settings_.nesterov) {
-    if (settings_.dampening != 0.0) position().refuse("dampening", settings_.dampening, "0 with nesterov=True");
-    if (!keeps_buffers()) {
-      position().refuse("momentum", next_value(settings_, progress_).momentum, "above 0 with nesterov=True");
-    }
-  }
+  require_nesterov();
   const GroupProgress before = progress_;
   progress_.skipped = reader().count(keys().skipped_steps, INT64_MAX, "an int from 0 on");
   options_ = read_options(reader(), settings_, progress_);
@@ -221,6 +217,22 @@ void BoundGroup::read_settings() {
   if (before.skipped != progress_.skipped || before.n_averaged != progress_.n_averaged ||
       before.n_updates != progress_.n_updates) {
     position_version_ = fresh_number();
+  }
+}
+
+// Reads the momentum of a group whose schedule has none.
+void BoundGroup::read_momentum() {
+  if (has_scheduled_momentum()) return;
+  refresh(momentum_, keys().momentum);
+  settings_.momentum = momentum_.value;
+  position().require_momentum(settings_.momentum);
+}
+
+void BoundGroup::require_nesterov() const {
+  if (!settings_.nesterov) return;
+  if (settings_.dampening != 0.0) position().refuse("dampening", settings_.dampening, "0 with nesterov=True");
+  if (!keeps_buffers()) {
+    position().refuse("momentum", next_value(settings_, progress_).momentum, "above 0 with nesterov=True");
   }
 }
 
@@ -238,9 +250,11 @@ void BoundGroup::require_legal_parameters() const {
 }
 
 void BoundGroup::read() {
-  if (unchanged_) {
+  if (is_unchanged()) {
     settings_.override_number = progress_.last_override;
     lr_overridden_ = foreign_zero_ = false;
+  } else if (change_ == Change::values) {
+    read_new_values();
   } else {
     forget();
     parameters_ = reader().item(keys().params);
@@ -252,8 +266,21 @@ void BoundGroup::read() {
     read_settings();
   }
   if (progress_.step > kLastStep) refuse_position(step_object_.ptr());
-  if (!unchanged_ || bound_.may_leave_bounds || settings_.lr_scale > 1.0) require_valid_values();
-  if (!unchanged_) remember();
+  if (!is_unchanged() || bound_.may_leave_bounds || settings_.lr_scale > 1.0) require_valid_values();
+  if (change_ == Change::any) remember();
+}
+
+// Reads lr and momentum of a constant schedule, where nothing else in the dict has changed: rates are written by hand,
+// or by a scheduler of torch, before every step.
+void BoundGroup::read_new_values() {
+  read_values();
+  read_momentum();
+  require_nesterov();
+  const py::object& momentum = has_scheduled_momentum() ? written_.momentum : momentum_.object;
+  if (!written_.lr || !momentum) return forget();
+  entries_[place_.lr].second = written_.lr.ptr();
+  entries_[place_.momentum].second = momentum.ptr();
+  version_ = version_of(group_.ptr());
 }
 
 void BoundGroup::require_valid_values() const {

@@ -145,11 +145,16 @@ class BoundGroup {
   };
 
   NamedPosition position() const { return {index_, "applied_steps", progress_.step}; }
+  // What in the dict is other than the last read() and write() left it: nothing, lr and momentum of a constant
+  // schedule, or anything.
+  enum class Change : std::uint8_t { none, values, any };
+
   GroupReader reader() const { return {group_.ptr(), index_}; }
   Value scheduled_value() const { return {progress_.lr, progress_.momentum}; }
   double scheduled_lr() const { return scaled_lr(settings_, progress_.lr); }
   bool has_scheduled_momentum() const { return has_momentum(scheduled_value()); }
-  bool is_as_remembered() const;
+  bool is_unchanged() const { return change_ == Change::none; }
+  Change change() const;
   // Returns the schedule's values at the position, with the objects to write.
   Scheduled scheduled() const;
   void remember();
@@ -160,7 +165,10 @@ class BoundGroup {
   bool read_scheduled(PyObject* key, const py::object& written, double scheduled, double& value) const;
   void read_constant(PyObject* key, py::object& known, double& value) const;
   void read_values();
+  void read_new_values();
   void read_settings();
+  void read_momentum();
+  void require_nesterov() const;
   void require_legal_parameters() const;
   void require_valid_values() const;
   static py::object shared(double value, double a, const py::object& object_a, double b, const py::object& object_b);
@@ -181,7 +189,7 @@ class BoundGroup {
     std::uint32_t step = 0, lr = 0, momentum = 0;
   } place_;  // of these keys in entries_
   py::object parameters_;
-  bool unchanged_ = false;
+  Change change_ = Change::any;
   bool lr_overridden_ = false, foreign_zero_ = false;
   bool followed_ = true;
   bool has_options_ = false;

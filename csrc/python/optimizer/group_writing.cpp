@@ -88,10 +88,10 @@ void BoundGroup::write_items() {
 // Writes the objects of the next position. If nobody has touched the group, next_ keeps the replaced objects alive.
 void BoundGroup::write_next(std::vector<py::object>& replaced) {
   std::swap(written_, next_);
-  if (!unchanged_) replaced.push_back(std::move(step_object_));
+  if (!is_unchanged()) replaced.push_back(std::move(step_object_));
   step_object_ = written_.step_object;
   const auto write = [&](PyObject* key, const py::object& value) {
-    unchanged_ ? set_group_item(group_.ptr(), key, value) : replace_group_item(group_.ptr(), key, value, replaced);
+    is_unchanged() ? set_group_item(group_.ptr(), key, value) : replace_group_item(group_.ptr(), key, value, replaced);
   };
   write(keys().applied_steps, written_.step_object);
   if (bound_.is_constant) return;
@@ -113,12 +113,8 @@ void BoundGroup::write(std::vector<py::object>& replaced) {
   clr::prepare_next(settings_, progress_, next_.value);
   write_next(replaced);
   if (!same_keys) return forget();
-  if (untouched) {
-    entries_.clear();  // the version suffices
-    version_ = version_of(group_.ptr());
-    return;
-  }
-  version_ = 0;
+  version_ = untouched ? version_of(group_.ptr()) : 0;
+  if (untouched && !bound_.is_constant) entries_.clear();  // the version suffices
   if (entries_.empty()) return;
   entries_[place_.step].second = written_.step_object.ptr();
   entries_[place_.lr].second = written_.lr.ptr();
