@@ -16,17 +16,15 @@ from torch import Tensor
 from clr_native import FusedCyclicSGD, build_info
 from helpers import (
     LONG,
+    Beside,
     bits,
     buffer_of,
     clones,
     every_parameter,
-    give,
     gradient_sets,
-    hand_over,
     output_of,
     parameters,
     python_process,
-    sgd_beside,
     train,
 )
 
@@ -76,13 +74,10 @@ def torch_digests() -> dict[str, str]:
     for name, optimizer, sets in cases():
         if sets[0][0].dtype not in (torch.float32, torch.float64):
             continue
-        theirs, twins = sgd_beside(optimizer)
+        beside = Beside(optimizer)
         for gradients in sets:
-            hand_over(optimizer, theirs)
-            for run, over in ((theirs, twins), (optimizer, every_parameter(optimizer))):
-                give(over, gradients)
-                run.step()
-        found[name] = digest(theirs)
+            beside.step(gradients)
+        found[name] = digest(beside.theirs)
     return found
 
 
@@ -176,10 +171,7 @@ def test_tensor_order_does_not_matter() -> None:
     train(shuffled, copies, sets, STEPS)
     for parameter, moved in zip(every_parameter(plain), copies, strict=True):
         assert bits(parameter) == bits(moved)
-        buffers = buffer_of(plain, parameter), buffer_of(shuffled, moved)
-        assert buffers[0] is not None
-        assert buffers[1] is not None
-        assert bits(buffers[0]) == bits(buffers[1])
+        assert bits(plain.state[parameter]["momentum_buffer"]) == bits(shuffled.state[moved]["momentum_buffer"])
 
 
 def placed(tensor: Tensor, past_line: int) -> Tensor:
@@ -202,9 +194,7 @@ def test_alignment_does_not_matter(dtype: torch.dtype) -> None:
     train(plain, every_parameter(plain), sets, 2)
     train(moved, every_parameter(moved), sets, 2)
     for i, parameter in enumerate(every_parameter(moved)):
-        buffer = buffer_of(moved, parameter)
-        assert buffer is not None
-        moved.state[parameter]["momentum_buffer"] = placed(buffer, places[i - 1])
+        moved.state[parameter]["momentum_buffer"] = placed(moved.state[parameter]["momentum_buffer"], places[i - 1])
         parameter.data = placed(parameter, places[i])
     turned = [[placed(g, places[i - 2]) for i, g in enumerate(gradients)] for gradients in sets]
     train(plain, every_parameter(plain), sets, 2)
