@@ -17,7 +17,9 @@ Recorded = list[tuple[str, tuple[Any, ...], dict[str, Any]]]
 
 
 def ours() -> FusedCyclicSGD:
-    return with_gradient(FusedCyclicSGD(parameters([8]), 0.1, 0.5, step_size_up=1))
+    optimizer = FusedCyclicSGD(parameters([8]), 0.1, 0.5, step_size_up=1)
+    with_gradient(optimizer)
+    return optimizer
 
 
 def with_gradient(optimizer: Any) -> Any:

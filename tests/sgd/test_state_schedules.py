@@ -106,7 +106,8 @@ def test_a_schedule_put_into_a_group_is_saved_as_plain_data_before_any_step(kind
     saved = optimizer.state_dict()["param_groups"][0]["schedule"]
     assert json.loads(json.dumps(saved)) == KINDS[kind]._to_dict()
     if not KINDS[kind]._scale_fns:
-        assert_goes_on_alike(*(_loaded(optimizer, optimizer.state_dict()) for _ in range(2)))
+        one, other = (_loaded(optimizer, optimizer.state_dict()) for _ in range(2))
+        assert_goes_on_alike(one, other)
     optimizer.seek(3)
     assert optimizer.get_last_lr() == [KINDS[kind](3).lr]
     json.dumps(optimizer.state_dict()["param_groups"][0]["schedule"])
