@@ -69,11 +69,14 @@ def test_a_legal_combination_trains(
     dtype: torch.dtype, momentum_dtype: torch.dtype | None, way: str, as_text: bool
 ) -> None:
     over = parameters([9, (3, 4)], dtype)
-    optimizer = ours(over, momentum_dtype=name_of(momentum_dtype) if as_text else momentum_dtype, **WAYS[way])
+    optimizer = ours(
+        over, momentum_dtype=name_of(momentum_dtype) if as_text else momentum_dtype, ema_decay=0.5, **WAYS[way]
+    )
     assert optimizer.param_groups[0]["momentum_dtype"] == name_of(momentum_dtype)
     before = [p.detach().clone() for p in over]
     train(optimizer, over, gradient_sets(over), 3)
     expected = {"momentum_buffer": buffer_dtype(dtype, momentum_dtype, way)}
+    expected |= {"average": torch.float32 if way == "master" else dtype}
     expected |= {"compensation": dtype} if way == "kahan" else {}
     expected |= {"master_weight": torch.float32} if way == "master" else {}
     for p, old in zip(over, before, strict=True):

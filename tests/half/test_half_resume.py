@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from clr_native import FusedCyclicSGD
 from distributed import QUIET, asked, put
-from half_helpers import COMBINATIONS, HALVES, WAYS, buffer_dtype, ids_of
+from half_helpers import COMBINATIONS, HALVES, WAYS, ids_of
 from helpers import (
     COPIES,
     assert_goes_on_alike,
@@ -111,22 +111,6 @@ def test_a_plain_checkpoint_turns_features_off(keeping: str) -> None:
     go_on(optimizer, 5)
     other = saved_and_loaded(model, optimizer, made(torch.bfloat16, momentum_dtype="float32", **WAYS[keeping]))
     assert_goes_on_alike(optimizer, other, 5)
-
-
-@ALL
-def test_state_has_the_dtypes_of_the_table_after_loading(
-    dtype: torch.dtype, momentum_dtype: torch.dtype | None, keeping: str
-) -> None:
-    """torch's load_state_dict by itself casts all to the parameter's."""
-    model, optimizer = made(dtype, **settings_of(momentum_dtype, keeping))
-    go_on(optimizer, 5)
-    other = saved_and_loaded(model, optimizer, made(dtype))
-    for p in every_parameter(other):
-        found = {name: value.dtype for name, value in other.state[p].items()}
-        assert found["momentum_buffer"] == buffer_dtype(dtype, momentum_dtype, keeping)
-        assert found["average"] == (torch.float32 if keeping == "master" else dtype)
-        assert found.get("master_weight") == (torch.float32 if keeping == "master" else None)
-        assert found.get("compensation") == (dtype if keeping == "kahan" else None)
 
 
 @ALL

@@ -1,12 +1,7 @@
 """bfloat16 and float16: the whole update in float32, one rounding at the store, and no element left behind.
 
-The criterion, for a stored parameter or buffer y and the value x that float64 arithmetic gives for the same
-inputs: y is x rounded to nearest, except where float32 arithmetic (a relative error of a few 2**-24 of the largest
-term) falls on the other side of the middle between two neighbours:
-
-    |y - x| <= ulp(x) / 2 + 8 * 2**-24 * largest term
-
-Also, exactly: y is what torch's SGD gives in float32, rounded once.
+That is: a stored parameter or buffer is what torch's SGD gives in float32, rounded once. How far it is from float64
+stands in test_half_accuracy.py.
 """
 
 from __future__ import annotations
@@ -20,7 +15,6 @@ import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD
-from half_helpers import half_ulp, stepped_reference
 from helpers import (
     assert_same_training,
     bits,
@@ -48,22 +42,6 @@ OPTIONS: list[dict[str, Any]] = [
 
 def ours(over: Sequence[Tensor], **options: Any) -> FusedCyclicSGD:
     return FusedCyclicSGD(over, 0.5, 0.75, step_size_up=4, **options)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("options", OPTIONS)
-def test_each_step_is_within_one_rounding_of_float64(options: dict[str, Any], dtype: torch.dtype) -> None:
-    optimizer = ours(parameters(LENGTHS, dtype), **options)
-    over = every_parameter(optimizer)
-    for gradients in gradient_sets(over, 3):
-        give(over, gradients)
-        expected = [stepped_reference(optimizer, parameter) for parameter in over]
-        optimizer.step()
-        for parameter, (p, m, largest) in zip(over, expected, strict=True):
-            for stored, x in ((parameter, p), (optimizer.state[parameter]["momentum_buffer"], m)):
-                allowed = half_ulp(x, dtype) + 8 * 2.0**-24 * largest
-                error = (stored.detach().double() - x).abs()
-                assert torch.all(error <= allowed), f"{parameter.numel()} elements, element {error.argmax()}"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
