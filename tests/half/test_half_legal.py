@@ -69,9 +69,8 @@ def test_a_legal_combination_trains(
     dtype: torch.dtype, momentum_dtype: torch.dtype | None, way: str, as_text: bool
 ) -> None:
     over = parameters([9, (3, 4)], dtype)
-    optimizer = ours(
-        over, momentum_dtype=name_of(momentum_dtype) if as_text else momentum_dtype, ema_decay=0.5, **WAYS[way]
-    )
+    given = name_of(momentum_dtype) if as_text else momentum_dtype
+    optimizer = ours(over, momentum_dtype=given, ema_decay=0.5, **WAYS[way])
     assert optimizer.param_groups[0]["momentum_dtype"] == name_of(momentum_dtype)
     before = [p.detach().clone() for p in over]
     train(optimizer, over, gradient_sets(over), 3)

@@ -17,8 +17,8 @@ from clr_native import FusedCyclicSGD, build_info
 from helpers import (
     LONG,
     Beside,
+    Shape,
     bits,
-    buffer_of,
     clones,
     every_parameter,
     gradient_sets,
@@ -55,8 +55,8 @@ def digest(optimizer: torch.optim.Optimizer) -> str:
     hashed = hashlib.sha256()
     for parameter in every_parameter(optimizer):
         hashed.update(bits(parameter))
-        buffer = buffer_of(optimizer, parameter)
-        hashed.update(b"none" if buffer is None else bits(buffer))
+        for name, value in sorted(optimizer.state.get(parameter, {}).items()):
+            hashed.update(name.encode() + (b"none" if value is None else bits(value)))
     return hashed.hexdigest()
 
 
@@ -124,10 +124,18 @@ def test_baseline_gives_the_bits_of_torch_without_fma(by_isa: dict[str, list[dic
     assert {name: found[name] for name in torchs} == torchs
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+THREADED: list[dict[str, Any]] = [
+    *OPTIONS,
+    {"ema_decay": 0.75, "max_grad_norm": 1.0},
+    {"trust_coefficient": 0.02, "weight_decay": 0.01, "max_grad_norm": 1.0},
+]
+
+
+@pytest.mark.parametrize("options", THREADED)
 def test_every_thread_count_gives_the_same_bits(options: dict[str, Any]) -> None:
     """Cuts fall elsewhere for each count; all types in one group."""
-    start = [p for dtype in DTYPES for p in parameters([1, LONG, 17, 7001, 0, 3], dtype)]
+    shapes: list[Shape] = [1, LONG, 17, 7001, 0, 3, (LONG, 1), (17, 3), (7001, 5), (0, 3)]
+    start = [p for dtype in DTYPES for p in parameters(shapes, dtype)]
     sets = gradient_sets(start, 3)
     found = []
     for threads in (1, 2, 3):

@@ -23,7 +23,6 @@ from helpers import (
     go_on,
     gradient_sets,
     parameters,
-    train,
 )
 from torch_whole_step import averaged
 
@@ -158,19 +157,6 @@ def test_every_layout(layout: str, settings: dict[str, Any]) -> None:
         other.step()
         assert averages(plain) == averages(other)
     assert averages(plain) != [None]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_number_of_threads(dtype: torch.dtype) -> None:
-    start = parameters([1, LONG, 17, 7001, 0, 3], dtype)
-    found = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        over = [p.detach().clone().requires_grad_() for p in start]
-        optimizer = ours(over, ema_decay=0.75, max_grad_norm=1.0)
-        train(optimizer, over, gradient_sets(start, 3), 6)
-        found.append([[bits(p) for p in over], averages(optimizer)])
-    assert found == [found[0]] * 3
 
 
 # --- which updates count ------------------------------------------------------------------------------------

@@ -12,11 +12,9 @@ from torch import Tensor
 from clr_native import FusedCyclicSGD
 from helpers import (
     LAYOUTS,
-    LONG,
     assert_same_training,
     assert_setting_refused,
     bits,
-    buffer_of,
     clones,
     every_parameter,
     give,
@@ -262,22 +260,6 @@ def test_the_norm_of_all_gradients_is_there_too() -> None:
         give(every_parameter(each), gradients)
         each.step()
     assert optimizer.last_grad_norm == measuring.last_grad_norm is not None
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
-    start = parameters([(LONG, 1), (17, 3), (7001, 5), (0, 3), 9], dtype)
-    sets = gradient_sets(start, 3)
-    found = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        over = clones(start)
-        optimizer = ours(over, weight_decay=0.01, max_grad_norm=1.0)
-        train(optimizer, over, sets, STEPS)
-        buffers = [buffer_of(optimizer, p) for p in over]
-        found.append([bits(tensor) for tensor in (*over, *buffers) if tensor is not None])
-    assert len(found[0]) == 2 * len(start)
-    assert found == [found[0]] * 3
 
 
 @pytest.mark.parametrize("of_gradient", LAYOUTS)
