@@ -16,21 +16,18 @@ import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD, build_info
-from half_helpers import HALVES, half_ulp, ids_of
+from half_helpers import HALVES, half_ulp, ids_of, in_float32
 from helpers import (
     LONG,
     assert_goes_on_alike,
     assert_refused,
     bits,
-    buffer_of,
     every_parameter,
     give,
     gradient_sets,
-    hand_over,
     output_of,
     parameters,
     python_process,
-    sgd_beside,
     train,
 )
 
@@ -84,19 +81,10 @@ def test_every_weight_is_one_of_two_neighbours_of_float32s_and_right_on_average(
     optimizer = ours(over, momentum_dtype=momentum_dtype, **options)
     total = variance = 0.0
     for gradients in gradient_sets(over, 6):
-        theirs, wide = sgd_beside(FusedCyclicSGD([p.detach().float() for p in over], 0.1, 0.5, **options))
-        hand_over(optimizer, theirs)
-        for parameter, twin, gradient in zip(over, wide, gradients, strict=True):
-            parameter.grad, twin.grad = gradient, gradient.float()
-            before = buffer_of(optimizer, parameter)
-            if before is not None:
-                theirs.state[twin]["momentum_buffer"] = before.float().clone()
-        theirs.step()
-        optimizer.step()
-        for parameter, twin in zip(over, wide, strict=True):
-            buffer, expected = optimizer.state[parameter]["momentum_buffer"], theirs.state[twin]["momentum_buffer"]
+        for parameter, (weight, expected) in zip(over, in_float32(optimizer, gradients, **options), strict=True):
+            buffer = optimizer.state[parameter]["momentum_buffer"]
             assert bits(buffer) == bits(expected.to(buffer.dtype))  # rounded to nearest: chance is for weights
-            x = twin.detach().double()
+            x = weight.double()
             ulp = 2 * half_ulp(x, dtype)
             f = torch.remainder(x, ulp) / ulp
             steps = (parameter.detach().double() - (x - f * ulp)) / ulp

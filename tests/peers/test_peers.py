@@ -1,7 +1,7 @@
 """Faults of today's systems that must not be ours: every line marked T under "Fused and foreach SGD" in peers.md.
 
 Those on AMP are in test_peers_amp.py. Others stand elsewhere: gradients of another shape in test_tensors_rejected.py,
-how torch.distributed asks for state in test_state_distributed.py, 16-bit buffers that are loaded in test_half_resume.py.
+how torch.distributed asks for state in test_state_distributed.py, 16-bit buffers after loading in test_half_resume.py.
 
 Beside each, where it is safe to show, the fault in the installed torch; skipped where that has been mended.
 """

@@ -12,16 +12,12 @@ from torch import Tensor
 
 from clr_native import CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, RampSchedule, ScheduleSequence
 from clr_native.sgd.settings import GROUP_DEFAULTS
-from helpers import assert_goes_on_alike, case_name, clones, entries, every_parameter, go_on, parameters
+from helpers import assert_goes_on_alike, case_name, clones, entries, every_parameter, go_on, halving, parameters
 
 BOUNDS: dict[str, Any] = {"base_lr": 0.1, "max_lr": 0.5, "step_size_up": 2}
 WARM = ScheduleSequence([(RampSchedule(0.0, 0.1, 3), 3), (CyclicSchedule(0.1, 0.5, step_size_up=2), None)])
 COUNTERS = {"applied_steps", "skipped_steps", "n_averaged", "n_updates"}
 IN_A_GROUP = {"params", "lr", "momentum", "schedule", "overridden", *GROUP_DEFAULTS, *COUNTERS}
-
-
-def halving(cycle: int) -> float:
-    return 0.5 ** (cycle - 1)
 
 
 CONSTRUCTORS: dict[str, dict[str, Any]] = {
@@ -73,10 +69,6 @@ def ours(name: str) -> FusedCyclicSGD:
 def twins(optimizer: FusedCyclicSGD) -> list[dict[str, Any]]:
     """The groups over copies of the parameters."""
     return [{**group, "params": clones(group["params"])} for group in optimizer.param_groups]
-
-
-
-
 
 
 @pytest.mark.parametrize("name", CONSTRUCTORS)

@@ -13,11 +13,7 @@ from torch import Tensor
 
 from clr_native import CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, RampSchedule, ScheduleSequence
 from clr_native.schedules import Schedule
-from helpers import Beside, assert_refused, every_parameter, give, go_on, gradient_sets, parameters
-
-
-def halved(cycle: int) -> float:
-    return 0.5 ** (cycle - 1)
+from helpers import Beside, assert_refused, every_parameter, give, go_on, gradient_sets, halving, parameters
 
 
 def third(cycle: int) -> float:
@@ -26,7 +22,7 @@ def third(cycle: int) -> float:
 
 CYCLES = CyclicSchedule(0.1, 0.5, step_size_up=3)
 RAMP = RampSchedule(0.01, 0.1, 5)
-HALVED = CyclicSchedule(0.1, 0.5, step_size_up=2, scale_fn=halved)
+HALVED = CyclicSchedule(0.1, 0.5, step_size_up=2, scale_fn=halving)
 THIRD = CyclicSchedule(0.1, 0.4, step_size_up=2, scale_fn=third, cycle_momentum=False)
 # Momentum comes, goes and comes again.
 MIXED = ScheduleSequence([(RAMP, 4), (CYCLES, 7), (RampSchedule(0.1, 0.01, 4), 4), (CYCLES, None)])

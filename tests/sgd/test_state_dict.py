@@ -21,6 +21,7 @@ from helpers import (
     clones,
     every_parameter,
     go_on,
+    halving,
     parameters,
     picture,
     take_weights,
@@ -205,10 +206,6 @@ def test_a_value_that_cannot_be_copied_is_named() -> None:
     words = r"\['param_groups'\]\[1\]\['mine'\]"
     assert_refused(lambda: optimizer.load_state_dict(state), TypeError, words, optimizer)
     assert_goes_on_alike(optimizer, trained(2))
-
-
-def halving(cycle: int) -> float:
-    return 0.5 ** (cycle - 1)
 
 
 def test_scale_fn_is_the_constructors() -> None:

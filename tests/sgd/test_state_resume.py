@@ -22,6 +22,7 @@ from helpers import (
     every_parameter,
     follow,
     go_on,
+    halving,
     output_of,
     parameters,
     picture,
@@ -30,10 +31,6 @@ from helpers import (
 )
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-
-
-def halving(cycle: int) -> float:
-    return 0.5 ** (cycle - 1)
 
 
 def fresh() -> FusedCyclicSGD:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from clr_native import CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, RampSchedule, ScheduleSequence
+from clr_native import CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, ScheduleSequence
 from clr_native.schedules import Schedule
 from distributed import QUIET, asked, put
 from helpers import (
@@ -24,31 +24,18 @@ from helpers import (
     clones,
     every_parameter,
     go_on,
+    halving,
     parameters,
     take_weights,
     through_a_file,
 )
-
-RAMP = RampSchedule(0.01, 0.1, 5)
-CYCLES = CyclicSchedule(0.1, 0.5, step_size_up=3)
-
-
-def halved(cycle: int) -> float:
-    return 0.5 ** (cycle - 1)
-
-
-def third(cycle: int) -> float:
-    return 1 / (cycle + 2)
-
-
-HALVED = CyclicSchedule(0.1, 0.5, step_size_up=2, scale_fn=halved)
-THIRD = CyclicSchedule(0.1, 0.4, step_size_up=2, scale_fn=third, cycle_momentum=False)
+from test_optimizer_schedules import CYCLES, FUNCTIONS, HALVED, MIXED, RAMP
 
 KINDS: dict[str, Schedule] = {
     "one cycle": OneCycleSchedule(0.4, 30, three_phase=True),
     "ramp": RAMP,
-    "sequence": ScheduleSequence([(RAMP, 4), (CYCLES, 7), (RampSchedule(0.1, 0.01, 4), 4), (CYCLES, None)]),
-    "functions": ScheduleSequence([(HALVED, 6), (ScheduleSequence([(RAMP, 2), (THIRD, 9)]), None)]),
+    "sequence": MIXED,
+    "functions": FUNCTIONS,
 }
 
 
@@ -146,7 +133,7 @@ def test_a_schedule_whose_functions_are_missing_is_refused_with_nothing_changed(
         assert_refused(partial(other.load_state_dict, state_dict), ValueError, "scale_fn=None", other)
     other = made(one)
     other.load_state_dict(state_dict)  # one function serves wherever one is needed
-    assert other._schedule_of(other.param_groups[0])._functions() == [halved, halved]
+    assert other._schedule_of(other.param_groups[0])._functions() == [halving, halving]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ refused twice, the harm undone, and training goes on as if nothing had happened.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,7 +15,17 @@ import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD
-from helpers import assert_refused, assert_same_state, every_parameter, give, gradient_sets, parameters, picture, raised
+from helpers import (
+    assert_refused,
+    assert_same_state,
+    every_parameter,
+    give,
+    gradient_of,
+    gradient_sets,
+    parameters,
+    picture,
+    raised,
+)
 
 Undo = Callable[[], object]
 NAN, INF = float("nan"), float("inf")
@@ -26,13 +37,17 @@ class Spoiled(NamedTuple):
     group: dict[str, Any]
 
 
-def gradient(replacement: Callable[[Tensor], Tensor]) -> Callable[[Spoiled], Undo]:
+def attribute(name: str, replacement: Callable[[Tensor], Tensor]) -> Callable[[Spoiled], Undo]:
     def spoil(at: Spoiled) -> Undo:
-        kept = at.parameter.grad
-        at.parameter.grad = replacement(at.parameter.detach())
-        return lambda: setattr(at.parameter, "grad", kept)
+        kept = getattr(at.parameter, name)
+        setattr(at.parameter, name, replacement(at.parameter.detach()))
+        return lambda: setattr(at.parameter, name, kept)
 
     return spoil
+
+
+gradient = partial(attribute, "grad")
+parameter_data = partial(attribute, "data")
 
 
 def freed(t: Tensor) -> Tensor:
@@ -45,19 +60,9 @@ def gradient_data(replacement: Callable[[Tensor], Tensor]) -> Callable[[Spoiled]
     """Past torch's own checks of `p.grad = ...`."""
 
     def spoil(at: Spoiled) -> Undo:
-        kept = at.parameter.grad
-        at.parameter.grad = torch.zeros_like(at.parameter.detach())
-        at.parameter.grad.data = replacement(at.parameter.detach())
-        return lambda: setattr(at.parameter, "grad", kept)
-
-    return spoil
-
-
-def parameter_data(replacement: Callable[[Tensor], Tensor]) -> Callable[[Spoiled], Undo]:
-    def spoil(at: Spoiled) -> Undo:
-        kept = at.parameter.data
-        at.parameter.data = replacement(kept)
-        return lambda: setattr(at.parameter, "data", kept)
+        undo = gradient(torch.zeros_like)(at)
+        gradient_of(at.parameter).data = replacement(at.parameter.detach())
+        return undo
 
     return spoil
 
@@ -74,25 +79,10 @@ def freed_storage(at: Spoiled) -> Undo:
     return undo
 
 
-def buffer(replacement: Callable[[Tensor], object]) -> Callable[[Spoiled], Undo]:
-    def spoil(at: Spoiled) -> Undo:
-        kept = dict(at.optimizer.state[at.parameter])
-        at.optimizer.state[at.parameter]["momentum_buffer"] = replacement(at.parameter.detach())
-
-        def undo() -> None:
-            at.optimizer.state[at.parameter] = kept
-            if not kept:
-                del at.optimizer.state[at.parameter]
-
-        return undo
-
-    return spoil
-
-
-def state(replacement: Any) -> Callable[[Spoiled], Undo]:
+def state(replacement: Callable[[Tensor], Any]) -> Callable[[Spoiled], Undo]:
     def spoil(at: Spoiled) -> Undo:
         kept = at.optimizer.state.pop(at.parameter, None)
-        at.optimizer.state[at.parameter] = replacement
+        at.optimizer.state[at.parameter] = replacement(at.parameter.detach())
 
         def undo() -> None:
             del at.optimizer.state[at.parameter]
@@ -102,6 +92,10 @@ def state(replacement: Any) -> Callable[[Spoiled], Undo]:
         return undo
 
     return spoil
+
+
+def buffer(replacement: Callable[[Tensor], object]) -> Callable[[Spoiled], Undo]:
+    return state(lambda t: {"momentum_buffer": replacement(t)})
 
 
 def entry(**values: Any) -> Callable[[Spoiled], Undo]:
@@ -164,7 +158,7 @@ CASES: dict[str, tuple[Callable[[Spoiled], Undo], type[Exception], str]] = {
     "buffer: neg": (buffer(torch._neg_view), TypeError, "momentum_buffer.*is_neg=True"),
     "buffer: list": (buffer(lambda t: [0.0]), TypeError, "momentum_buffer.*type=list"),
     "buffer: number": (buffer(lambda t: 0.0), TypeError, "momentum_buffer.*type=float"),
-    "state: no dict": (state([]), TypeError, "state"),
+    "state: no dict": (state(lambda t: []), TypeError, "state"),
     "lr: NaN": (entry(lr=NAN), ValueError, "lr=nan"),
     "lr: inf": (entry(lr=INF), ValueError, "lr=inf"),
     "lr: negative": (entry(lr=-0.1), ValueError, r"lr=-0\.1"),

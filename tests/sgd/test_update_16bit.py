@@ -15,18 +15,8 @@ import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD
-from helpers import (
-    assert_same_training,
-    bits,
-    buffer_of,
-    clones,
-    every_parameter,
-    give,
-    gradient_sets,
-    hand_over,
-    parameters,
-    sgd_beside,
-)
+from half_helpers import in_float32
+from helpers import assert_same_training, bits, clones, every_parameter, give, gradient_sets, parameters
 
 DTYPES = [torch.bfloat16, torch.float16]
 # Twice the widest block, 64 elements, and a tail.
@@ -47,22 +37,12 @@ def ours(over: Sequence[Tensor], **options: Any) -> FusedCyclicSGD:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("options", OPTIONS)
 def test_each_step_is_float32s_rounded_once(options: dict[str, Any], dtype: torch.dtype) -> None:
-    optimizer = ours(parameters(LENGTHS, dtype), **options)
-    over = every_parameter(optimizer)
+    over = parameters(LENGTHS, dtype)
+    optimizer = ours(over, **options)
     for gradients in gradient_sets(over, 3):
-        theirs, wide = sgd_beside(ours([p.detach().float() for p in over], **options))
-        hand_over(optimizer, theirs)
-        for parameter, twin, gradient in zip(over, wide, gradients, strict=True):
-            parameter.grad, twin.grad = gradient, gradient.float()
-            before = buffer_of(optimizer, parameter)
-            if before is not None:
-                theirs.state[twin]["momentum_buffer"] = before.float()
-        theirs.step()
-        optimizer.step()
-        for parameter, twin in zip(over, wide, strict=True):
-            buffers = [optimizer.state[parameter]["momentum_buffer"], theirs.state[twin]["momentum_buffer"].to(dtype)]
-            assert bits(parameter) == bits(twin.to(dtype)), f"{parameter.numel()} elements"
-            assert bits(buffers[0]) == bits(buffers[1]), f"buffer of {parameter.numel()} elements"
+        for p, (weight, buffer) in zip(over, in_float32(optimizer, gradients, **options), strict=True):
+            assert bits(p) == bits(weight.to(dtype)), f"{p.numel()} elements"
+            assert bits(optimizer.state[p]["momentum_buffer"]) == bits(buffer.to(dtype)), f"buffer of {p.numel()}"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

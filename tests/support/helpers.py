@@ -347,5 +347,10 @@ def output_of(process: subprocess.Popen[str]) -> str:
     return output
 
 
+def halving(cycle: int) -> float:
+    """A scale_fn that can be pickled."""
+    return 0.5 ** (cycle - 1)
+
+
 def schedule_with(**arguments: Any) -> CyclicSchedule:
     return CyclicSchedule(**{"base_lr": 0.1, "max_lr": 0.5, **arguments})

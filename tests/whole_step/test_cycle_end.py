@@ -41,6 +41,12 @@ class Ends(list[int]):
         self.append(optimizer.applied_steps)
 
 
+def hooked(**settings: Any) -> tuple[FusedCyclicSGD, Ends]:
+    optimizer, ends = made(**settings), Ends()
+    optimizer.register_cycle_end_hook(ends)
+    return optimizer, ends
+
+
 # --- when ---------------------------------------------------------------------------------------------------
 
 
@@ -118,9 +124,7 @@ def test_the_gradient_of_a_closure_makes_the_last_update() -> None:
 
 @pytest.mark.parametrize("advance_on_skip", [False, True])
 def test_a_skipped_step_ends_no_cycle(advance_on_skip: bool) -> None:
-    optimizer = made(skip_nonfinite=True, advance_on_skip=advance_on_skip, average="swa")
-    ends = Ends()
-    optimizer.register_cycle_end_hook(ends)
+    optimizer, ends = hooked(skip_nonfinite=True, advance_on_skip=advance_on_skip, average="swa")
     for step in range(2 * CYCLE + 1):
         gradient_of(every_parameter(optimizer)[0])[0] = float("nan") if step == CYCLE - 1 else 0.5
         optimizer.step()
@@ -131,8 +135,7 @@ def test_a_skipped_step_ends_no_cycle(advance_on_skip: bool) -> None:
 
 def test_an_update_by_hand_ends_no_cycle() -> None:
     """Nor does one of which only the first group's momentum was set; another group's does not matter."""
-    optimizer, ends = made(), Ends()
-    optimizer.register_cycle_end_hook(ends)
+    optimizer, ends = hooked()
     for group, name in ((0, "lr"), (0, "momentum"), (1, "lr")):
         while optimizer.applied_steps % CYCLE != CYCLE - 1:
             optimizer.step()
@@ -148,8 +151,7 @@ def test_an_update_by_hand_ends_no_cycle() -> None:
 
 
 def test_a_step_that_is_refused_ends_no_cycle() -> None:
-    optimizer, ends = made(max_grad_norm=1.0, error_if_nonfinite=True), Ends()
-    optimizer.register_cycle_end_hook(ends)
+    optimizer, ends = hooked(max_grad_norm=1.0, error_if_nonfinite=True)
     optimizer.step()
     optimizer.step()
     gradient_of(every_parameter(optimizer)[0])[0] = float("inf")
@@ -161,8 +163,7 @@ def test_a_step_that_is_refused_ends_no_cycle() -> None:
 
 
 def test_seek_ends_no_cycle_by_itself() -> None:
-    optimizer, ends = made(), Ends()
-    optimizer.register_cycle_end_hook(ends)
+    optimizer, ends = hooked()
     optimizer.seek(CYCLE)
     optimizer.seek(2 * CYCLE - 1)
     assert ends == []
@@ -254,8 +255,7 @@ def test_a_hook_may_use_the_optimizer() -> None:
 
 
 def test_copies_have_no_hooks() -> None:
-    optimizer, ends = made(), Ends()
-    optimizer.register_cycle_end_hook(ends)
+    optimizer, ends = hooked()
     twin = with_gradients(copy.deepcopy(optimizer))
     step(twin)
     assert twin.at_cycle_end
