@@ -67,7 +67,7 @@ def test_a_pair_given_back_has_torchs_keys_and_goes_on(dtype: torch.dtype, named
     over = parameters([9, (3, 4)], dtype)
     momentum_dtype = dtype if named else None
     optimizer = FusedCyclicSGD(over, 0.01, 0.1, step_size_up=3, momentum_dtype=momentum_dtype)
-    train(optimizer, over, gradient_sets(over), 3)
+    go_on(optimizer, 3)
     sgd, scheduler = optimizer.to_torch()
     assert set(sgd.param_groups[0]) <= TORCH_KEYS
     assert all(sgd.state[p].keys() == {"momentum_buffer"} for p in over)
@@ -141,4 +141,4 @@ def test_the_state_of_the_pair_is_loaded(settings: dict[str, Any]) -> None:
     assert not {"foreach", "fused", "capturable", "differentiable"} & group.keys()
     for p, q in zip(over, twins, strict=True):
         assert torch.equal(optimizer.state[p]["momentum_buffer"], sgd.state[q]["momentum_buffer"])
-    train(optimizer, over, gradient_sets(over, 2), 2)
+    go_on(optimizer, 2)

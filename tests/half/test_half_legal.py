@@ -12,7 +12,7 @@ from torch import Tensor
 
 from clr_native import FusedCyclicSGD
 from half_helpers import COMBINATIONS, LEGAL, WAYS, buffer_dtype, ids_of, name_of
-from helpers import assert_refused, assert_setting_refused, go_on, gradient_sets, parameters, raised, train
+from helpers import assert_refused, assert_setting_refused, go_on, parameters, raised
 
 DTYPES = tuple(LEGAL)
 LOSSLESS = ("rounding", "kahan", "master_weights")  # at most one of these
@@ -73,7 +73,7 @@ def test_a_legal_combination_trains(
     optimizer = ours(over, momentum_dtype=given, ema_decay=0.5, **WAYS[way])
     assert optimizer.param_groups[0]["momentum_dtype"] == name_of(momentum_dtype)
     before = [p.detach().clone() for p in over]
-    train(optimizer, over, gradient_sets(over), 3)
+    go_on(optimizer, 3)
     expected = {"momentum_buffer": buffer_dtype(dtype, momentum_dtype, way)}
     expected |= {"average": torch.float32 if way == "master" else dtype}
     expected |= {"compensation": dtype} if way == "kahan" else {}
@@ -185,6 +185,6 @@ def test_a_group_of_its_own_for_parameters_that_are_not_of_16_bits() -> None:
     with pytest.raises(ValueError, match=r"parameter 1 of group 0: master_weights=True .* dtype=torch.float32"):
         ours(over, master_weights=True)
     optimizer = ours([{"params": over[:1]}, {"params": over[1:], "master_weights": False}], master_weights=True)
-    train(optimizer, over, gradient_sets(over), 2)
+    go_on(optimizer, 2)
     assert "master_weight" in optimizer.state[over[0]]
     assert "master_weight" not in optimizer.state[over[1]]

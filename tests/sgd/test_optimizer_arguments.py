@@ -246,6 +246,13 @@ def test_whole_floats_are_sizes_and_equal_bounds_are_constant() -> None:
         optimizer.step()
 
 
+@pytest.mark.parametrize("settings", [{"gamma": 0.5}, {"scale_mode": "iterations"}, {"decay_steps": 3}], ids=str)
+def test_idle_arguments_are_kept(settings: dict[str, Any]) -> None:
+    optimizer = FusedCyclicSGD(one(), 0.1, 0.5, **settings)
+    saved = optimizer.state_dict()["param_groups"][0]["schedule"]
+    assert settings.items() <= saved.items()
+
+
 def test_not_parameters() -> None:
     integer = torch.zeros(3, dtype=torch.int64)
     for tensor, dtype in ((integer, "int64"), (torch.zeros(3, dtype=torch.complex64), "complex64")):

@@ -69,7 +69,7 @@ def test_momentum_by_hand_is_obeyed_once_and_does_not_advance(momentum: float) -
     over = parameters([20])
     optimizer = ours(over)
     sets = gradient_sets(over)
-    train(optimizer, over, sets, 2)
+    go_on(optimizer, 2)
     before, buffer = over[0].detach().clone(), optimizer.state[over[0]]["momentum_buffer"].clone()
     optimizer.param_groups[0]["momentum"] = momentum
     train(optimizer, over, sets, 1)
@@ -99,7 +99,7 @@ def test_a_zero_by_hand_where_the_schedule_says_zero_advances(zero: Any) -> None
     optimizer = FusedCyclicSGD(over, 0.0, 0.5, step_size_up=1)
     sets = gradient_sets(over)
     optimizer.param_groups[0]["lr"] = zero
-    train(optimizer, over, sets, 2)
+    go_on(optimizer, 2)
     assert (optimizer.applied_steps, optimizer.get_last_lr()) == (2, [0.0])
     kept = optimizer.param_groups[0]["lr"]
     optimizer.param_groups[0]["lr"] = 0.3

@@ -57,14 +57,6 @@ def test_seek_continues_as_if_it_had_come_there() -> None:
     assert walked.state_dict()["param_groups"] == jumped.state_dict()["param_groups"]
 
 
-def test_seek_moves_all_groups() -> None:
-    groups = [{"params": parameters([2]), "step_size_up": up} for up in (1, 2)]
-    optimizer = FusedCyclicSGD(groups, 0.25, 0.5)
-    optimizer.seek(1)
-    assert [group["applied_steps"] for group in optimizer.param_groups] == [1, 1]
-    assert optimizer.get_last_lr() == [0.5, 0.375]
-
-
 @pytest.mark.parametrize(
     ("to", "error"), [(-1, ValueError), (LAST + 1, ValueError), (1.5, TypeError), ("3", TypeError), (True, TypeError)]
 )

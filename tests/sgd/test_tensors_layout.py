@@ -22,7 +22,6 @@ from helpers import (
     go_on,
     gradient_sets,
     parameters,
-    train,
 )
 
 DTYPES = [torch.float32, torch.float64]
@@ -43,7 +42,7 @@ def test_shapes(shape: tuple[int, ...]) -> None:
 def test_only_empty_tensors() -> None:
     over = parameters([(0,), (2, 0)])
     optimizer = ours(over)
-    train(optimizer, over, gradient_sets(over, 1), 3)
+    go_on(optimizer, 3)
     assert optimizer.applied_steps == 3
 
 

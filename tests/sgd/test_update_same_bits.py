@@ -199,8 +199,8 @@ def test_alignment_does_not_matter(dtype: torch.dtype) -> None:
     start = parameters([131] * len(places), dtype)
     sets = gradient_sets(start, 2)
     plain, moved = ours(clones(start), **OPTIONS[1]), ours(clones(start), **OPTIONS[1])
-    train(plain, every_parameter(plain), sets, 2)
-    train(moved, every_parameter(moved), sets, 2)
+    for each in (plain, moved):
+        train(each, every_parameter(each), sets, 2)
     for i, parameter in enumerate(every_parameter(moved)):
         moved.state[parameter]["momentum_buffer"] = placed(moved.state[parameter]["momentum_buffer"], places[i - 1])
         parameter.data = placed(parameter, places[i])

@@ -13,19 +13,7 @@ from torch import Tensor
 
 from amp_helpers import INF, NAN, SCALERS, amp_attributes, ours, scaled
 from clr_native import FusedCyclicSGD, GradScaler
-from helpers import (
-    assert_refused,
-    assert_same_state,
-    bits,
-    clones,
-    every_parameter,
-    give,
-    gradient_of,
-    gradient_sets,
-    parameters,
-    picture,
-    take_weights,
-)
+from helpers import assert_refused, bits, clones, give, gradient_of, gradient_sets, parameters, picture
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
@@ -272,7 +260,7 @@ def test_gradients_stay_scaled(settings: dict[str, Any], scale: float | None, va
     assert optimizer.last_step_skipped is (value == INF)
 
 
-# --- counts, and loading in between -------------------------------------------------------------------------
+# --- counts -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", SCALERS)
@@ -293,34 +281,3 @@ def test_counts_of_skipped_steps(kind: type[torch.amp.GradScaler]) -> None:
     assert (other.skipped_steps, other.applied_steps) == (3, 1)
     optimizer.seek(5)
     assert (optimizer.skipped_steps, optimizer.applied_steps) == (3, 5)
-
-
-@pytest.mark.parametrize("kind", SCALERS)
-def test_a_checkpoint_loaded_between_steps_goes_on_as_if_never_saved(kind: type[torch.amp.GradScaler]) -> None:
-    """Saved after a skipped step; optimizer and scaler into new ones."""
-
-    def steps(optimizer: FusedCyclicSGD, scaler: torch.amp.GradScaler, first: int, last: int) -> None:
-        over = every_parameter(optimizer)
-        sets = gradient_sets(over)
-        for step in range(first, last):
-            give(over, [g * scaler.get_scale() for g in sets[step % 7]])
-            if step in (0, 4, 9):
-                give(over, [torch.full_like(p, NAN) for p in over])
-            scaler.step(optimizer)
-            scaler.update()
-
-    def made() -> FusedCyclicSGD:
-        return training(max_grad_norm=0.5, ema_decay=0.9)[0]
-
-    whole, scaler = made(), scaled(kind, 7.0)
-    steps(whole, scaler, 0, 20)
-    begun, begun_scaler = made(), scaled(kind, 7.0)
-    steps(begun, begun_scaler, 0, 5)
-    resumed, resumed_scaler = made(), scaled(kind, 7.0)
-    take_weights(resumed, begun)
-    resumed.load_state_dict(copy.deepcopy(begun.state_dict()))
-    resumed_scaler.load_state_dict(begun_scaler.state_dict())
-    steps(resumed, resumed_scaler, 5, 20)
-    assert resumed.skipped_steps == whole.skipped_steps == 3
-    assert resumed_scaler.get_scale() == scaler.get_scale()
-    assert_same_state(resumed, whole)
