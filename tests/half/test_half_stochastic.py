@@ -19,7 +19,6 @@ from clr_native import FusedCyclicSGD, build_info
 from half_helpers import HALVES, half_ulp, ids_of, in_float32
 from helpers import (
     LONG,
-    assert_goes_on_alike,
     assert_refused,
     bits,
     every_parameter,
@@ -273,9 +272,3 @@ def test_groups_have_seeds_of_their_own() -> None:
     _, second = after(1, [whole(), whole()])
     assert torch.equal(found[0], alone)
     assert torch.equal(found[1], second)
-
-
-@DTYPES
-def test_a_twin_goes_the_same_way(dtype: torch.dtype) -> None:
-    one, other = (ours(parameters([150, (3, 7)], dtype)) for _ in range(2))
-    assert_goes_on_alike(one, other, 9)

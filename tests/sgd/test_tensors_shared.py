@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -107,13 +106,6 @@ def test_the_same_parameter_twice_in_one_group(threads: int) -> None:
         with pytest.warns(UserWarning, match="duplicate"):
             optimizers.append(live(make, [first, second, first], nothing, 4))
     assert_same_training(*optimizers)
-
-
-def test_the_same_parameter_in_two_groups_is_refused_as_in_torch() -> None:
-    (weight,) = parameters([3])
-    groups: list[dict[str, Any]] = [{"params": [weight]}, {"params": [weight]}]
-    with pytest.raises(ValueError, match="more than one parameter group"):
-        FusedCyclicSGD(groups, 0.1, 0.5)
 
 
 def test_a_tied_weight_of_a_model_is_updated_once() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clr_native import FusedCyclicSGD
 from half_helpers import in_float32
-from helpers import assert_same_training, bits, clones, every_parameter, give, gradient_sets, parameters
+from helpers import bits, clones, every_parameter, give, gradient_sets, parameters
 
 DTYPES = [torch.bfloat16, torch.float16]
 # Twice the widest block, 64 elements, and a tail.
@@ -81,21 +81,3 @@ def test_extremes_round_as_torch_rounds_them(dtype: torch.dtype) -> None:
     assert torch.allclose(parameter.detach(), expected, rtol=0, atol=0, equal_nan=True)
     number = ~expected.isnan()
     assert bits(parameter.detach()[number]) == bits(expected[number])
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_one_element_at_a_time_gives_the_same_bits(dtype: torch.dtype) -> None:
-    (whole,) = parameters([150], dtype)
-    sets = gradient_sets([whole], 3)
-    single = [p.clone().detach().requires_grad_() for p in whole]
-    together, apart = ours([whole], **OPTIONS[-1]), ours(single, **OPTIONS[-1])
-    for (gradient,) in sets:
-        whole.grad = gradient
-        give(single, list(gradient))
-        together.step()
-        apart.step()
-    joined = ours([torch.stack([p.detach() for p in single]).requires_grad_()])
-    joined.state[every_parameter(joined)[0]]["momentum_buffer"] = torch.stack(
-        [apart.state[p]["momentum_buffer"] for p in single]
-    )
-    assert_same_training(together, joined)
