@@ -84,6 +84,7 @@ def test_masters_and_buffers_go_as_torch_in_float32(dtype: torch.dtype) -> None:
         give(over, gradients)
         optimizer.step()
         beside.step([gradient.float() for gradient in gradients])
+        assert optimizer.get_last_momentum() == beside.ours.get_last_momentum()
         for p, q in zip(over, beside.twins, strict=True):
             assert bits(optimizer.state[p]["master_weight"]) == bits(q)
             assert bits(optimizer.state[p]["momentum_buffer"]) == bits(beside.theirs.state[q]["momentum_buffer"])

@@ -54,9 +54,8 @@ def run(optimizer: Any, steps: range, scheduler: Any = None) -> list[Any]:
         *others, last = sets[step % len(sets)]
         give(over, [*others, last if step >= 5 else None])
         optimizer.step()
-        if scheduler is not None and step + 1 < getattr(
-            scheduler, "total_steps", math.inf
-        ):  # the last value is not used, or an error
+        # The value after the last step is not used, or an error.
+        if scheduler is not None and step + 1 < getattr(scheduler, "total_steps", math.inf):
             scheduler.step()
     return found
 
