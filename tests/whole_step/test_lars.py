@@ -12,6 +12,7 @@ from torch import Tensor
 from clr_native import FusedCyclicSGD
 from helpers import (
     LAYOUTS,
+    Beside,
     assert_same_training,
     assert_setting_refused,
     bits,
@@ -19,15 +20,13 @@ from helpers import (
     every_parameter,
     give,
     go_on,
+    gradient_of,
     gradient_sets,
-    hand_over,
     parameters,
-    sgd_beside,
     train,
 )
 from test_norm import exact_norm
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SHAPES = ((17, 5), (3, 4, 2, 2), 65, (), (1, 1), (60, 40))
 STEPS = 6
 
@@ -142,42 +141,35 @@ def test_given_the_ratios_the_weights_are_torchs(dtype: torch.dtype, options: di
     """To the bit: ratio * (g + weight_decay * p) handed to torch's SGD, which has no weight decay then."""
     over = parameters(SHAPES, dtype)
     optimizer = ours(over, weight_decay=0.01, **options)
-    theirs, twins = sgd_beside(optimizer)
-    theirs.param_groups[0]["weight_decay"] = 0.0
+    beside = Beside(optimizer)
+    beside.theirs.param_groups[0]["weight_decay"] = 0.0
     (group,) = optimizer.param_groups
     sign = -1 if group["maximize"] else 1
     for gradients in gradient_sets(over, STEPS):
         give(over, gradients)
         ratios = [trust_ratio(group, p, g) for p, g in zip(over, gradients, strict=True)]
-        for twin, g, ratio in zip(twins, gradients, ratios, strict=True):
+        for twin, g, ratio in zip(beside.twins, gradients, ratios, strict=True):
             decayed = torch.add(sign * g, twin.detach(), alpha=0.01)
             twin.grad = sign * (torch.tensor(ratio, dtype=dtype) * decayed)
-        hand_over(optimizer, theirs)
-        optimizer.step()
-        theirs.step()
-        assert_same_training(optimizer, theirs)
+        beside.step()
+        beside.assert_same()
 
 
 def test_beside_plain_torch_as_apex_writes_it() -> None:
     """LARC(clip=False) around torch's SGD, with norms in float32, for as far as these carry."""
     over = parameters([(17, 5), (3, 4, 2, 2), (60, 40)])
     optimizer = ours(over, weight_decay=0.01, trust_min_ndim=0)
-    theirs, twins = sgd_beside(optimizer)
-    theirs.param_groups[0]["weight_decay"] = 0.0
+    beside = Beside(optimizer)
+    beside.theirs.param_groups[0]["weight_decay"] = 0.0
     for gradients in gradient_sets(over, STEPS):
-        give(over, gradients)
-        give(twins, [g.clone() for g in gradients])
-        for p in twins:
-            assert p.grad is not None
-            with torch.no_grad():
-                weight_norm, gradient_norm = torch.norm(p), torch.norm(p.grad)
-                adaptive = 0.02 * weight_norm / (gradient_norm + weight_norm * 0.01 + 1e-8)
-                p.grad += 0.01 * p
-                p.grad *= adaptive
-        hand_over(optimizer, theirs)
-        optimizer.step()
-        theirs.step()
-    for p, q in zip(over, twins, strict=True):
+        beside.give(gradients)
+        for p in beside.twins:
+            gradient, weight = gradient_of(p), p.detach()
+            weight_norm, gradient_norm = torch.norm(weight), torch.norm(gradient)
+            adaptive = 0.02 * weight_norm / (gradient_norm + weight_norm * 0.01 + 1e-8)
+            gradient.add_(0.01 * weight).mul_(adaptive)
+        beside.step()
+    for p, q in zip(over, beside.twins, strict=True):
         assert float((p - q).detach().abs().max()) <= 8 * torch.finfo(torch.float32).eps * float(q.detach().abs().max())
         assert not torch.equal(p, parameters([p.shape])[0])
 
