@@ -1,7 +1,4 @@
-"""at_cycle_end and register_cycle_end_hook: once at the end of each cycle, after its last update.
-
-Where cycles of schedules of every kind end stands in test_optimizer_schedules.py.
-"""
+"""at_cycle_end and register_cycle_end_hook: once at the end of each cycle, after its last update."""
 
 from __future__ import annotations
 
@@ -12,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from clr_native import FusedCyclicSGD
+from clr_native import CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, RampSchedule, ScheduleSequence
+from clr_native.schedules import Schedule
 from helpers import bits, every_parameter, give, gradient_of, gradient_sets, parameters, raised
 
 UP, DOWN = 2, 1
@@ -62,6 +60,26 @@ def test_once_at_the_end_of_each_cycle_of_the_first_group() -> None:
         seen.append(len(ends))
     assert seen == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
     assert ends == [3, 6, 9]
+
+
+@pytest.mark.filterwarnings("ignore:.*past the end of its schedule")
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (OneCycleSchedule(0.3, 5), [5]),
+        (OneCycleSchedule(0.3, 5, convention="fastai"), [5]),
+        (RampSchedule(0.1, 0.3, 4), []),
+        (ScheduleSequence([(RampSchedule(0.1, 0.3, 2), 2), (CyclicSchedule(0.1, 0.3, step_size_up=1), 4)]), [4, 6]),
+        (ScheduleSequence([(CyclicSchedule(0.1, 0.3, step_size_up=2), 6), (OneCycleSchedule(0.3, 3), None)]), [4, 9]),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_every_kind_of_schedule(schedule: Schedule, expected: list[int]) -> None:
+    optimizer, ends = with_gradients(FusedCyclicSGD(parameters([5]), schedule=schedule)), Ends()
+    optimizer.register_cycle_end_hook(ends)
+    for _ in range(12):
+        optimizer.step()
+    assert ends == expected
 
 
 @pytest.mark.parametrize("hooked", [False, True])
