@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 
 from clr_native import FusedCyclicSGD
 from hardware import Hardware
-from helpers import every_parameter
+from helpers import COPIES, every_parameter
 from twins import Machine, Twins, make
 
 pytestmark = pytest.mark.cuda
@@ -71,7 +70,7 @@ def test_asking_changes_nothing(machine: Machine) -> None:
     twins.assert_same()
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda made: pickle.loads(pickle.dumps(made))])
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
 def test_two_go_on_from_one(machine: Machine, copied: Callable[[FusedCyclicSGD], FusedCyclicSGD]) -> None:
     """A copy shares nothing with its origin, on the device either."""
     twins = Twins(machine, ema_decay=0.5)

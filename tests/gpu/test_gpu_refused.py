@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clr_native import FusedCyclicSGD, GradScaler
 from hardware import Hardware
-from helpers import every_parameter, parameters
+from helpers import every_parameter, gradient_of, parameters
 from twins import Machine, step
 
 pytestmark = pytest.mark.cuda
@@ -113,8 +113,7 @@ def test_a_scale_from_the_cpu_is_read(hardware: Hardware, kind: str) -> None:
     scale: Any = torch.tensor(4.0) if kind != "number" else 4.0
     step(optimizer, grad_scale=scale, found_inf=torch.zeros(()) if kind != "number" else 0.0)
     for parameter in every_parameter(beside):
-        assert parameter.grad is not None
-        parameter.grad /= 4
+        gradient_of(parameter).div_(4)
     beside.step()
     assert all(map(torch.equal, every_parameter(optimizer), every_parameter(beside)))
 

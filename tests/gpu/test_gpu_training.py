@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import pickle
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 import clr_native
 from clr_native import FusedCyclicSGD
 from hardware import Hardware
-from helpers import parameters
+from helpers import COPIES, gradient_of, parameters
 from twins import Machine, Twins, assert_same_bits
 
 pytestmark = pytest.mark.cuda
@@ -121,7 +120,7 @@ def resumed(optimizer: FusedCyclicSGD) -> FusedCyclicSGD:
     return fresh
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o)), resumed])
+@pytest.mark.parametrize("copied", [*COPIES.values(), resumed], ids=[*COPIES, "resumed"])
 def test_copies_and_checkpoints(machine: Machine, copied: Any) -> None:
     twins = Twins(machine, ema_decay=0.5)
     twins.step(2)
@@ -160,8 +159,7 @@ def test_what_is_measured(machine: Machine) -> None:
         twins.give()
         if poison is not None:
             for over in (twins.on_cpu, twins.on_gpu):
-                assert over[3].grad is not None
-                over[3].grad[7] = poison
+                gradient_of(over[3])[7] = poison
         twins.both(FusedCyclicSGD.step)
         assert twins.there.last_grad_norm == twins.here.last_grad_norm
         assert twins.there.last_step_skipped == twins.here.last_step_skipped == (poison is not None)
@@ -172,14 +170,14 @@ def test_an_error_where_the_norm_is_not_finite(machine: Machine) -> None:
     twins = Twins(machine, max_grad_norm=1.0, error_if_nonfinite=True)
     twins.step(2)
     twins.give()
-    assert twins.on_gpu[0].grad is not None
+    gradient = gradient_of(twins.on_gpu[0])
     before = [parameter.detach().clone() for parameter in twins.on_gpu]
-    kept = twins.on_gpu[0].grad[0, 0].item()
-    twins.on_gpu[0].grad[0, 0] = math.nan
+    kept = gradient[0, 0].item()
+    gradient[0, 0] = math.nan
     with pytest.raises(RuntimeError, match="the norm of all gradients is nan"):
         twins.there.step()
     assert all(map(torch.equal, before, twins.on_gpu))
-    twins.on_gpu[0].grad[0, 0] = kept
+    gradient[0, 0] = kept
     twins.both(FusedCyclicSGD.step)
     twins.assert_same()
 
@@ -203,9 +201,7 @@ def test_unscaled_gradients_are_written(machine: Machine) -> None:
     twins = Twins(machine, write_unscaled_grad=True)
     twins.step(2, grad_scale=3.0, found_inf=0.0)
     for mine, other in zip(twins.on_cpu, twins.on_gpu, strict=True):
-        assert mine.grad is not None
-        assert other.grad is not None
-        assert_same_bits(mine.grad, other.grad, "gradient")
+        assert_same_bits(gradient_of(mine), gradient_of(other), "gradient")
     twins.assert_same()
 
 
@@ -220,11 +216,9 @@ def test_grad_scalers(machine: Machine, kind: type[torch.amp.GradScaler]) -> Non
             scale = scaler.scale(one if over is twins.on_cpu else machine.copy(one))
             with torch.no_grad():
                 for parameter in over:
-                    assert parameter.grad is not None
-                    parameter.grad.mul_(scale)
+                    gradient_of(parameter).mul_(scale)
                 if overflows:
-                    assert over[0].grad is not None
-                    over[0].grad[0, 0] = math.inf
+                    gradient_of(over[0])[0, 0] = math.inf
         for optimizer, scaler in zip((twins.here, twins.there), scalers, strict=True):
             with machine.cpu() if optimizer is twins.here else nullcontext():
                 scaler.step(optimizer)

@@ -11,9 +11,22 @@ from torch import Tensor, nn
 
 from clr_native import FusedCyclicSGD
 from half_helpers import HALVES, WAYS, half_ulp, ids_of, weight_of
-from helpers import bits, every_parameter, give, gradient_sets, parameters, train
+from helpers import (
+    Beside,
+    assert_goes_on_alike,
+    bits,
+    clones,
+    every_parameter,
+    give,
+    go_on,
+    gradient_sets,
+    parameters,
+    take_weights,
+    train,
+)
 
 DTYPES = pytest.mark.parametrize("dtype", HALVES, ids=ids_of)
+KEPT = pytest.mark.parametrize("way", ["kahan", "master"])
 SIZES = (1, 17, 64, 150)
 
 
@@ -50,7 +63,7 @@ def assert_kept(optimizer: FusedCyclicSGD, over: list[Tensor], expected: list[Te
 
 
 @DTYPES
-@pytest.mark.parametrize("way", ["kahan", "master"])
+@KEPT
 def test_the_first_step_starts_from_the_parameter(dtype: torch.dtype, way: str) -> None:
     """As it stands at the step, not at construction."""
     over = parameters(SIZES, dtype)
@@ -61,47 +74,30 @@ def test_the_first_step_starts_from_the_parameter(dtype: torch.dtype, way: str) 
 
 
 @DTYPES
-def test_the_parameter_is_the_rounded_master_after_each_step(dtype: torch.dtype) -> None:
-    over = parameters(SIZES, dtype)
-    optimizer = FusedCyclicSGD(over, 0.1, 0.5, step_size_up=3, master_weights=True, weight_decay=0.01)
-    for gradients in gradient_sets(over, 12):
-        masters = [weight_of(optimizer, p) for p in over]
-        give(over, gradients)
-        optimizer.step()
-        for p, before in zip(over, masters, strict=True):
-            master = optimizer.state[p]["master_weight"]
-            assert bits(p) == bits(master.to(dtype))
-            assert not torch.equal(master.double(), before)
-
-
-@DTYPES
 def test_masters_and_buffers_go_as_torch_in_float32(dtype: torch.dtype) -> None:
     """Twelve steps of torch's SGD on float32 weights, to the bit: the 16 bits never come back in."""
     over = parameters(SIZES, dtype)
-    wide = [p.detach().float().requires_grad_() for p in over]
-    optimizer = FusedCyclicSGD(over, 0.1, 0.5, step_size_up=3, master_weights=True, weight_decay=0.01, nesterov=True)
-    theirs = torch.optim.SGD(wide, lr=1.0, momentum=0.9, weight_decay=0.01, nesterov=True, foreach=False)
+    settings: dict[str, Any] = {"step_size_up": 3, "weight_decay": 0.01, "nesterov": True}
+    optimizer = FusedCyclicSGD(over, 0.1, 0.5, master_weights=True, **settings)
+    beside = Beside(FusedCyclicSGD([p.detach().float().requires_grad_() for p in over], 0.1, 0.5, **settings))
     for gradients in gradient_sets(over, 12):
         give(over, gradients)
-        give(wide, [gradient.float() for gradient in gradients])
-        theirs.param_groups[0]["lr"], theirs.param_groups[0]["momentum"] = (
-            optimizer.get_last_lr()[0],
-            optimizer.get_last_momentum()[0],
-        )
         optimizer.step()
-        theirs.step()
-        for p, q in zip(over, wide, strict=True):
+        beside.step([gradient.float() for gradient in gradients])
+        assert optimizer.get_last_momentum() == beside.ours.get_last_momentum()
+        for p, q in zip(over, beside.twins, strict=True):
             assert bits(optimizer.state[p]["master_weight"]) == bits(q)
-            assert bits(optimizer.state[p]["momentum_buffer"]) == bits(theirs.state[q]["momentum_buffer"])
+            assert bits(optimizer.state[p]["momentum_buffer"]) == bits(beside.theirs.state[q]["momentum_buffer"])
+            assert bits(p) == bits(q.to(dtype))
 
 
 @DTYPES
-@pytest.mark.parametrize("way", ["kahan", "master"])
+@KEPT
 @pytest.mark.parametrize("new", [0.0, 1e-3, -1.0, 2.0])
 def test_a_weight_copied_in_is_obeyed(dtype: torch.dtype, way: str, new: float) -> None:
     """Every other element is overwritten, with a multiple of what stood there; the others go on as they were."""
     over = parameters(SIZES, dtype)
-    twins = [p.detach().clone().requires_grad_() for p in over]
+    twins = clones(over)
     optimizer, untouched = ours(over, **WAYS[way]), ours(twins, **WAYS[way])
     sets = gradient_sets(over, 6)
     for each in (optimizer, untouched):
@@ -126,7 +122,7 @@ def test_a_weight_copied_in_is_obeyed(dtype: torch.dtype, way: str, new: float) 
 
 
 @DTYPES
-@pytest.mark.parametrize("way", ["kahan", "master"])
+@KEPT
 def test_a_smaller_weight_copied_in_is_obeyed_to_the_bit(dtype: torch.dtype, way: str) -> None:
     """A rest of the old weight is above half an ulp of the new one, and is dropped."""
     over = [torch.full((150,), 1.5, dtype=dtype, requires_grad=True)]
@@ -140,7 +136,7 @@ def test_a_smaller_weight_copied_in_is_obeyed_to_the_bit(dtype: torch.dtype, way
     assert_kept(optimizer, over, step_beside(optimizer, over, [torch.full_like(over[0], 0.01)]), way)
 
 
-@pytest.mark.parametrize("way", ["kahan", "master"])
+@KEPT
 def test_a_model_that_loads_other_weights_goes_on_from_these(way: str) -> None:
     model, other = nn.Linear(8, 4).bfloat16(), nn.Linear(8, 4).bfloat16()
     optimizer = ours(model.parameters(), **WAYS[way])
@@ -156,25 +152,17 @@ def test_a_model_that_loads_other_weights_goes_on_from_these(way: str) -> None:
         assert torch.all((p.detach().double() - x.double()).abs() <= half_ulp(x.double(), p.dtype) + rest)
 
 
-@pytest.mark.parametrize("way", ["kahan", "master"])
+@KEPT
 def test_a_model_that_loads_its_own_weights_goes_on_as_if_nothing_had_been(way: str) -> None:
-    start = parameters(SIZES, torch.bfloat16)
-    found = []
-    for loads in (False, True):
-        over = [p.detach().clone().requires_grad_() for p in start]
-        optimizer = ours(over, **WAYS[way])
-        sets = gradient_sets(over, 6)
-        train(optimizer, over, sets, 3)
-        if loads:
-            for p, saved in zip(over, copy.deepcopy(over), strict=True):
-                p.data.copy_(saved)
-        train(optimizer, over, sets, 3, start=3)
-        found.append([bits(p) for p in over])
-    assert found[0] == found[1]
+    optimizers = [ours(parameters(SIZES, torch.bfloat16), **WAYS[way]) for _ in range(2)]
+    for each in optimizers:
+        go_on(each, 3)
+    take_weights(optimizers[1], copy.deepcopy(optimizers[1]))
+    assert_goes_on_alike(optimizers[0], optimizers[1], 3)
 
 
 @DTYPES
-@pytest.mark.parametrize("way", ["kahan", "master"])
+@KEPT
 def test_infinities_and_nan_copied_in_and_taken_out_again(dtype: torch.dtype, way: str) -> None:
     """They are the weight while they stand there, and leave nothing behind."""
     (p,) = over = parameters([40], dtype)
@@ -194,19 +182,13 @@ def test_infinities_and_nan_copied_in_and_taken_out_again(dtype: torch.dtype, wa
 @DTYPES
 @pytest.mark.parametrize("way", WAYS)
 def test_a_weight_copied_in_outlives_a_look_at_the_averages(dtype: torch.dtype, way: str) -> None:
-    """As if the averages had never been swapped in: the same weights, and the same next step."""
-    found = []
-    for looks in (False, True):
-        over = parameters(SIZES, dtype)
-        optimizer = ours(over, ema_decay=0.5, **WAYS[way])
-        sets = gradient_sets(over, 5)
-        train(optimizer, over, sets, 3)
-        for p in over:
+    """As if the averages had never been swapped in: the same weights, and the same next steps."""
+    optimizers = [ours(parameters(SIZES, dtype), ema_decay=0.5, **WAYS[way]) for _ in range(2)]
+    for each in optimizers:
+        go_on(each, 3)
+        for p in every_parameter(each):
             p.data[::2] = 2.5
-        if looks:
-            with optimizer.averaged_weights():
-                assert all(not torch.any(p == 2.5) for p in over)
-        steps = [[bits(p) for p in over]]
-        train(optimizer, over, sets, 2, start=3)
-        found.append([*steps, [bits(p) for p in over]])
-    assert found[0] == found[1]
+    with optimizers[1].averaged_weights():
+        assert all(not torch.any(p == 2.5) for p in every_parameter(optimizers[1]))
+    assert all(bits(p) == bits(q) for p, q in zip(*map(every_parameter, optimizers), strict=True))
+    assert_goes_on_alike(optimizers[0], optimizers[1], 2)

@@ -14,7 +14,16 @@ from torch.optim.lr_scheduler import CyclicLR
 from clr_native import FusedCyclicSGD
 from clr_native.sgd.settings import GROUP_DEFAULTS
 from half_helpers import HALVES, ids_of
-from helpers import assert_same_training, clones, every_parameter, gradient_sets, parameters, picture, train
+from helpers import (
+    assert_refused,
+    assert_same_training,
+    clones,
+    every_parameter,
+    go_on,
+    gradient_sets,
+    parameters,
+    train,
+)
 
 FEATURES: list[tuple[torch.dtype, str, Any]] = [
     (torch.float32, "ema_decay", 0.5),
@@ -47,7 +56,7 @@ def test_a_pair_taken_over_has_the_new_settings_at_their_defaults(dtype: torch.d
         assert group[name] == (0.01 if name == "weight_decay" else default), name
     assert [group[name] for name in ("skipped_steps", "n_averaged", "n_updates")] == [0, 0, 0]
     over = every_parameter(optimizer)
-    train(optimizer, over, gradient_sets(over), 3)
+    go_on(optimizer, 3)
     assert all(optimizer.state[p].keys() == {"momentum_buffer"} for p in over)
 
 
@@ -58,7 +67,7 @@ def test_a_pair_given_back_has_torchs_keys_and_goes_on(dtype: torch.dtype, named
     over = parameters([9, (3, 4)], dtype)
     momentum_dtype = dtype if named else None
     optimizer = FusedCyclicSGD(over, 0.01, 0.1, step_size_up=3, momentum_dtype=momentum_dtype)
-    train(optimizer, over, gradient_sets(over), 3)
+    go_on(optimizer, 3)
     sgd, scheduler = optimizer.to_torch()
     assert set(sgd.param_groups[0]) <= TORCH_KEYS
     assert all(sgd.state[p].keys() == {"momentum_buffer"} for p in over)
@@ -81,17 +90,13 @@ def test_what_torch_has_not_is_refused_by_name(dtype: torch.dtype, name: str, va
     over = parameters([9, (3, 4)], dtype)
     groups: list[dict[str, Any]] = [{"params": over[:1]}, {"params": over[1:], name: value}]
     optimizer = FusedCyclicSGD(groups, 0.01, 0.1, step_size_up=3)
-    if trained:
-        train(optimizer, over, gradient_sets(over), 3)
-    before = picture(optimizer)
-    with pytest.raises(ValueError, match=f"parameter group 1: {name}={value!r}: torch.optim.SGD"):
-        optimizer.to_torch()
-    assert picture(optimizer) == before
+    go_on(optimizer, 3 if trained else 0)
+    assert_refused(optimizer.to_torch, ValueError, f"parameter group 1: {name}={value!r}: torch.optim.SGD", optimizer)
     optimizer.param_groups[1][name] = GROUP_DEFAULTS[name]
     optimizer.load_state_dict(optimizer.state_dict())  # as the message says: converts buffers
     sgd, _ = optimizer.to_torch()
     assert set(sgd.param_groups[1]) <= TORCH_KEYS
-    train(sgd, over, gradient_sets(over), 1)
+    go_on(sgd)
 
 
 def test_a_buffer_dtype_that_is_another_parameters_own_is_refused() -> None:
@@ -104,10 +109,7 @@ def test_a_buffer_dtype_that_is_another_parameters_own_is_refused() -> None:
 def test_what_torch_does_not_do_with_gradients_is_refused_by_name(name: str, value: Any) -> None:
     over = parameters([9])
     optimizer = FusedCyclicSGD(over, 0.01, 0.1, **{name: value})
-    before = picture(optimizer)
-    with pytest.raises(ValueError, match=f"{name}={value!r}: torch.optim.SGD"):
-        optimizer.to_torch()
-    assert picture(optimizer) == before
+    assert_refused(optimizer.to_torch, ValueError, f"{name}={value!r}: torch.optim.SGD", optimizer)
     setattr(optimizer, name, False if value is True else None)
     optimizer.to_torch()
 
@@ -139,4 +141,4 @@ def test_the_state_of_the_pair_is_loaded(settings: dict[str, Any]) -> None:
     assert not {"foreach", "fused", "capturable", "differentiable"} & group.keys()
     for p, q in zip(over, twins, strict=True):
         assert torch.equal(optimizer.state[p]["momentum_buffer"], sgd.state[q]["momentum_buffer"])
-    train(optimizer, over, gradient_sets(over, 2), 2)
+    go_on(optimizer, 2)

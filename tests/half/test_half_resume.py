@@ -3,11 +3,8 @@ checkpoint's."""
 
 from __future__ import annotations
 
-import copy
-import io
-import pickle
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,10 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from clr_native import FusedCyclicSGD
-from half_helpers import COMBINATIONS, HALVES, WAYS, buffer_dtype, ids_of
-from helpers import bits, clones, every_parameter, give, gradient_sets, parameters, train
+from distributed import QUIET, asked, put
+from half_helpers import COMBINATIONS, HALVES, WAYS, ids_of
+from helpers import (
+    COPIES,
+    assert_goes_on_alike,
+    assert_same_state,
+    bits,
+    clones,
+    every_parameter,
+    give,
+    go_on,
+    gradient_sets,
+    parameters,
+    through_a_file,
+)
 
-ALL = pytest.mark.parametrize(("dtype", "momentum_dtype", "way"), COMBINATIONS, ids=ids_of)
+ALL = pytest.mark.parametrize(("dtype", "momentum_dtype", "keeping"), COMBINATIONS, ids=ids_of)
 
 
 class Model(nn.Module):
@@ -37,29 +47,26 @@ def settings_of(momentum_dtype: torch.dtype | None, way: str) -> dict[str, Any]:
     return {"momentum_dtype": momentum_dtype, "ema_decay": 0.75, **WAYS[way]}
 
 
-def go_on(optimizer: FusedCyclicSGD, start: int, steps: int = 5) -> None:
-    over = every_parameter(optimizer)
-    train(optimizer, over, gradient_sets(over, 10), steps, start)
-    optimizer.zero_grad()
-
-
-def everything(optimizer: FusedCyclicSGD) -> list[Any]:
-    """Weights, state with its dtypes, and groups."""
-    found: list[Any] = []
-    for p in every_parameter(optimizer):
-        found.append(bits(p))
-        found.append({name: (value.dtype, bits(value)) for name, value in sorted(optimizer.state[p].items())})
-    return [*found, optimizer.state_dict()["param_groups"]]
-
-
 def saved_and_loaded(model: Model, optimizer: FusedCyclicSGD, into: tuple[Model, FusedCyclicSGD]) -> FusedCyclicSGD:
-    file = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, file)
-    file.seek(0)
-    checkpoint = torch.load(file, weights_only=True)
-    into[0].load_state_dict(checkpoint["model"])
-    into[1].load_state_dict(checkpoint["optimizer"])
+    into[0].load_state_dict(through_a_file(model.state_dict()))
+    into[1].load_state_dict(through_a_file(optimizer.state_dict()))
     return into[1]
+
+
+def through_distributed(
+    model: Model, optimizer: FusedCyclicSGD, into: tuple[Model, FusedCyclicSGD], *, flat: bool
+) -> FusedCyclicSGD:
+    into[0].load_state_dict(model.state_dict())
+    optimizer.zero_grad()
+    put(*into, asked(model, optimizer, flat=flat), flat=flat)
+    return into[1]
+
+
+WAYS_TO_LOAD: dict[str, Callable[..., FusedCyclicSGD]] = {
+    "torch.save": saved_and_loaded,
+    "nested": partial(through_distributed, flat=False),
+    "flattened": partial(through_distributed, flat=True),
+}
 
 
 # What the optimizer is constructed with that loads the checkpoint.
@@ -72,123 +79,50 @@ FRESH: dict[str, dict[str, Any] | None] = {
 
 
 @ALL
-@pytest.mark.parametrize("fresh", FRESH)
+@pytest.mark.parametrize(
+    ("way", "fresh", "before"),
+    [
+        *(("torch.save", fresh, 5) for fresh in FRESH),
+        *((flat, "with the same settings", before) for flat in ("nested", "flattened") for before in (0, 5)),
+        ("nested", "plain", 5),
+    ],
+)
+@QUIET
 def test_a_checkpoint_goes_on_bit_for_bit(
-    dtype: torch.dtype, momentum_dtype: torch.dtype | None, way: str, fresh: str
+    dtype: torch.dtype, momentum_dtype: torch.dtype | None, keeping: str, way: str, fresh: str, before: int
 ) -> None:
-    """The checkpoint's settings win over those of the constructor."""
-    settings = settings_of(momentum_dtype, way)
+    """The checkpoint's settings win over those of the constructor.
+
+    A fresh optimizer is asked by torch.distributed for state before it has any: that counts for nothing.
+    """
+    settings = settings_of(momentum_dtype, keeping)
     model, optimizer = made(dtype, **settings)
-    go_on(optimizer, 0)
+    go_on(optimizer, before)
     given = FRESH[fresh]
-    other = saved_and_loaded(model, optimizer, made(dtype, weights=3, **(settings if given is None else given)))
-    assert everything(other) == everything(optimizer)
-    go_on(optimizer, 5)
-    go_on(other, 5)
-    assert everything(other) == everything(optimizer)
+    into = made(dtype, weights=3, **(settings if given is None else given))
+    other = WAYS_TO_LOAD[way](model, optimizer, into)
+    assert_same_state(optimizer, other)
+    assert_goes_on_alike(optimizer, other, 5)
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS if way != "nearest"])
-def test_a_plain_checkpoint_turns_features_off(way: str) -> None:
+@pytest.mark.parametrize("keeping", [way for way in WAYS if way != "nearest"])
+def test_a_plain_checkpoint_turns_features_off(keeping: str) -> None:
     model, optimizer = made(torch.bfloat16)
-    go_on(optimizer, 0)
-    other = saved_and_loaded(model, optimizer, made(torch.bfloat16, momentum_dtype="float32", **WAYS[way]))
     go_on(optimizer, 5)
-    go_on(other, 5)
-    assert everything(other) == everything(optimizer)
-
-
-@ALL
-def test_state_has_the_dtypes_of_the_table_after_loading(
-    dtype: torch.dtype, momentum_dtype: torch.dtype | None, way: str
-) -> None:
-    """torch's load_state_dict by itself casts all to the parameter's."""
-    model, optimizer = made(dtype, **settings_of(momentum_dtype, way))
-    go_on(optimizer, 0)
-    other = saved_and_loaded(model, optimizer, made(dtype))
-    for p in every_parameter(other):
-        found = {name: value.dtype for name, value in other.state[p].items()}
-        assert found["momentum_buffer"] == buffer_dtype(dtype, momentum_dtype, way)
-        assert found["average"] == (torch.float32 if way == "master" else dtype)
-        assert found.get("master_weight") == (torch.float32 if way == "master" else None)
-        assert found.get("compensation") == (dtype if way == "kahan" else None)
-
-
-COPIES: dict[str, Callable[[Any], Any]] = {
-    "deepcopy": copy.deepcopy,
-    "pickle": lambda pair: pickle.loads(pickle.dumps(pair)),
-}
+    other = saved_and_loaded(model, optimizer, made(torch.bfloat16, momentum_dtype="float32", **WAYS[keeping]))
+    assert_goes_on_alike(optimizer, other, 5)
 
 
 @ALL
 @pytest.mark.parametrize("means", COPIES)
 def test_a_copy_goes_on_bit_for_bit(
-    dtype: torch.dtype, momentum_dtype: torch.dtype | None, way: str, means: str
+    dtype: torch.dtype, momentum_dtype: torch.dtype | None, keeping: str, means: str
 ) -> None:
-    model, optimizer = made(dtype, **settings_of(momentum_dtype, way))
-    go_on(optimizer, 0)
+    model, optimizer = made(dtype, **settings_of(momentum_dtype, keeping))
+    go_on(optimizer, 5)
     twin, other = COPIES[means]((model, optimizer))
     assert every_parameter(other)[0] is next(iter(twin.parameters()))
-    go_on(optimizer, 5)
-    go_on(other, 5)
-    assert everything(other) == everything(optimizer)
-
-
-# --- torch.distributed's helpers ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def quiet_torch() -> Iterator[None]:
-    """Its own deprecations, of itself by itself."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-        yield
-
-
-def through_distributed(
-    model: Model, optimizer: FusedCyclicSGD, into: tuple[Model, FusedCyclicSGD], flattened: bool
-) -> FusedCyclicSGD:
-    helpers = pytest.importorskip(
-        "torch.distributed.checkpoint.state_dict", reason="this torch was built without torch.distributed"
-    )
-    options = helpers.StateDictOptions(flatten_optimizer_state_dict=flattened)
-    saved = copy.deepcopy(helpers.get_optimizer_state_dict(model, optimizer, options=options))
-    into[0].load_state_dict(model.state_dict())
-    helpers.set_optimizer_state_dict(into[0], into[1], saved, options=options)
-    return into[1]
-
-
-@ALL
-@pytest.mark.parametrize("flattened", [False, True], ids=["nested", "flattened"])
-@pytest.mark.parametrize("before", [0, 5])
-@pytest.mark.usefixtures("quiet_torch")
-def test_distributed_checkpoints_go_on_bit_for_bit(
-    dtype: torch.dtype, momentum_dtype: torch.dtype | None, way: str, flattened: bool, before: int
-) -> None:
-    """Into a fresh optimizer, which is asked for state before it has any: that counts for nothing."""
-    settings = settings_of(momentum_dtype, way)
-    model, optimizer = made(dtype, **settings)
-    go_on(optimizer, 0, before)
-    other = through_distributed(model, optimizer, made(dtype, weights=3, **settings), flattened)
-    assert everything(other) == everything(optimizer)
-    go_on(optimizer, 5)
-    go_on(other, 5)
-    assert everything(other) == everything(optimizer)
-
-
-@ALL
-@pytest.mark.usefixtures("quiet_torch")
-def test_a_distributed_checkpoint_into_a_plain_optimizer(
-    dtype: torch.dtype, momentum_dtype: torch.dtype | None, way: str
-) -> None:
-    settings = settings_of(momentum_dtype, way)
-    model, optimizer = made(dtype, **settings)
-    go_on(optimizer, 0)
-    other = through_distributed(model, optimizer, made(dtype, weights=3), False)
-    assert everything(other) == everything(optimizer)
-    go_on(optimizer, 5)
-    go_on(other, 5)
-    assert everything(other) == everything(optimizer)
+    assert_goes_on_alike(optimizer, other, 5)
 
 
 # --- checkpoints of torch -------------------------------------------------------------------------------------------
@@ -200,7 +134,7 @@ def test_a_checkpoint_of_torchs_sgd_into_other_dtypes(dtype: torch.dtype, way: s
     """Its 16-bit buffer, cast once to float32, is what training goes on from; our settings stay."""
     twins = parameters([(7, 5), 33], dtype)
     theirs = torch.optim.SGD(twins, lr=0.3, momentum=0.8)
-    train(theirs, twins, gradient_sets(twins), 4)
+    go_on(theirs, 4)
     over = clones(twins)
     settings: dict[str, Any] = {"momentum_dtype": "float32", **WAYS[way]}
     optimizer = FusedCyclicSGD(over, 0.1, 0.5, step_size_up=3, cycle_momentum=False, momentum=0.8, **settings)
@@ -222,7 +156,7 @@ def test_a_checkpoint_of_torchs_sgd_into_other_dtypes(dtype: torch.dtype, way: s
 def test_a_float32_checkpoint_of_torch_into_bfloat16_momentum_is_rounded_once() -> None:
     twins = parameters([33])
     theirs = torch.optim.SGD(twins, lr=0.3, momentum=0.8)
-    train(theirs, twins, gradient_sets(twins), 4)
+    go_on(theirs, 4)
     over = clones(twins)
     optimizer = FusedCyclicSGD(over, 0.1, 0.5, momentum_dtype="bfloat16")
     optimizer.load_state_dict(theirs.state_dict())
@@ -234,7 +168,7 @@ def test_a_setting_changed_by_hand_takes_its_state_along_through_load_state_dict
     """At the step a buffer of another dtype is refused by name; loading the own state converts it."""
     over = parameters([33], torch.bfloat16)
     optimizer = FusedCyclicSGD(over, 0.1, 0.5, momentum_dtype="float32")
-    go_on(optimizer, 0)
+    go_on(optimizer, 5)
     optimizer.param_groups[0]["momentum_dtype"] = None
     buffer = optimizer.state[over[0]]["momentum_buffer"]
     give(over, gradient_sets(over, 1)[0])

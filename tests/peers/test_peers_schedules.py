@@ -15,15 +15,12 @@ import numpy as np
 import pytest
 import torch
 
+from amp_helpers import mended
 from clr_native import CyclicSchedule
 from helpers import raised
 from references import LARGEST_STEP, lr_and_momentum, ulp_error
 
 NAN = math.nan
-
-
-def mended(what: str) -> None:
-    pytest.skip(f"torch {torch.__version__} has mended this: {what}")
 
 
 def torch_cyclic(**arguments: Any) -> torch.optim.lr_scheduler.CyclicLR:

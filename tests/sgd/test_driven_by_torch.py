@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
-import pickle
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +15,17 @@ from torch.optim import SGD, Optimizer, lr_scheduler
 from torch.optim.swa_utils import SWALR
 
 from clr_native import FusedCyclicSGD
-from helpers import assert_same_training, clones, every_parameter, give, gradient_sets, parameters, picture
+from helpers import (
+    COPIES,
+    assert_same_training,
+    clones,
+    every_parameter,
+    give,
+    gradient_sets,
+    parameters,
+    picture,
+    sgd_beside,
+)
 
 STEPS = 25
 Make = Callable[[Any], Any]
@@ -65,32 +75,26 @@ CHAINABLE: dict[str, Make] = {
 ALL = {**ABSOLUTE, **CHAINABLE}
 
 
-def groups(over: list[Tensor]) -> list[dict[str, Any]]:
-    return [
+def by_rate(over: list[Tensor]) -> FusedCyclicSGD:
+    groups: list[dict[str, Any]] = [
         {"params": over[:1], "weight_decay": 0.1},
         {"params": over[1:2], "lr": 0.4, "momentum": 0.5, "nesterov": True},
         {"params": over[2:], "dampening": 0.25},
     ]
-
-
-def by_rate(over: list[Tensor]) -> FusedCyclicSGD:
-    return FusedCyclicSGD(groups(over), lr=0.25, momentum=0.9)
-
-
-def by_sgd(over: list[Tensor]) -> SGD:
-    return SGD(groups(over), lr=0.25, momentum=0.9, foreach=False)
+    return FusedCyclicSGD(groups, lr=0.25, momentum=0.9)
 
 
 def with_bounds(over: list[Tensor]) -> FusedCyclicSGD:
     return FusedCyclicSGD([{"params": [p]} for p in over], 0.1, 0.5, step_size_up=3, cycle_momentum=False, momentum=0.9)
 
 
-def sgd_with_bounds(over: list[Tensor]) -> SGD:
-    return SGD([{"params": [p]} for p in over], lr=0.1, momentum=0.9, foreach=False)
-
-
 def fresh() -> list[Tensor]:
     return parameters([7, (3, 2), ()])
+
+
+def pair(make: Make) -> tuple[FusedCyclicSGD, SGD]:
+    ours = make(fresh())
+    return ours, sgd_beside(ours)[0]
 
 
 SETS = gradient_sets(fresh(), 7)
@@ -105,7 +109,7 @@ def train(optimizer: Optimizer, scheduler: Any, steps: range) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_under_a_constant_rate_the_weights_are_sgds(name: str) -> None:
-    ours, theirs = by_rate(fresh()), by_sgd(fresh())
+    ours, theirs = pair(by_rate)
     for optimizer in (ours, theirs):
         train(optimizer, ALL[name](optimizer), range(STEPS))
     assert_same_training(ours, theirs)
@@ -117,7 +121,7 @@ def test_under_a_constant_rate_the_weights_are_sgds(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:.*something else has written lr:UserWarning")
 @pytest.mark.parametrize("name", ABSOLUTE)
 def test_over_bounds_what_computes_lr_anew_drives(name: str) -> None:
-    ours, theirs = with_bounds(fresh()), sgd_with_bounds(fresh())
+    ours, theirs = pair(with_bounds)
     for optimizer in (ours, theirs):
         train(optimizer, ABSOLUTE[name](optimizer), range(STEPS))
     assert_same_training(ours, theirs)
@@ -128,17 +132,18 @@ def from_state_dicts(optimizer: Any, scheduler: Any, make: Callable[[list[Tensor
     saved = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict()))
     other = make(clones(every_parameter(optimizer)))
     again = schedule(other)
-    for p, q in zip(every_parameter(other), every_parameter(optimizer), strict=True):
-        p.data.copy_(q.detach())
     other.load_state_dict(saved[0])
     again.load_state_dict(saved[1])
     return other, again
 
 
+def copied_together(copied: Make, optimizer: Any, scheduler: Any, *_: object) -> Any:
+    return copied((optimizer, scheduler))
+
+
 WAYS: dict[str, Callable[..., Any]] = {
     "state dicts": from_state_dicts,
-    "deepcopy": lambda optimizer, scheduler, *_: copy.deepcopy((optimizer, scheduler)),
-    "pickle": lambda optimizer, scheduler, *_: pickle.loads(pickle.dumps((optimizer, scheduler))),
+    **{name: partial(copied_together, copied) for name, copied in COPIES.items()},
 }
 RESUMED = [(by_rate, name) for name in ALL] + [(with_bounds, name) for name in ABSOLUTE]
 
@@ -193,8 +198,7 @@ def test_nine_updates_in_a_row_are_no_driver() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_a_constant_schedule_is_driven_without_a_word(name: str) -> None:
     """Whichever way it was said. The suite makes an error of every warning."""
-    constant = FusedCyclicSGD(fresh(), 0.25, 0.25, cycle_momentum=False, momentum=0.9)
-    sgd = SGD(fresh(), lr=0.25, momentum=0.9, foreach=False)
+    constant, sgd = pair(lambda over: FusedCyclicSGD(over, 0.25, 0.25, cycle_momentum=False, momentum=0.9))
     for optimizer in (constant, sgd):
         train(optimizer, ALL[name](optimizer), range(STEPS))
     assert_same_training(constant, sgd)
@@ -202,7 +206,7 @@ def test_a_constant_schedule_is_driven_without_a_word(name: str) -> None:
 
 
 def test_a_warning_that_is_an_error_comes_before_the_first_write() -> None:
-    ours, theirs = with_bounds(fresh()), sgd_with_bounds(fresh())
+    ours, theirs = pair(with_bounds)
     schedulers = [ABSOLUTE["LambdaLR"](each) for each in (ours, theirs)]
     for each, scheduler in zip((ours, theirs), schedulers, strict=True):
         train(each, scheduler, range(9))

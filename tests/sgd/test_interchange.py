@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,9 +14,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CyclicLR, ExponentialLR
 
 from clr_native import CyclicSchedule, FusedCyclicSGD, RampSchedule
-
-SIZES = (1, 7, 16, 33, 129)
-STEPS = 60
+from helpers import assert_refused, assert_same_training, every_parameter
+from torch_pairs import SGDS, STEPS, assert_within_torchs_rounding, cyclic_pair, one_cycle_pair, run
 
 MODES: dict[str, dict[str, Any]] = {
     "triangular": {"step_size_up": 7},
@@ -24,119 +24,100 @@ MODES: dict[str, dict[str, Any]] = {
     "scale_fn": {"step_size_up": 4, "scale_fn": lambda x: 1 / (1 + x), "scale_mode": "iterations"},
     "no momentum cycle": {"step_size_up": 6, "cycle_momentum": False},
 }
-SETTINGS: dict[str, dict[str, Any]] = {
-    "plain": {"momentum": 0.9},
-    "nesterov": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
-    "dampened": {"momentum": 0.8, "dampening": 0.3, "maximize": True},
+
+CYCLES: dict[str, dict[str, Any]] = {
+    "cos": {},
+    "linear": {"anneal_strategy": "linear"},
+    "three phases": {"three_phase": True, "pct_start": 0.4},
+    "three linear phases": {"three_phase": True, "anneal_strategy": "linear", "pct_start": 1 / 7},
+    "a peak between steps": {"pct_start": 0.237},
+    "all in rising": {"pct_start": 1.0},
+    "no rise": {"pct_start": 0.0},
+    "factors": {"div_factor": 7.3, "final_div_factor": 333.0},
+    "one rate at the end": {"final_div_factor": 1, "div_factor": 1.0},
+    "no momentum cycle": {"cycle_momentum": False},
+    "one momentum": {"base_momentum": 0.9, "max_momentum": 0.9},
+    "by epochs": {"total_steps": None, "epochs": 6, "steps_per_epoch": 10},
 }
 
 NOT_WHOLE: Any = 2.5
 
-Step = Callable[[], object]
+
+KINDS: dict[str, Callable[..., Any]] = {
+    **{f"CyclicLR, {name}": partial(cyclic_pair, cycle=cycle) for name, cycle in MODES.items()},
+    **{f"OneCycleLR, {name}": partial(one_cycle_pair, cycle=cycle) for name, cycle in CYCLES.items()},
+}
 
 
-def parameters(dtype: torch.dtype) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(7)
-    return [torch.nn.Parameter(torch.randn(n, generator=generator, dtype=dtype)) for n in SIZES]
-
-
-def torch_pair(params: list[Tensor], mode: str, settings: str) -> tuple[torch.optim.SGD, CyclicLR]:
-    """Two groups with bounds of their own."""
-    groups: list[dict[str, Any]] = [{"params": params[:2]}, {"params": params[2:], "weight_decay": 0.1, "name": "late"}]
-    sgd = torch.optim.SGD(groups, lr=1.0, foreach=False, **SETTINGS[settings])
-    scheduler = CyclicLR(sgd, [0.01, 0.02], [0.1, 0.3], base_momentum=0.7, max_momentum=0.9, **MODES[mode])
-    return sgd, scheduler
-
-
-def gradients(params: list[Tensor]) -> Iterator[None]:
-    """Sets new gradients, each time it is asked; the last parameter gets its first one late."""
-    generator = torch.Generator().manual_seed(11)
-    for step in itertools.count():
-        for i, parameter in enumerate(params):
-            gradient = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
-            parameter.grad = None if i == len(params) - 1 and step < 5 else gradient
-        yield
-
-
-def train(params: list[Tensor], gradient: Iterator[None], steps: int, *lines: Step) -> None:
-    for _ in range(steps):
-        next(gradient)
-        for line in lines:
-            line()
-
-
-def assert_same(ours: list[Tensor], theirs: list[Tensor]) -> None:
+def assert_same(ours: Any, theirs: Any, kind: str) -> None:
     """Equal in float32; in float64 within the rounding of torch's own schedule."""
-    for a, b in zip(ours, theirs, strict=True):
-        if a.dtype == torch.float32:
-            assert torch.equal(a, b)
-        else:
-            torch.testing.assert_close(a, b, rtol=0.0, atol=1e-12 * float(b.detach().abs().max()))
-
-
-def buffers(optimizer: torch.optim.Optimizer, params: list[Tensor]) -> list[Tensor]:
-    return [optimizer.state[parameter]["momentum_buffer"] for parameter in params]
+    if every_parameter(ours)[0].dtype == torch.float32:
+        assert_same_training(ours, theirs)
+        return
+    for p, q in zip(every_parameter(ours), every_parameter(theirs), strict=True):
+        for a, b in ((p, q), (ours.state[p]["momentum_buffer"], theirs.state[q]["momentum_buffer"])):
+            limit = 1e-13 if kind.startswith("One") else 1e-12 * float(b.detach().abs().max())
+            torch.testing.assert_close(a, b, rtol=0.0, atol=limit)
 
 
 CASES = pytest.mark.parametrize(
-    ("mode", "settings", "dtype"), list(itertools.product(MODES, SETTINGS, (torch.float32, torch.float64)))
+    ("kind", "sgd", "dtype"),
+    [
+        *itertools.product(KINDS, SGDS, [torch.float32]),
+        *((kind, sgd, torch.float64) for kind in KINDS for sgd in SGDS if kind.startswith("Cyclic")),
+        ("OneCycleLR, cos", "nesterov", torch.float64),
+    ],
 )
 
 
 @CASES
-@pytest.mark.parametrize("before", [0, 3, 23])
-def test_a_pair_taken_over_goes_on_as_it_would_have(mode: str, settings: str, dtype: torch.dtype, before: int) -> None:
-    reference, taken = parameters(dtype), parameters(dtype)
-    sgd, scheduler = torch_pair(reference, mode, settings)
-    train(reference, gradients(reference), STEPS, sgd.step, scheduler.step)
-
-    other_sgd, other_scheduler = torch_pair(taken, mode, settings)
-    gradient = gradients(taken)
-    train(taken, gradient, before, other_sgd.step, other_scheduler.step)
-    optimizer = FusedCyclicSGD.from_torch(other_sgd, other_scheduler)
-    assert optimizer.applied_steps == before
-    train(taken, gradient, STEPS - before, optimizer.step)
-    assert_same(taken, reference)
-    assert_same(buffers(optimizer, taken), buffers(sgd, reference))
+@pytest.mark.parametrize("before", [0, 1, 23, STEPS - 1])
+def test_a_pair_taken_over_goes_on_as_it_would_have(kind: str, sgd: str, dtype: torch.dtype, before: int) -> None:
+    theirs, scheduler = KINDS[kind](SGDS[sgd], dtype=dtype)
+    expected = run(theirs, range(STEPS), scheduler)
+    pair = KINDS[kind](SGDS[sgd], dtype=dtype)
+    run(pair[0], range(before), pair[1])
+    ours = FusedCyclicSGD.from_torch(*pair)
+    assert ours.applied_steps == before
+    found = run(ours, range(before, STEPS))
+    if kind.startswith("One"):
+        assert_within_torchs_rounding(found, expected[before:])
+    assert_same(ours, theirs, kind)
 
 
 @CASES
-@pytest.mark.parametrize("before", [0, 1, 23])
-def test_a_pair_given_back_goes_on_as_we_would_have(mode: str, settings: str, dtype: torch.dtype, before: int) -> None:
-    ours, given = parameters(dtype), parameters(dtype)
-    optimizer = FusedCyclicSGD.from_torch(*torch_pair(ours, mode, settings))
-    train(ours, gradients(ours), STEPS, optimizer.step)
-
-    other = FusedCyclicSGD.from_torch(*torch_pair(given, mode, settings))
-    gradient = gradients(given)
-    train(given, gradient, before, other.step)
-    sgd, scheduler = other.to_torch()
-    assert type(sgd) is torch.optim.SGD
-    assert type(scheduler) is CyclicLR
+@pytest.mark.parametrize("before", [0, 1, 23, STEPS - 1])
+def test_a_pair_given_back_goes_on_as_we_would_have(kind: str, sgd: str, dtype: torch.dtype, before: int) -> None:
+    ours, other = (FusedCyclicSGD.from_torch(*KINDS[kind](SGDS[sgd], dtype=dtype)) for _ in range(2))
+    expected = run(ours, range(STEPS))
+    run(other, range(before))
+    theirs, scheduler = other.to_torch()
+    assert (type(theirs), type(scheduler).__name__) == (torch.optim.SGD, kind.split(",")[0])
     assert scheduler.last_epoch == before
-    train(given, gradient, STEPS - before, sgd.step, scheduler.step)
-    assert_same(given, ours)
-    assert_same(buffers(sgd, given), buffers(optimizer, ours))
+    again = FusedCyclicSGD.from_torch(theirs, scheduler)
+    if kind.startswith("One"):
+        assert [group["schedule"] for group in again.param_groups] == [group["schedule"] for group in ours.param_groups]
+    found = run(theirs, range(before, STEPS), scheduler)
+    if kind.startswith("One"):
+        assert_within_torchs_rounding(found, expected[before:])
+    assert_same(theirs, ours, kind)
 
 
 def test_settings_keys_and_buffers_are_taken_over() -> None:
-    params = parameters(torch.float32)
-    sgd, scheduler = torch_pair(params, "triangular", "nesterov")
-    gradient = gradients(params)
-    train(params, gradient, 6, sgd.step, scheduler.step)
-    before = buffers(sgd, params)
+    sgd, scheduler = cyclic_pair(SGDS["nesterov"], MODES["triangular"])
+    run(sgd, range(6), scheduler)
+    over = every_parameter(sgd)
+    before = [sgd.state[p]["momentum_buffer"] for p in over]
     optimizer = FusedCyclicSGD.from_torch(sgd, scheduler)
-    assert all(a is b for a, b in zip(buffers(optimizer, params), before, strict=True))
+    assert all(optimizer.state[p]["momentum_buffer"] is b for p, b in zip(over, before, strict=True))
     assert optimizer.param_groups[1]["name"] == "late"
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.1]
     assert "foreach" not in optimizer.param_groups[0]
-    assert (
-        optimizer.param_groups[0]["schedule"]
-        == CyclicSchedule(0.01, 0.1, step_size_up=7, base_momentum=0.7, max_momentum=0.9).to_dict()
-    )
+    expected = CyclicSchedule(0.01, 0.1, step_size_up=7, base_momentum=0.7, max_momentum=0.9)
+    assert optimizer.param_groups[0]["schedule"] == expected.to_dict()
     back, _ = optimizer.to_torch()
     assert back.param_groups[1]["name"] == "late"
-    assert all(a is b for a, b in zip(buffers(back, params), before, strict=True))
+    assert all(back.state[p]["momentum_buffer"] is b for p, b in zip(over, before, strict=True))
 
 
 def test_a_pair_with_whole_floats_for_sizes_is_taken() -> None:
@@ -186,10 +167,8 @@ def altered(name: str, value: float) -> Callable[..., Any]:
     ],
 )
 def test_what_cannot_be_taken_over(make: Callable[..., Any], error: type[Exception], message: str) -> None:
-    params = parameters(torch.float32)
-    sgd, scheduler = torch_pair(params, "triangular", "plain")
-    with pytest.raises(error, match=message):
-        FusedCyclicSGD.from_torch(*make(sgd, scheduler))
+    pair = make(*cyclic_pair(SGDS["plain"], MODES["triangular"]))
+    assert_refused(lambda: FusedCyclicSGD.from_torch(*pair), error, message, pair[0])
 
 
 @pytest.mark.parametrize(

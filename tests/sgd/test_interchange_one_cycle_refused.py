@@ -11,8 +11,8 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR
 
 from clr_native import FusedCyclicSGD, OneCycleSchedule
-from helpers import every_parameter, give, picture, raised
-from one_cycle_pairs import SGDS, STEPS, assert_within_torchs_rounding, run, standing, torch_pair
+from helpers import assert_refused, every_parameter, give, parameters, raised
+from torch_pairs import SGDS, STEPS, assert_within_torchs_rounding, one_cycle_pair, run, standing
 
 
 def set_in_group(name: str, value: Any) -> Any:
@@ -68,18 +68,17 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
 
 @pytest.mark.parametrize(("alter", "error", "message"), REFUSED)
 def test_a_pair_altered_by_hand_is_refused(alter: Any, error: type[Exception], message: str) -> None:
-    sgd, scheduler = torch_pair(SGDS["plain"], {})
+    sgd, scheduler = one_cycle_pair(SGDS["plain"], {})
     run(sgd, range(7), scheduler)
     alter(sgd, scheduler)
-    before = picture(sgd), dict(scheduler.__dict__)
-    with pytest.raises(error, match=message):
-        FusedCyclicSGD.from_torch(sgd, scheduler)
-    assert (picture(sgd), scheduler.__dict__) == before
+    before = dict(scheduler.__dict__)
+    assert_refused(lambda: FusedCyclicSGD.from_torch(sgd, scheduler), error, message, sgd)
+    assert scheduler.__dict__ == before
 
 
 def test_what_a_refusal_advises_is_taken() -> None:
     for advice in (lambda sgd, scheduler: set_in_group("lr", scheduler.get_last_lr()[1])(sgd, scheduler), run_once):
-        sgd, scheduler = torch_pair(SGDS["plain"], {})
+        sgd, scheduler = one_cycle_pair(SGDS["plain"], {})
         run(sgd, range(7), scheduler)
         sgd.param_groups[1]["lr"] = 0.5
         advice(sgd, scheduler)
@@ -91,13 +90,9 @@ def run_once(sgd: SGD, scheduler: OneCycleLR) -> None:
 
 
 def optimizer_of(*schedules: OneCycleSchedule, applied_steps: int = 0) -> FusedCyclicSGD:
-    weights = [torch.nn.Parameter(torch.ones(2)) for _ in schedules]
-    return FusedCyclicSGD(
-        [
-            {"params": [weight], "schedule": schedule, "applied_steps": applied_steps}
-            for weight, schedule in zip(weights, schedules, strict=True)
-        ]
-    )
+    weights = parameters([2] * len(schedules))
+    groups = zip(weights, schedules, strict=True)
+    return FusedCyclicSGD([{"params": [p], "schedule": s, "applied_steps": applied_steps} for p, s in groups])
 
 
 @pytest.mark.parametrize(

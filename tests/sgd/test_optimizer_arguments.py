@@ -129,12 +129,31 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"schedule": CyclicSchedule(0.1, 0.5)}, ValueError, "base_lr=0.1"),
     ({"schedule": "triangular", "base_lr": None, "max_lr": None}, TypeError, "schedule='triangular'"),
 ]
+# With lr= in the place of bounds.
+RATES_REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"lr": -0.1}, ValueError, "lr=-0.1"),
+    ({"lr": NAN}, ValueError, "lr=nan"),
+    ({"lr": "0.1"}, TypeError, "lr='0.1'"),
+    ({"lr": True}, TypeError, "lr=True"),
+    ({"lr": torch.ones(2)}, TypeError, "lr=tensor"),
+    ({"lr": 0.1, "mode": "triangular2"}, ValueError, "base_lr=None"),
+    ({"lr": 0.1, "base_lr": 0.1}, ValueError, "max_lr=None"),
+    ({"lr": 0.1, "momentum": 1.5}, ValueError, "momentum=1.5"),
+]
 
 
 @pytest.mark.parametrize(("settings", "error", "text"), REFUSED, ids=[str(case[0]) for case in REFUSED])
 def test_refused_by_the_constructor(settings: dict[str, Any], error: type[Exception], text: str) -> None:
     with refused(error, text):
         FusedCyclicSGD(one(), **{**BOUNDS, **settings})
+
+
+@pytest.mark.parametrize(("settings", "error", "text"), RATES_REFUSED)
+def test_an_lr_that_is_none(settings: dict[str, Any], error: type[Exception], text: str) -> None:
+    with refused(error, text):
+        FusedCyclicSGD(one(), **settings)
+    with refused(error, text):
+        FusedCyclicSGD([{"params": one(), **settings}])
 
 
 OF_GROUPS = [case for case in REFUSED if None not in (case[0].get("base_lr", 0), case[0].get("max_lr", 0))]
@@ -153,39 +172,31 @@ def test_refused_of_a_group(settings: dict[str, Any], error: type[Exception], te
     assert optimizer.applied_steps == 1
 
 
-@pytest.mark.parametrize(
-    "flat",
-    [
-        {"max_lr": 0.5},
-        {"step_size_up": 3},
-        {"step_size_down": 5},
-        {"mode": "triangular2"},
-        {"gamma": 0.9},
-        {"decay_steps": 4},
-        {"decay_base": True},
-        {"scale_fn": float},
-        {"scale_mode": "iterations"},
-        {"window": "hann"},
-        {"cycle_momentum": False},
-        {"base_momentum": 0.7},
-        {"max_momentum": 0.99},
-    ],
-    ids=str,
-)
-def test_a_schedule_with_flat_arguments_is_refused(flat: dict[str, Any]) -> None:
-    ((name, _),) = flat.items()
+FLAT: list[tuple[str, object]] = [
+    ("max_lr", 0.5),
+    ("step_size_up", 3),
+    ("step_size_down", 5),
+    ("mode", "triangular2"),
+    ("gamma", 0.9),
+    ("decay_steps", 4),
+    ("decay_base", True),
+    ("scale_fn", float),
+    ("scale_mode", "iterations"),
+    ("window", "hann"),
+    ("cycle_momentum", False),
+    ("base_momentum", 0.7),
+    ("max_momentum", 0.99),
+    ("momentum", 0.5),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), FLAT)
+def test_a_schedule_with_flat_arguments_is_refused(name: str, value: object) -> None:
+    flat: dict[str, Any] = {name: value}
     with refused(ValueError, f"{name}="):
         FusedCyclicSGD(one(), schedule=CyclicSchedule(0.1, 0.5), **flat)
     with refused(ValueError, f"{name}="):
         FusedCyclicSGD([{"params": one(), "schedule": CyclicSchedule(0.1, 0.5), **flat}])
-
-
-def test_momentum_beside_a_schedule() -> None:
-    with refused(ValueError, "momentum=0.5"):
-        FusedCyclicSGD(one(), schedule=CyclicSchedule(0.1, 0.5), momentum=0.5)
-    plain = CyclicSchedule(0.1, 0.5, cycle_momentum=False)
-    assert FusedCyclicSGD(one(), schedule=plain, momentum=0.5).get_last_momentum() == [0.5]
-    assert FusedCyclicSGD(one(), schedule=plain).get_last_momentum() == [0.9]
 
 
 # What lr= says: (constructor, group, what stands there first).
@@ -214,26 +225,6 @@ def test_lr_is_a_constant_rate_unless_a_schedule_is_said(
 ) -> None:
     optimizer = FusedCyclicSGD([{"params": one(), **group}], **constructor)
     assert (optimizer.get_last_lr(), optimizer.get_last_momentum()) == ([first[0]], [first[1]])
-
-
-@pytest.mark.parametrize(
-    ("settings", "text"),
-    [
-        ({"lr": -0.1}, "lr=-0.1"),
-        ({"lr": NAN}, "lr=nan"),
-        ({"lr": "0.1"}, "lr='0.1'"),
-        ({"lr": True}, "lr=True"),
-        ({"lr": torch.ones(2)}, "lr=tensor"),
-        ({"lr": 0.1, "mode": "triangular2"}, "base_lr=None"),
-        ({"lr": 0.1, "base_lr": 0.1}, "max_lr=None"),
-        ({"lr": 0.1, "momentum": 1.5}, "momentum=1.5"),
-    ],
-)
-def test_an_lr_that_is_none(settings: dict[str, Any], text: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=re.escape(text)):
-        FusedCyclicSGD(one(), **settings)
-    with pytest.raises((TypeError, ValueError), match=re.escape(text)):
-        FusedCyclicSGD([{"params": one(), **settings}])
 
 
 def test_bounds_come_from_anywhere() -> None:

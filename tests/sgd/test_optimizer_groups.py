@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
 from clr_native import CyclicSchedule, FusedCyclicSGD
-from helpers import (
-    assert_same_training,
-    every_parameter,
-    give,
-    gradient_sets,
-    hand_over,
-    parameters,
-    sgd_beside,
-    train,
-)
+from helpers import assert_refused, every_parameter, follow, give, gradient_sets, parameters, train
 
 Groups = list[dict[str, Any]]
 
@@ -44,19 +36,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "nesterov": {"nesterov": True},
     "maximize": {"maximize": True},
 }
-
-
-def follow(ours: FusedCyclicSGD, steps: int) -> None:
-    """Trains beside torch's SGD, which is given each group's lr and momentum."""
-    theirs, twins = sgd_beside(ours)
-    own = every_parameter(ours)
-    for gradients in gradient_sets(own, steps):
-        give(own, gradients)
-        give(twins, gradients)
-        hand_over(ours, theirs)
-        ours.step()
-        theirs.step()
-    assert_same_training(ours, theirs)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -96,43 +75,12 @@ def test_a_groups_schedule_replaces_the_constructors() -> None:
     assert of_schedule.get_last_lr() == [0.4375, 1.0]
 
 
-def test_schedule_arguments_do_not_stay_in_the_group() -> None:
-    """The schedule is the one place that says them; the caller's dict is not touched."""
-    group = {
-        "params": parameters([2]),
-        "base_lr": 0.1,
-        "max_lr": 0.5,
-        "window": "hann",
-        "initial_lr": 3,
-        "mine": [1],
-    }
-    before = dict(group)
-    optimizer = FusedCyclicSGD([group], step_size_up=3)
-    assert not {"base_lr", "max_lr", "window"} & optimizer.param_groups[0].keys()
+def test_the_callers_dict_is_not_touched() -> None:
+    group: dict[str, Any] = {"params": parameters([2]), "base_lr": 0.1, "max_lr": 0.5, "window": "hann", "mine": [1]}
     late = {"params": parameters([2]), "base_lr": 0.1, "max_lr": 0.5}
-    late_before = dict(late)
-    optimizer.add_param_group(late)
-    assert (group, late) == (before, late_before)
-
-
-def test_unknown_keys_are_kept() -> None:
-    mine = object()
-    optimizer = FusedCyclicSGD([{"params": parameters([2]), "mine": mine, "initial_lr": 3.0}], 0.1, 0.5)
-    (group,) = optimizer.param_groups
-    train(optimizer, every_parameter(optimizer), gradient_sets(every_parameter(optimizer), 1), 3)
-    assert group["mine"] is mine
-    assert group["initial_lr"] == 3.0
-    group["later"] = mine
-    train(optimizer, every_parameter(optimizer), gradient_sets(every_parameter(optimizer), 1), 1)
-    assert group["later"] is mine
-    assert optimizer.applied_steps == 4
-
-
-def test_named_parameters() -> None:
-    model = torch.nn.Linear(3, 2)
-    optimizer = FusedCyclicSGD(model.named_parameters(), 0.1, 0.5)
-    assert optimizer.param_groups[0]["param_names"] == ["weight", "bias"]
-    follow(optimizer, 3)
+    before = dict(group), dict(late)
+    FusedCyclicSGD([group], step_size_up=3).add_param_group(late)
+    assert (group, late) == before
 
 
 def test_a_late_group_joins_at_the_first_groups_position() -> None:
@@ -160,9 +108,8 @@ def test_a_refused_late_group_leaves_no_trace() -> None:
         {"params": parameters([2]), "scale_fn": [].__getitem__},
     ]
     for group in bad:
-        with pytest.raises((ValueError, TypeError, IndexError)):
-            optimizer.add_param_group(group)
-        assert len(optimizer.param_groups) == 1
+        act = partial(optimizer.add_param_group, group)
+        assert_refused(act, (ValueError, TypeError, IndexError), None, optimizer)
     follow(optimizer, 3)
 
 

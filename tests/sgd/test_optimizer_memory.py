@@ -6,6 +6,7 @@ import gc
 import sys
 import tracemalloc
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,15 +14,20 @@ import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD
-from helpers import buffer_of, give, gradient_sets, parameters
+from helpers import Shape, buffer_of, give, gradient_sets, parameters
+
+
+def made(shapes: Sequence[Shape], groups: int = 1, **settings: Any) -> tuple[FusedCyclicSGD, list[Tensor]]:
+    """With gradients."""
+    over = parameters(shapes)
+    split = [{"params": over[i::groups]} for i in range(groups)]
+    give(over, gradient_sets(over, 1)[0])
+    return FusedCyclicSGD(split, 0.1, 0.5, step_size_up=7, **settings), over
 
 
 def running(tensors: int, groups: int = 1) -> tuple[FusedCyclicSGD, list[Tensor]]:
-    """In its steady state, with gradients."""
-    over = parameters([8] * tensors)
-    split = [{"params": over[i::groups]} for i in range(groups)]
-    optimizer = FusedCyclicSGD(split, 0.1, 0.5, step_size_up=7, weight_decay=0.01)
-    give(over, gradient_sets(over, 1)[0])
+    """In its steady state."""
+    optimizer, over = made([8] * tensors, groups, weight_decay=0.01)
     for _ in range(20):
         optimizer.step()
     return optimizer, over
@@ -73,9 +79,7 @@ def tensor_bytes_of_a_step(optimizer: FusedCyclicSGD) -> int:
 
 @pytest.mark.parametrize("tensors", [10, 1000])
 def test_no_tensor_memory_beyond_the_momentum_buffers(tensors: int) -> None:
-    over = parameters([8] * tensors)
-    optimizer = FusedCyclicSGD(over, 0.1, 0.5, weight_decay=0.01)
-    give(over, gradient_sets(over, 1)[0])
+    optimizer, over = made([8] * tensors, weight_decay=0.01)
     rounded_up = 64 * tensors  # torch gives at least a cache line
     assert 32 * tensors <= tensor_bytes_of_a_step(optimizer) <= rounded_up
     assert tensor_bytes_of_a_step(optimizer) == 0
@@ -86,9 +90,7 @@ def test_no_tensor_memory_beyond_the_momentum_buffers(tensors: int) -> None:
     "settings", [{"cycle_momentum": False, "momentum": 0.0}, {"base_momentum": 0.0, "max_momentum": 0.0}], ids=str
 )
 def test_without_momentum_no_buffers(settings: dict[str, Any]) -> None:
-    over = parameters([8] * 10)
-    optimizer = FusedCyclicSGD(over, 0.1, 0.5, **settings)
-    give(over, gradient_sets(over, 1)[0])
+    optimizer, over = made([8] * 10, **settings)
     assert tensor_bytes_of_a_step(optimizer) == 0
     assert all(buffer_of(optimizer, p) is None for p in over)
 
@@ -107,9 +109,8 @@ def test_gradients_are_not_kept_alive(layout: str) -> None:
 
 
 def test_gradients_of_a_refused_step_are_not_kept_alive() -> None:
-    over = parameters([4, 4])
-    optimizer = FusedCyclicSGD(over, 0.1, 0.5)
-    give(over, [torch.ones(4), torch._neg_view(torch.ones(4))])
+    optimizer, over = made([4, 4])
+    over[1].grad = torch._neg_view(torch.ones(4))
     gone = weakref.ref(over[0].grad)
     with pytest.raises(TypeError):
         optimizer.step()

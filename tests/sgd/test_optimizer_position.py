@@ -5,21 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 
 from clr_native import CyclicSchedule, FusedCyclicSGD
-from helpers import assert_same_training, every_parameter, gradient_sets, parameters, picture, train
+from helpers import assert_goes_on_alike, assert_refused, assert_same_training, go_on, parameters, picture
 
 LAST = 2**63 - 2
 
 
 def ours(**settings: Any) -> FusedCyclicSGD:
     return FusedCyclicSGD(parameters([20]), 0.125, 0.5, **{"step_size_up": 2, "step_size_down": 3} | settings)
-
-
-def step(optimizer: FusedCyclicSGD, steps: int = 1) -> None:
-    over = every_parameter(optimizer)
-    train(optimizer, over, gradient_sets(over, 3), steps)
 
 
 def test_counters_and_values_of_the_next_update() -> None:
@@ -34,47 +28,14 @@ def test_counters_and_values_of_the_next_update() -> None:
         assert type(optimizer.get_last_lr()[0]) is float
         assert optimizer.cycle == n // 5
         assert optimizer.at_cycle_end == (n > 0 and n % 5 == 0)
-        step(optimizer)
-
-
-def test_the_update_uses_the_values_that_stood_there() -> None:
-    optimizer = ours(base_momentum=0.5, max_momentum=0.5)
-    (weight,) = every_parameter(optimizer)
-    for _ in range(6):
-        before = weight.detach().clone()
-        (lr,) = optimizer.get_last_lr()
-        weight.grad = torch.ones(20)
-        optimizer.state.clear()
-        optimizer.step()
-        assert torch.equal(weight, before.add(torch.ones(20), alpha=-lr))
-
-
-@pytest.mark.filterwarnings("ignore:3 steps in a row found no gradient")
-def test_a_step_without_any_gradient_is_a_step() -> None:
-    """As in torch's loop, where scheduler.step() follows optimizer.step() whatever that found."""
-    optimizer = ours()
-    before = every_parameter(optimizer)[0].detach().clone()
-    for _ in range(5):
-        optimizer.step()
-    assert optimizer.applied_steps == 5
-    assert optimizer.at_cycle_end
-    assert not optimizer.state
-    assert torch.equal(every_parameter(optimizer)[0], before)
-
-
-def test_cycle_and_its_end_speak_of_the_first_group() -> None:
-    groups = [{"params": parameters([2]), "step_size_up": up} for up in (1, 2)]
-    optimizer = FusedCyclicSGD(groups, 0.1, 0.5)
-    step(optimizer, 2)
-    assert optimizer.at_cycle_end
-    assert optimizer.cycle == 1
+        go_on(optimizer)
 
 
 @pytest.mark.parametrize("at", [0, 1, 7, 5_000_000_001, LAST])
 def test_seek(at: int) -> None:
     """Values are those of the schedule there; weights, buffers and version counters stay."""
     optimizer = ours()
-    step(optimizer, 3)
+    go_on(optimizer, 3)
     before = picture(optimizer)
     optimizer.seek(at)
     after = picture(optimizer)
@@ -90,18 +51,10 @@ def test_seek_continues_as_if_it_had_come_there() -> None:
     for _ in range(17):
         walked.step()  # no gradients
     jumped.seek(17)
-    step(walked, 6)
-    step(jumped, 6)
+    go_on(walked, 6)
+    go_on(jumped, 6)
     assert_same_training(walked, jumped)
     assert walked.state_dict()["param_groups"] == jumped.state_dict()["param_groups"]
-
-
-def test_seek_moves_all_groups() -> None:
-    groups = [{"params": parameters([2]), "step_size_up": up} for up in (1, 2)]
-    optimizer = FusedCyclicSGD(groups, 0.25, 0.5)
-    optimizer.seek(1)
-    assert [group["applied_steps"] for group in optimizer.param_groups] == [1, 1]
-    assert optimizer.get_last_lr() == [0.5, 0.375]
 
 
 @pytest.mark.parametrize(
@@ -109,11 +62,8 @@ def test_seek_moves_all_groups() -> None:
 )
 def test_seek_refuses(to: Any, error: type[Exception]) -> None:
     optimizer = ours()
-    step(optimizer, 3)
-    before = picture(optimizer)
-    with pytest.raises(error, match=r"step="):
-        optimizer.seek(to)
-    assert picture(optimizer) == before
+    go_on(optimizer, 3)
+    assert_refused(lambda: optimizer.seek(to), error, "step=", optimizer)
 
 
 def test_a_seek_that_fails_moves_no_group() -> None:
@@ -126,36 +76,22 @@ def test_a_seek_that_fails_moves_no_group() -> None:
     optimizer, plain = (
         FusedCyclicSGD([{"params": parameters([2]), **s} for s in settings], 0.1, 0.5, step_size_up=3) for _ in range(2)
     )
-    step(optimizer, 2)
-    step(plain, 2)
-    before = picture(optimizer)
-    with pytest.raises(RuntimeError, match="only five steps"):
-        optimizer.seek(7)
-    assert picture(optimizer)["groups"] == before["groups"]
-    step(optimizer, 2)
-    step(plain, 2)
-    assert_same_training(optimizer, plain)
+    for each in (optimizer, plain):
+        go_on(each, 2)
+    assert_refused(lambda: optimizer.seek(7), RuntimeError, "only five steps", optimizer)
+    assert_goes_on_alike(optimizer, plain, 2)
     assert optimizer.applied_steps == 4
 
 
-def test_the_last_position_is_reached() -> None:
+def test_the_last_position_is_reached_and_no_step_goes_beyond_it() -> None:
     optimizer = ours()
     optimizer.seek(LAST - 1)
-    step(optimizer)
+    go_on(optimizer)
     assert optimizer.applied_steps == LAST
     lr, momentum = CyclicSchedule(0.125, 0.5, step_size_up=2, step_size_down=3)(LAST)
     assert (optimizer.get_last_lr(), optimizer.get_last_momentum()) == ([lr], [momentum])
-
-
-def test_no_step_goes_beyond_the_last_position() -> None:
-    optimizer = ours()
-    optimizer.seek(LAST)
-    step(optimizer)
-    before = picture(optimizer)
-    for _ in range(2):
-        with pytest.raises(ValueError, match=f"applied_steps={LAST + 1}"):
-            optimizer.step()
-        assert picture(optimizer) == before
+    go_on(optimizer)
+    assert_refused(optimizer.step, ValueError, f"applied_steps={LAST + 1}", optimizer)
     optimizer.seek(5)
-    step(optimizer)
+    go_on(optimizer)
     assert optimizer.applied_steps == 6

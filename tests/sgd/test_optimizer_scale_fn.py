@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from clr_native import FusedCyclicSGD
-from helpers import assert_same_training, every_parameter, gradient_sets, parameters, picture, train
+from helpers import assert_refused, assert_same_training, every_parameter, go_on, parameters
 
 NAN = float("nan")
 
@@ -21,11 +21,6 @@ def ours(scale_fn: Callable[[int], float], scale_mode: str = "iterations", **set
     return FusedCyclicSGD(
         parameters([20]), 0.25, 0.5, step_size_up=2, scale_fn=scale_fn, scale_mode=scale_mode, **settings
     )
-
-
-def step(optimizer: FusedCyclicSGD, steps: int = 1) -> None:
-    over = every_parameter(optimizer)
-    train(optimizer, over, gradient_sets(over, 1), steps)
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("iterations", [1, 2, 3, 4, 5, 6]), ("cycle", [1, 1, 1, 2, 2, 2])])
@@ -44,7 +39,7 @@ def test_called_once_a_step_and_group_with_the_right_int(mode: str, expected: li
     assert all(set(to) == {first} for to in calls)  # the first update's values stand in the groups
     for to in calls:
         to.clear()
-    step(optimizer, 6)
+    go_on(optimizer, 6)
     assert calls == (expected, expected)
     assert {type(n) for to in calls for n in to} == {int}
 
@@ -54,7 +49,7 @@ def test_values_are_those_of_the_function() -> None:
     found = []
     for _ in range(8):
         found += optimizer.get_last_lr()
-        step(optimizer)
+        go_on(optimizer)
     assert found == [0.25, 0.3125, 0.375, 0.3125, 0.25, 0.28125, 0.3125, 0.28125]
 
 
@@ -63,7 +58,7 @@ def test_not_called_for_a_step_by_hand() -> None:
     optimizer = ours(lambda n: calls.append(n) or 1.0)  # type: ignore[func-returns-value]  # append gives None
     calls.clear()
     optimizer.param_groups[0]["lr"] = 0.01
-    step(optimizer)
+    go_on(optimizer)
     assert calls == []
 
 
@@ -77,26 +72,32 @@ def raising(n: int) -> float:
     return 1.0
 
 
-def assert_refused(optimizer: FusedCyclicSGD, error: type[Exception], match: str) -> None:
+def assert_step_refused(optimizer: FusedCyclicSGD, error: type[Exception], words: str) -> None:
     every_parameter(optimizer)[0].grad = torch.ones(20)
-    before = picture(optimizer)
-    for _ in range(2):
-        with pytest.raises(error, match=match):
-            optimizer.step()
-        assert picture(optimizer) == before
+    assert_refused(optimizer.step, error, words, optimizer)
 
 
-def test_raising_leaves_everything_as_it_was() -> None:
-    optimizer = ours(raising)
-    step(optimizer, 2)
-    assert_refused(optimizer, LimitError, "not for 3")
+@pytest.mark.parametrize(
+    ("at", "result", "error", "words"),
+    [
+        (3, LimitError("not for 3"), LimitError, "not for 3"),
+        *((3, result, TypeError, "scale_fn") for result in ("1", None, [1.0], 1j)),
+        (2, 20.0, ValueError, "momentum=-1"),
+    ],
+)
+def test_what_cannot_be_used_leaves_everything_as_it_was(
+    at: int, result: Any, error: type[Exception], words: str
+) -> None:
+    def scale_fn(n: int) -> Any:
+        if n != at:
+            return 1.0
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-
-@pytest.mark.parametrize("result", ["1", None, [1.0], 1j])
-def test_a_result_that_is_no_number_leaves_everything_as_it_was(result: Any) -> None:
-    optimizer = ours(lambda n: result if n == 3 else 1.0)
-    step(optimizer, 2)
-    assert_refused(optimizer, TypeError, "scale_fn")
+    optimizer = ours(scale_fn)
+    go_on(optimizer, 2)
+    assert_step_refused(optimizer, error, words)
 
 
 @pytest.mark.parametrize(
@@ -106,37 +107,31 @@ def test_a_result_that_is_no_number_leaves_everything_as_it_was(result: Any) -> 
 def test_a_value_that_cannot_be_used_is_refused_when_it_is_to_be_used(result: float, match: str) -> None:
     """At a peak, where lr = 0.25 + 0.25 * scale and momentum = 0.9 - 0.1 * scale."""
     optimizer = ours(lambda n: result if n == 6 else 1.0)
-    step(optimizer, 6)
+    go_on(optimizer, 6)
     if result == 5.0:  # beyond the bounds, yet usable
         assert optimizer.get_last_lr() == [1.5]
-        step(optimizer)
+        go_on(optimizer)
         return
-    assert_refused(optimizer, ValueError, match)
+    assert_step_refused(optimizer, ValueError, match)
     optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"] = 0.1, 0.5
-    step(optimizer)  # by hand it goes
+    go_on(optimizer)  # by hand it goes
     optimizer.seek(7)
-    step(optimizer)
+    go_on(optimizer)
     assert optimizer.applied_steps == 8
-
-
-def test_a_momentum_that_cannot_be_used_is_refused() -> None:
-    optimizer = ours(lambda n: 20.0 if n == 2 else 1.0)
-    step(optimizer, 2)
-    assert_refused(optimizer, ValueError, "momentum=-1")
 
 
 def test_overflow_of_gamma_is_refused() -> None:
     optimizer = FusedCyclicSGD(parameters([20]), 0.1, 0.5, step_size_up=2, mode="exp_range", gamma=2.0)
     optimizer.seek(5001)
-    assert_refused(optimizer, ValueError, "applied_steps=5001")
+    assert_step_refused(optimizer, ValueError, "applied_steps=5001")
 
 
 def test_of_many_groups_the_last_is_enough() -> None:
     groups: list[dict[str, Any]] = [{"params": parameters([20])} for _ in range(9)]
     groups.append({"params": parameters([20]), "scale_fn": raising, "scale_mode": "iterations"})
     optimizer = FusedCyclicSGD(groups, 0.1, 0.5, step_size_up=2)
-    step(optimizer, 2)
-    assert_refused(optimizer, LimitError, "not for 3")
+    go_on(optimizer, 2)
+    assert_step_refused(optimizer, LimitError, "not for 3")
 
 
 def test_a_step_within_a_step_is_refused() -> None:
@@ -154,8 +149,8 @@ def test_a_step_within_a_step_is_refused() -> None:
 
     optimizer = ours(stepping)
     plain = ours(lambda n: 1.0)
-    step(optimizer, 4)
-    step(plain, 4)
+    go_on(optimizer, 4)
+    go_on(plain, 4)
     assert len(inner) == 1
     assert "step" in str(inner[0])
     assert_same_training(optimizer, plain)
@@ -179,7 +174,7 @@ def test_a_step_from_another_thread_is_refused_or_waits() -> None:
         return 1.0
 
     optimizer = ours(scale_fn)
-    step(optimizer, 3)
+    go_on(optimizer, 3)
     assert refused.is_set()
     assert optimizer.applied_steps == 3
 
@@ -193,7 +188,7 @@ def test_a_cycle_through_scale_fn_is_collected(steps: int) -> None:
         cell.append(optimizer)
         weight = every_parameter(optimizer)[0]
         weight.optimizer = optimizer  # type: ignore[attr-defined]  # any attribute will do
-        step(optimizer, steps)
+        go_on(optimizer, steps)
         return weakref.ref(optimizer), weakref.ref(weight)
 
     references = make()

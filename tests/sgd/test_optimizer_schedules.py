@@ -13,21 +13,7 @@ from torch import Tensor
 
 from clr_native import CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, RampSchedule, ScheduleSequence
 from clr_native.schedules import Schedule
-from helpers import (
-    assert_same_training,
-    every_parameter,
-    give,
-    gradient_sets,
-    hand_over,
-    parameters,
-    picture,
-    sgd_beside,
-    train,
-)
-
-
-def halved(cycle: int) -> float:
-    return 0.5 ** (cycle - 1)
+from helpers import Beside, assert_refused, every_parameter, give, go_on, gradient_sets, halving, parameters
 
 
 def third(cycle: int) -> float:
@@ -36,7 +22,7 @@ def third(cycle: int) -> float:
 
 CYCLES = CyclicSchedule(0.1, 0.5, step_size_up=3)
 RAMP = RampSchedule(0.01, 0.1, 5)
-HALVED = CyclicSchedule(0.1, 0.5, step_size_up=2, scale_fn=halved)
+HALVED = CyclicSchedule(0.1, 0.5, step_size_up=2, scale_fn=halving)
 THIRD = CyclicSchedule(0.1, 0.4, step_size_up=2, scale_fn=third, cycle_momentum=False)
 # Momentum comes, goes and comes again.
 MIXED = ScheduleSequence([(RAMP, 4), (CYCLES, 7), (RampSchedule(0.1, 0.01, 4), 4), (CYCLES, None)])
@@ -59,26 +45,17 @@ def of(schedule: Schedule, over: Sequence[Tensor] | None = None, **settings: Any
     return FusedCyclicSGD(parameters([17, 65]) if over is None else over, schedule=schedule, **settings)
 
 
-def step(optimizer: FusedCyclicSGD, steps: int = 1, start: int = 0) -> None:
-    over = every_parameter(optimizer)
-    train(optimizer, over, gradient_sets(over), steps, start)
-
-
 def train_beside(optimizer: FusedCyclicSGD, momenta: list[float], steps: int = 26) -> None:
     """Each step beside torch's SGD with the schedules' own values; ``momenta`` where there is none."""
-    theirs, twins = sgd_beside(optimizer)
-    over = every_parameter(optimizer)
+    beside = Beside(optimizer)
     schedules = [optimizer._schedule_of(group) for group in optimizer.param_groups]
-    for number, gradients in enumerate(gradient_sets(over, steps)):
-        for i, (schedule, group) in enumerate(zip(schedules, theirs.param_groups, strict=True)):
-            group["lr"], momentum = schedule(number)
-            momenta[i] = momenta[i] if momentum is None else momentum
-            group["momentum"] = momenta[i]
-        assert optimizer.get_last_lr() == [group["lr"] for group in theirs.param_groups]
+    for number, gradients in enumerate(gradient_sets(beside.over, steps)):
+        values = [schedule(number) for schedule in schedules]
+        momenta = [kept if momentum is None else momentum for kept, (_, momentum) in zip(momenta, values, strict=True)]
+        assert optimizer.get_last_lr() == [lr for lr, _ in values]
         assert optimizer.get_last_momentum() == momenta
-        train(optimizer, over, [gradients], 1)
-        train(theirs, twins, [gradients], 1)
-        assert_same_training(optimizer, theirs)
+        beside.step(gradients)
+        beside.assert_same()
 
 
 @pytest.mark.parametrize("settings", [{}, {"weight_decay": 0.01, "nesterov": True}], ids=str)
@@ -103,21 +80,18 @@ def test_every_group_with_a_schedule_of_its_own() -> None:
 def test_momentum_by_hand_around_a_transition(when: int) -> None:
     """Where the schedule has none it is a setting that stays until the schedule has one; else obeyed once."""
     optimizer = of(MIXED)
-    theirs, twins = sgd_beside(optimizer)
-    over = every_parameter(optimizer)
+    beside = Beside(optimizer)
     position, momentum = 0, 0.9
-    for number, gradients in enumerate(gradient_sets(over, 22)):
+    for number, gradients in enumerate(gradient_sets(beside.over, 22)):
         lr, scheduled = MIXED(position)
         momentum = momentum if scheduled is None else scheduled
         by_hand = number == when
-        assert optimizer.param_groups[0]["momentum"] == momentum
+        assert (optimizer.get_last_lr(), optimizer.get_last_momentum()) == ([lr], [momentum])
         assert optimizer.applied_steps == position
         if by_hand:
             optimizer.param_groups[0]["momentum"] = momentum = 0.125
-        theirs.param_groups[0].update(lr=lr, momentum=momentum)
-        train(optimizer, over, [gradients], 1)
-        train(theirs, twins, [gradients], 1)
-        assert_same_training(optimizer, theirs)
+        beside.step(gradients)
+        beside.assert_same()
         position += not (by_hand and scheduled is not None)
 
 
@@ -125,25 +99,21 @@ def test_momentum_by_hand_around_a_transition(when: int) -> None:
 @pytest.mark.parametrize("when", [3, 4, 5, 10, 11, 12, 14, 15, 16])
 def test_what_is_written_into_a_group_around_a_transition_is_seen(when: int, key: str) -> None:
     optimizer = of(MIXED)
-    theirs, twins = sgd_beside(optimizer)
-    over = every_parameter(optimizer)
-    for number, gradients in enumerate(gradient_sets(over, 22)):
-        (group,) = optimizer.param_groups
-        hand_over(optimizer, theirs)
+    beside = Beside(optimizer)
+    (group,), (others,) = optimizer.param_groups, beside.theirs.param_groups
+    for number, gradients in enumerate(gradient_sets(beside.over, 22)):
         if number == when:
             group[key] = 8 if key == "applied_steps" else 0.0625
             if key == "applied_steps":
-                group["lr"], momentum = MIXED(8)
-                group["momentum"] = momentum
-            hand_over(optimizer, theirs)
+                group["lr"], group["momentum"] = MIXED(8)
             if key == "weight_decay":
-                theirs.param_groups[0]["weight_decay"] = 0.0625
-        train(optimizer, over, [gradients], 1)
-        train(theirs, twins, [gradients], 1)
-        assert_same_training(optimizer, theirs)
+                others["weight_decay"] = 0.0625
+        beside.step(gradients)
+        beside.assert_same()
     expected = {"lr": 21, "applied_steps": 8 + 22 - when}.get(key, 22)
     assert optimizer.applied_steps == expected
     assert optimizer.get_last_lr() == [MIXED(expected).lr]
+    assert group.get("unknown") == (0.0625 if key == "unknown" else None)
 
 
 CONSTANT = CyclicSchedule(0.1, 0.1, base_momentum=0.9, max_momentum=0.9)
@@ -154,16 +124,13 @@ CONSTANT = CyclicSchedule(0.1, 0.1, base_momentum=0.9, max_momentum=0.9)
 )
 def test_a_momentum_that_no_update_can_use_is_refused(schedule: Schedule, number: int) -> None:
     optimizer = of(schedule)
-    step(optimizer, number)
+    go_on(optimizer, number)
     kept = optimizer.param_groups[0]["momentum"]
     for wrong, error in [(1.5, ValueError), (float("nan"), ValueError), ("0.9", TypeError)]:
         optimizer.param_groups[0]["momentum"] = wrong
-        before = picture(optimizer)
-        with pytest.raises(error, match="parameter group 0: momentum="):
-            optimizer.step()
-        assert picture(optimizer) == before
+        assert_refused(optimizer.step, error, "parameter group 0: momentum=", optimizer)
     optimizer.param_groups[0]["momentum"] = kept
-    step(optimizer, 2)
+    go_on(optimizer, 2)
     assert optimizer.applied_steps == number + 2
 
 
@@ -199,7 +166,7 @@ def test_cycles_are_counted_where_they_end(kind: str) -> None:
     ends: list[int] = []
     for number in range(40):
         assert optimizer.cycle == len(ends)
-        step(optimizer)
+        go_on(optimizer)
         if optimizer.at_cycle_end:
             ends.append(number + 1)
     expected = {
@@ -234,11 +201,11 @@ ENDING = [
 @pytest.mark.parametrize(("schedule", "end"), ENDING)
 def test_one_warning_at_the_first_update_past_the_end(schedule: Schedule, end: int) -> None:
     optimizer = of(schedule)
-    assert warnings_of(lambda: step(optimizer, end)) == []
-    (caught,) = warnings_of(lambda: step(optimizer))
+    assert warnings_of(lambda: go_on(optimizer, end)) == []
+    (caught,) = warnings_of(lambda: go_on(optimizer))
     assert caught.category is UserWarning
     assert f"parameter group 0: applied_steps={end} is past the end of its schedule" in str(caught.message)
-    assert warnings_of(lambda: step(optimizer, 20)) == []
+    assert warnings_of(lambda: go_on(optimizer, 20)) == []
     assert optimizer.get_last_lr() == [schedule(end - 1).lr]
     assert optimizer.applied_steps == end + 21
 
@@ -246,15 +213,10 @@ def test_one_warning_at_the_first_update_past_the_end(schedule: Schedule, end: i
 @pytest.mark.parametrize(("schedule", "end"), ENDING)
 def test_with_warnings_as_errors_that_update_is_refused(schedule: Schedule, end: int) -> None:
     optimizer = of(schedule)
-    step(optimizer, end)
-    give(every_parameter(optimizer), gradient_sets(every_parameter(optimizer), 1)[0])
-    before = picture(optimizer)
+    go_on(optimizer, end)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for _ in range(2):
-            with pytest.raises(UserWarning, match="is past the end"):
-                optimizer.step()
-            assert picture(optimizer) == before
+        assert_refused(optimizer.step, UserWarning, "is past the end", optimizer)
     assert len(warnings_of(optimizer.step)) == 1
     assert optimizer.applied_steps == end + 1
 
@@ -264,32 +226,32 @@ def test_with_warnings_as_errors_that_update_is_refused(schedule: Schedule, end:
 )
 def test_no_warning_of_what_has_no_end_or_has_not_come_to_it(schedule: Schedule) -> None:
     optimizer = of(schedule)
-    assert warnings_of(lambda: step(optimizer, 30)) == []
+    assert warnings_of(lambda: go_on(optimizer, 30)) == []
 
 
 def test_an_update_by_hand_at_the_end_does_not_warn() -> None:
     optimizer = of(OneCycleSchedule(0.4, 5))
-    step(optimizer, 5)
+    go_on(optimizer, 5)
     optimizer.param_groups[0]["lr"] = 0.01
-    assert warnings_of(lambda: step(optimizer)) == []
-    assert len(warnings_of(lambda: step(optimizer))) == 1
+    assert warnings_of(lambda: go_on(optimizer)) == []
+    assert len(warnings_of(lambda: go_on(optimizer))) == 1
 
 
 def test_extended_in_the_middle_of_a_run() -> None:
     schedule = OneCycleSchedule(0.4, 20)
     optimizer = of(schedule)
-    step(optimizer, 15)
+    go_on(optimizer, 15)
     optimizer.param_groups[0]["schedule"] = schedule.extended(40)
-    theirs, twins = sgd_beside(optimizer)
-    over = every_parameter(optimizer)
     longer = OneCycleSchedule(0.4, 40, pct_start=0.15)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for number in range(15, 40):
-            theirs.param_groups[0]["lr"], theirs.param_groups[0]["momentum"] = longer(number)
-            train(optimizer, over, gradient_sets(over), 1, number)
-            train(theirs, twins, gradient_sets(over), 1, number)
-            assert_same_training(optimizer, theirs)
+        beside = Beside(optimizer)
+        for number, gradients in enumerate(gradient_sets(beside.over, 25), 15):
+            beside.give(gradients)
+            beside.theirs.param_groups[0]["lr"], beside.theirs.param_groups[0]["momentum"] = longer(number)
+            optimizer.step()
+            beside.theirs.step()
+            beside.assert_same()
     assert optimizer.at_cycle_end
     assert optimizer.param_groups[0]["schedule"] == longer.to_dict()
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD
-from helpers import assert_same_training, every_parameter, gradient_sets, parameters, picture, raised, train
+from helpers import assert_same_state, every_parameter, go_on, gradient_sets, parameters, picture, raised, train
 
 SHAPES: list[tuple[int, ...]] = [(70, 60), (5,), (3, 4, 5, 6), (), (1, 7)]
 # Settings, dtype of the parameters, and the tensors that they keep.
@@ -102,10 +102,7 @@ def test_training_goes_on_as_if_nothing_had_moved(kind: str, move: Callable[[Ten
             for parameter in over if step % 2 else over[:2]:
                 move(moving.state[parameter][name])
         litter.extend(torch.full((70, 60), 1e3) for _ in range(4))
-    assert_same_training(moving, still)
-    for a, b in zip(over, every_parameter(still), strict=True):
-        for name in names:
-            assert torch.equal(moving.state[a][name], still.state[b][name])
+    assert_same_state(moving, still)
     litter.clear()
 
 
@@ -135,12 +132,11 @@ def test_what_cannot_be_used_is_named_and_nothing_has_changed(kind: str, spoil: 
     settings, dtype, names = KINDS[kind]
     over = parameters([(4, 3), (5,)], dtype)
     optimizer = FusedCyclicSGD(over, 0.1, 0.5, step_size_up=3, **settings)
-    sets = gradient_sets(over)
-    train(optimizer, over, sets, 2)
+    go_on(optimizer, 2)
     for name in names:
         kept = optimizer.state[over[1]][name]
         optimizer.state[over[1]][name] = spoilt = kept.clone()
-        train(optimizer, over, sets, 1)
+        go_on(optimizer)
         spoil(spoilt)
         before = {key: value for key, value in picture(optimizer).items() if key != "state"}
         for _ in range(2):
@@ -149,14 +145,14 @@ def test_what_cannot_be_used_is_named_and_nothing_has_changed(kind: str, spoil: 
             assert f"parameter 1 of group 0, {name}" in str(error)
         assert {key: value for key, value in picture(optimizer).items() if key != "state"} == before
         optimizer.state[over[1]][name] = kept
-        train(optimizer, over, sets, 1)
+        go_on(optimizer)
 
 
 @pytest.mark.parametrize("move", [swapped, data, set_elsewhere], ids=lambda move: move.__name__)
 def test_averages_in_the_place_of_weights_are_those_that_stand_in_the_state(move: Callable[[Tensor], object]) -> None:
     over = parameters([(4, 3), (5,)])
     optimizer = FusedCyclicSGD(over, 0.1, 0.5, ema_decay=0.5)
-    train(optimizer, over, gradient_sets(over), 3)
+    go_on(optimizer, 3)
     weights = [p.detach().clone() for p in over]
     averages = [optimizer.state[p]["average"].clone() for p in over]
     move(optimizer.state[over[0]]["average"])
@@ -170,13 +166,12 @@ def test_nobody_is_kept_from_swapping_tensors() -> None:
     """torch.utils.swap_tensors refuses tensors that somebody holds weak references to."""
     over = parameters([(4, 3), (5,)])
     optimizer = FusedCyclicSGD(over, 0.1, 0.5, ema_decay=0.5)
-    sets = gradient_sets(over)
-    train(optimizer, over, sets, 3)
+    go_on(optimizer, 3)
     for parameter in over:
         entry = optimizer.state[parameter]
         for tensor in (parameter, parameter.grad, entry["momentum_buffer"], entry["average"]):
             assert tensor is not None
             other = tensor.detach().clone()
             swap(tensor, torch.nn.Parameter(other) if tensor is parameter else other)
-    train(optimizer, over, sets, 2, 3)
+    go_on(optimizer, 2, start=3)
     assert optimizer.applied_steps == 5

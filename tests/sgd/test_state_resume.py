@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import copy
-import io
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from torch.optim import SGD
 
 from clr_native import FusedCyclicSGD
 from helpers import (
+    COPIES,
+    SETTINGS,
+    assert_goes_on_alike,
+    assert_same_state,
     assert_same_training,
-    bits,
-    buffer_of,
     clones,
     every_parameter,
-    give,
-    gradient_sets,
-    hand_over,
+    follow,
+    go_on,
+    halving,
     output_of,
     parameters,
     picture,
     python_process,
-    train,
+    through_a_file,
 )
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-
-
-def halving(cycle: int) -> float:
-    return 0.5 ** (cycle - 1)
 
 
 def fresh() -> FusedCyclicSGD:
@@ -49,26 +44,16 @@ def fresh() -> FusedCyclicSGD:
     return FusedCyclicSGD(groups, 0.1, 0.5, step_size_up=3)
 
 
-def go_on(optimizer: FusedCyclicSGD, steps: int = 6) -> None:
-    over = every_parameter(optimizer)
-    train(optimizer, over, gradient_sets(over, seed=4), steps)
-
-
 def trained() -> FusedCyclicSGD:
     optimizer = fresh()
-    over = every_parameter(optimizer)
-    train(optimizer, over, gradient_sets(over), 5)
+    go_on(optimizer, 5)
     return optimizer
 
 
 def continue_from(path: str) -> None:
     """What the new process does: load, go on, write."""
-    optimizer = fresh()
-    checkpoint = torch.load(path, weights_only=True)
-    for parameter, saved in zip(every_parameter(optimizer), checkpoint["weights"], strict=True):
-        parameter.data.copy_(saved)
-    optimizer.load_state_dict(checkpoint["optimizer"])
-    go_on(optimizer)
+    optimizer = from_content(path)
+    go_on(optimizer, 6, seed=4)
     torch.save(content(optimizer), path + ".after")
 
 
@@ -76,12 +61,13 @@ def content(optimizer: FusedCyclicSGD) -> dict[str, Any]:
     return {"weights": [p.detach() for p in every_parameter(optimizer)], "optimizer": optimizer.state_dict()}
 
 
-def flat_bits(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: flat_bits(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [flat_bits(item) for item in value]
-    return bits(value) if isinstance(value, Tensor) else value
+def from_content(path: str) -> FusedCyclicSGD:
+    optimizer = fresh()
+    checkpoint = torch.load(path, weights_only=True)
+    for parameter, saved in zip(every_parameter(optimizer), checkpoint["weights"], strict=True):
+        parameter.data.copy_(saved)
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    return optimizer
 
 
 @pytest.mark.slow
@@ -90,23 +76,13 @@ def test_continues_bit_for_bit_in_a_new_process(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
     torch.save(content(optimizer), path)
     output_of(python_process(f"import test_state_resume as t; t.continue_from({str(path)!r})"))
-    go_on(optimizer)
-    after = torch.load(f"{path}.after", weights_only=True)
-    assert flat_bits(after) == flat_bits(content(optimizer))
-
-
-def through_torch_save(optimizer: FusedCyclicSGD) -> FusedCyclicSGD:
-    file = io.BytesIO()
-    torch.save(optimizer, file)
-    file.seek(0)
-    loaded: FusedCyclicSGD = torch.load(file, weights_only=False)
-    return loaded
+    go_on(optimizer, 6, seed=4)
+    assert_same_state(from_content(f"{path}.after"), optimizer)
 
 
 WAYS: dict[str, Callable[[FusedCyclicSGD], FusedCyclicSGD]] = {
-    "deepcopy": copy.deepcopy,
-    "pickle": lambda optimizer: pickle.loads(pickle.dumps(optimizer)),
-    "torch.save": through_torch_save,
+    **COPIES,
+    "torch.save": lambda optimizer: through_a_file(optimizer, weights_only=False),
 }
 
 
@@ -115,14 +91,13 @@ WAYS: dict[str, Callable[[FusedCyclicSGD], FusedCyclicSGD]] = {
 def test_a_copy_goes_on_bit_for_bit(make: Callable[[], FusedCyclicSGD], way: str) -> None:
     optimizer = make()
     other = WAYS[way](optimizer)
-    assert other.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
+    assert_same_state(optimizer, other)
     before = picture(optimizer)
-    go_on(other)
+    go_on(other, 6, seed=4)
     after = picture(optimizer)
     assert {**after, "gradients": 0, "gradient versions": 0} == {**before, "gradients": 0, "gradient versions": 0}
-    go_on(optimizer)
-    assert_same_training(optimizer, other)
-    assert other.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
+    go_on(optimizer, 6, seed=4)
+    assert_same_state(optimizer, other)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -131,11 +106,8 @@ def test_a_copy_keeps_what_was_written_by_hand(way: str) -> None:
     optimizer.param_groups[0]["lr"] = 0.01
     optimizer.param_groups[1]["momentum"] = 0.25
     other = WAYS[way](optimizer)
-    assert other.get_last_lr() == optimizer.get_last_lr()
-    assert other.get_last_momentum() == optimizer.get_last_momentum()
-    go_on(optimizer, 2)
-    go_on(other, 2)
-    assert_same_training(optimizer, other)
+    assert_same_state(optimizer, other)
+    assert_goes_on_alike(optimizer, other, 2)
     assert [g["applied_steps"] for g in other.param_groups] == [6, 6, 7]
 
 
@@ -146,7 +118,7 @@ def test_a_copy_takes_new_groups_and_state_dicts(way: str) -> None:
     for optimizer in both:
         optimizer.add_param_group({"params": parameters([4]), "max_lr": 0.9})
         optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-        go_on(optimizer)
+        go_on(optimizer, 6, seed=4)
     assert_same_training(*both)
 
 
@@ -179,7 +151,7 @@ def test_a_checkpoint_of_plain_sgd_continues_as_torch(options: dict[str, Any]) -
     """Buffers and settings are the checkpoint's; the schedule and its position stay, since it has none."""
     twins = parameters([5, (4, 3)])
     theirs = SGD(twins, lr=0.3, **options)
-    train(theirs, twins, gradient_sets(twins), 4)
+    go_on(theirs, 4)
     over = clones(twins)
     optimizer = FusedCyclicSGD(over, 0.1, 0.5, step_size_up=3, cycle_momentum=False, momentum=0.1)
     for _ in range(2):
@@ -190,52 +162,33 @@ def test_a_checkpoint_of_plain_sgd_continues_as_torch(options: dict[str, Any]) -
     assert state["param_groups"] == before
     assert optimizer.applied_steps == 2
     assert not {"foreach", "fused", "differentiable"} & optimizer.param_groups[0].keys()
-    loop = {**options, "foreach": False, "fused": False}
-    reference = SGD(clones(twins), lr=0.3, **loop)
-    reference.load_state_dict({**state, "param_groups": [{**before[0], "foreach": False, "fused": False}]})
-    for gradients in gradient_sets(over, seed=6):
-        give(over, gradients)
-        give(every_parameter(reference), gradients)
-        hand_over(optimizer, reference)
-        optimizer.step()
-        reference.step()
-    for p, q in zip(over, every_parameter(reference), strict=True):
-        assert torch.equal(p, q)
+    for p, q in zip(over, twins, strict=True):
         if options["momentum"]:
-            own, other = buffer_of(optimizer, p), buffer_of(reference, q)
-            assert own is not None
-            assert other is not None
-            assert torch.equal(own, other)
+            assert torch.equal(optimizer.state[p]["momentum_buffer"], theirs.state[q]["momentum_buffer"])
+    group = optimizer.param_groups[0]
+    assert {name: group[name] for name in SETTINGS[1:]} == {name: before[0][name] for name in SETTINGS[1:]}
+    follow(optimizer, 7)
 
 
 def test_a_checkpoint_of_plain_sgd_under_cycling_momentum() -> None:
     """The cycle goes on: the checkpoint's momentum is a number of the past."""
     twins = parameters([5])
     theirs = SGD(twins, lr=0.3, momentum=0.8)
-    train(theirs, twins, gradient_sets(twins), 4)
-    over = clones(twins)
-    optimizer = FusedCyclicSGD(over, 0.1, 0.5, step_size_up=3)
+    go_on(theirs, 4)
+    optimizer = FusedCyclicSGD(clones(twins), 0.1, 0.5, step_size_up=3)
     optimizer.load_state_dict(theirs.state_dict())
-    for gradients in gradient_sets(over, seed=6):
-        give(over, gradients)
-        give(twins, gradients)
-        hand_over(optimizer, theirs)
-        optimizer.step()
-        theirs.step()
     assert_same_training(optimizer, theirs)
+    assert optimizer.get_last_momentum() == [0.9]
+    follow(optimizer, 7)
     assert optimizer.applied_steps == 7
 
 
 def test_our_checkpoint_loads_into_plain_sgd() -> None:
     optimizer = FusedCyclicSGD(parameters([5]), 0.1, 0.5, step_size_up=3)
-    over = every_parameter(optimizer)
-    train(optimizer, over, gradient_sets(over), 4)
-    twins = clones(over)
-    theirs = SGD(twins, lr=9.0)
+    go_on(optimizer, 4)
+    theirs = SGD(clones(every_parameter(optimizer)), lr=9.0)
     theirs.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # torch keeps the caller's tensors
     assert theirs.param_groups[0]["lr"] == optimizer.get_last_lr()[0]
-    give(twins, [torch.ones(5)])
-    give(over, [torch.ones(5)])
-    theirs.step()
-    optimizer.step()
+    for each in (optimizer, theirs):
+        go_on(each)
     assert_same_training(optimizer, theirs)

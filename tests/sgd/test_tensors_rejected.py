@@ -7,6 +7,7 @@ refused twice, the harm undone, and training goes on as if nothing had happened.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,7 +15,17 @@ import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD
-from helpers import assert_same_training, every_parameter, give, gradient_sets, parameters, picture, raised
+from helpers import (
+    assert_refused,
+    assert_same_state,
+    every_parameter,
+    give,
+    gradient_of,
+    gradient_sets,
+    parameters,
+    picture,
+    raised,
+)
 
 Undo = Callable[[], object]
 NAN, INF = float("nan"), float("inf")
@@ -26,32 +37,32 @@ class Spoiled(NamedTuple):
     group: dict[str, Any]
 
 
-def gradient(replacement: Callable[[Tensor], Tensor]) -> Callable[[Spoiled], Undo]:
+def attribute(name: str, replacement: Callable[[Tensor], Tensor]) -> Callable[[Spoiled], Undo]:
     def spoil(at: Spoiled) -> Undo:
-        kept = at.parameter.grad
-        at.parameter.grad = replacement(at.parameter.detach())
-        return lambda: setattr(at.parameter, "grad", kept)
+        kept = getattr(at.parameter, name)
+        setattr(at.parameter, name, replacement(at.parameter.detach()))
+        return lambda: setattr(at.parameter, name, kept)
 
     return spoil
+
+
+gradient = partial(attribute, "grad")
+parameter_data = partial(attribute, "data")
+
+
+def freed(t: Tensor) -> Tensor:
+    made = torch.zeros_like(t)
+    made.untyped_storage().resize_(0)
+    return made
 
 
 def gradient_data(replacement: Callable[[Tensor], Tensor]) -> Callable[[Spoiled], Undo]:
     """Past torch's own checks of `p.grad = ...`."""
 
     def spoil(at: Spoiled) -> Undo:
-        kept = at.parameter.grad
-        at.parameter.grad = torch.zeros_like(at.parameter.detach())
-        at.parameter.grad.data = replacement(at.parameter.detach())
-        return lambda: setattr(at.parameter, "grad", kept)
-
-    return spoil
-
-
-def parameter_data(replacement: Callable[[Tensor], Tensor]) -> Callable[[Spoiled], Undo]:
-    def spoil(at: Spoiled) -> Undo:
-        kept = at.parameter.data
-        at.parameter.data = replacement(kept)
-        return lambda: setattr(at.parameter, "data", kept)
+        undo = gradient(torch.zeros_like)(at)
+        gradient_of(at.parameter).data = replacement(at.parameter.detach())
+        return undo
 
     return spoil
 
@@ -68,32 +79,10 @@ def freed_storage(at: Spoiled) -> Undo:
     return undo
 
 
-def freed_gradient(at: Spoiled) -> Undo:
-    kept = at.parameter.grad
-    at.parameter.grad = torch.zeros_like(at.parameter.detach())
-    at.parameter.grad.untyped_storage().resize_(0)
-    return lambda: setattr(at.parameter, "grad", kept)
-
-
-def buffer(replacement: Callable[[Tensor], object]) -> Callable[[Spoiled], Undo]:
-    def spoil(at: Spoiled) -> Undo:
-        kept = dict(at.optimizer.state[at.parameter])
-        at.optimizer.state[at.parameter]["momentum_buffer"] = replacement(at.parameter.detach())
-
-        def undo() -> None:
-            at.optimizer.state[at.parameter] = kept
-            if not kept:
-                del at.optimizer.state[at.parameter]
-
-        return undo
-
-    return spoil
-
-
-def state(replacement: Any) -> Callable[[Spoiled], Undo]:
+def state(replacement: Callable[[Tensor], Any]) -> Callable[[Spoiled], Undo]:
     def spoil(at: Spoiled) -> Undo:
         kept = at.optimizer.state.pop(at.parameter, None)
-        at.optimizer.state[at.parameter] = replacement
+        at.optimizer.state[at.parameter] = replacement(at.parameter.detach())
 
         def undo() -> None:
             del at.optimizer.state[at.parameter]
@@ -103,6 +92,10 @@ def state(replacement: Any) -> Callable[[Spoiled], Undo]:
         return undo
 
     return spoil
+
+
+def buffer(replacement: Callable[[Tensor], object]) -> Callable[[Spoiled], Undo]:
+    return state(lambda t: {"momentum_buffer": replacement(t)})
 
 
 def entry(**values: Any) -> Callable[[Spoiled], Undo]:
@@ -147,7 +140,7 @@ CASES: dict[str, tuple[Callable[[Spoiled], Undo], type[Exception], str]] = {
     ),
     "gradient: sparse": (gradient(lambda t: t.to_sparse()), TypeError, "layout=torch.sparse_coo"),
     "gradient: neg": (gradient(torch._neg_view), TypeError, "is_neg=True"),
-    "gradient: freed": (freed_gradient, TypeError, "type=Tensor"),
+    "gradient: freed": (gradient(freed), TypeError, "type=Tensor"),
     "parameter: freed": (freed_storage, TypeError, "type=Tensor"),
     "parameter: complex64": (parameter_data(of(torch.complex64)), TypeError, "dtype=torch.complex64"),
     "parameter: float8": (parameter_data(of(torch.float8_e4m3fn)), TypeError, "dtype=torch.float8_e4m3fn"),
@@ -165,7 +158,7 @@ CASES: dict[str, tuple[Callable[[Spoiled], Undo], type[Exception], str]] = {
     "buffer: neg": (buffer(torch._neg_view), TypeError, "momentum_buffer.*is_neg=True"),
     "buffer: list": (buffer(lambda t: [0.0]), TypeError, "momentum_buffer.*type=list"),
     "buffer: number": (buffer(lambda t: 0.0), TypeError, "momentum_buffer.*type=float"),
-    "state: no dict": (state([]), TypeError, "state"),
+    "state: no dict": (state(lambda t: []), TypeError, "state"),
     "lr: NaN": (entry(lr=NAN), ValueError, "lr=nan"),
     "lr: inf": (entry(lr=INF), ValueError, "lr=inf"),
     "lr: negative": (entry(lr=-0.1), ValueError, r"lr=-0\.1"),
@@ -208,6 +201,14 @@ def made(steps: int) -> FusedCyclicSGD:
     return optimizer
 
 
+def goes_on(optimizer: FusedCyclicSGD, untouched: FusedCyclicSGD, steps: int) -> None:
+    for each in (optimizer, untouched):
+        for _ in range(3):
+            each.step()
+    assert_same_state(optimizer, untouched)
+    assert [g["applied_steps"] for g in optimizer.param_groups] == [steps + 3] * 2
+
+
 @pytest.mark.parametrize("steps", [0, 1, 3])
 @pytest.mark.parametrize("place", ["first", "last"])
 @pytest.mark.parametrize("case", CASES)
@@ -216,48 +217,33 @@ def test_refused_with_nothing_changed(case: str, place: str, steps: int) -> None
     optimizer, untouched = made(steps), made(steps)
     at = 0 if place == "first" else -1
     undo = spoil(Spoiled(optimizer, every_parameter(optimizer)[at], optimizer.param_groups[at]))
-    before = picture(optimizer)
-    for _ in range(2):
-        with pytest.raises(error, match=words):
-            optimizer.step()
-        assert picture(optimizer) == before
+    assert_refused(optimizer.step, error, words, optimizer)
     undo()
-    for each in (optimizer, untouched):
-        for _ in range(3):
-            each.step()
-    assert_same_training(optimizer, untouched)
-    assert optimizer.get_last_lr() == untouched.get_last_lr()
-    assert [g["applied_steps"] for g in optimizer.param_groups] == [steps + 3] * 2
+    goes_on(optimizer, untouched, steps)
+
+
+CHANGED: list[dict[str, Any]] = [
+    {"weight_decay": 0.5},
+    {"dampening": 0.5},
+    {"maximize": True},
+    {"nesterov": True},
+    {"lr": 0.01},
+    {"momentum": 0.1},
+    {"applied_steps": 17},
+]
 
 
 @pytest.mark.parametrize("steps", [0, 1, 3])
-def test_what_stood_in_a_group_at_a_refused_step_is_forgotten(steps: int) -> None:
+@pytest.mark.parametrize("changed", CHANGED, ids=str)
+def test_what_stood_in_a_group_at_a_refused_step_is_forgotten(changed: dict[str, Any], steps: int) -> None:
     """A setting, hand-written lr or position that was there only while the step was refused."""
-    for changed in (
-        {"weight_decay": 0.5},
-        {"dampening": 0.5},
-        {"maximize": True},
-        {"nesterov": True},
-        {"lr": 0.01},
-        {"momentum": 0.1},
-        {"applied_steps": 17},
-    ):
-        optimizer, untouched = made(steps), made(steps)
-        group = optimizer.param_groups[0]
-        kept = {name: group[name] for name in changed}
-        group.update(changed)
-        last = every_parameter(optimizer)[-1]
-        gradient, last.grad = last.grad, torch._neg_view(torch.ones(3, 4))
-        with pytest.raises(TypeError, match="is_neg"):
-            optimizer.step()
-        last.grad = gradient
-        group.update(kept)
-        for each in (optimizer, untouched):
-            for _ in range(3):
-                each.step()
-        assert_same_training(optimizer, untouched)
-        assert optimizer.get_last_lr() == untouched.get_last_lr(), changed
-        assert optimizer.applied_steps == untouched.applied_steps
+    optimizer, untouched = made(steps), made(steps)
+    undo = entry(**changed)(Spoiled(optimizer, every_parameter(optimizer)[0], optimizer.param_groups[0]))
+    restore = gradient(torch._neg_view)(Spoiled(optimizer, every_parameter(optimizer)[-1], {}))
+    assert_refused(optimizer.step, TypeError, "is_neg", optimizer)
+    restore()
+    undo()
+    goes_on(optimizer, untouched, steps)
 
 
 def test_a_state_that_makes_no_entries_of_its_own() -> None:

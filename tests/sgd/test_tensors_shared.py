@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -39,16 +37,22 @@ VIEWS: dict[str, Views] = {
 }
 
 
-def run(make: Callable[[list[Tensor]], Optimizer], views: Views) -> tuple[Tensor, Optimizer]:
-    (start,) = parameters([SIZE])
-    memory = start.detach().clone()
-    over = [view.detach().requires_grad_() for view in views(memory)]
+Prepare = Callable[[Optimizer, int], None]
+
+
+def live(make: Callable[[list[Tensor]], Optimizer], over: list[Tensor], prepare: Prepare, steps: int) -> Optimizer:
+    """Steps with random gradients, each prepared by what is given the optimizer and the step's number."""
     optimizer = make(over)
-    for step in range(3):
+    for step in range(steps):
+        prepare(optimizer, step)
         generator = torch.Generator().manual_seed(step)
-        give(over, [torch.randn(p.shape, generator=generator) for p in over])
+        unique = {id(p): torch.randn(p.shape, generator=generator) for p in over}
+        give(over, [unique[id(p)] for p in over])
         optimizer.step()
-    return memory, optimizer
+    return optimizer
+
+
+def nothing(optimizer: Optimizer, step: int) -> None: ...
 
 
 def ours(over: list[Tensor]) -> Optimizer:
@@ -63,77 +67,45 @@ def theirs(over: list[Tensor]) -> Optimizer:
 @pytest.mark.parametrize("views", VIEWS)
 def test_parameters_over_one_memory(views: str, threads: int) -> None:
     torch.set_num_threads(threads)
-    memory, optimizer = run(ours, VIEWS[views])
-    expected, reference = run(theirs, VIEWS[views])
-    assert torch.equal(memory, expected)
-    assert_same_training(optimizer, reference)
+    memories = [p.detach() for p in (*parameters([SIZE]), *parameters([SIZE]))]
+    overs = [[view.detach().requires_grad_() for view in VIEWS[views](memory)] for memory in memories]
+    optimizers = [live(make, over, nothing, 3) for make, over in zip((ours, theirs), overs, strict=True)]
+    assert torch.equal(*memories)
+    assert_same_training(*optimizers)
+
+
+def move(optimizer: Optimizer, step: int) -> None:
+    first, second = every_parameter(optimizer)
+    if step == 2:
+        second.data = first.detach()
+    if step == 4:
+        second.data = first.detach().clone()
+
+
+def share_a_buffer(optimizer: Optimizer, step: int) -> None:
+    if step == 0:
+        buffer = torch.zeros(SIZE)
+        for p in every_parameter(optimizer):
+            optimizer.state[p]["momentum_buffer"] = buffer
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_memory_that_becomes_shared_and_apart_again(threads: int) -> None:
+@pytest.mark.parametrize("prepare", [move, share_a_buffer])
+def test_memory_that_becomes_shared_and_apart_again(prepare: Prepare, threads: int) -> None:
     torch.set_num_threads(threads)
-
-    def live(make: Callable[[list[Tensor]], Optimizer]) -> Optimizer:
-        over = parameters([SIZE, SIZE])
-        optimizer = make(over)
-        for step in range(6):
-            if step == 2:
-                over[1].data = over[0].detach()
-            if step == 4:
-                over[1].data = over[0].detach().clone()
-            generator = torch.Generator().manual_seed(step)
-            give(over, [torch.randn(SIZE, generator=generator) for _ in over])
-            optimizer.step()
-        return optimizer
-
-    assert_same_training(live(ours), live(theirs))
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_one_buffer_for_two_parameters(threads: int) -> None:
-    torch.set_num_threads(threads)
-
-    def live(make: Callable[[list[Tensor]], Optimizer]) -> Optimizer:
-        over = parameters([SIZE, SIZE])
-        optimizer = make(over)
-        buffer = torch.zeros(SIZE)
-        for p in over:
-            optimizer.state[p]["momentum_buffer"] = buffer
-        for step in range(3):
-            generator = torch.Generator().manual_seed(step)
-            give(over, [torch.randn(SIZE, generator=generator) for _ in over])
-            optimizer.step()
-        return optimizer
-
-    assert_same_training(live(ours), live(theirs))
+    assert_same_training(*(live(make, parameters([SIZE, SIZE]), prepare, 6) for make in (ours, theirs)))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_same_parameter_twice_in_one_group(threads: int) -> None:
     """torch warns and updates it twice a step."""
     torch.set_num_threads(threads)
-
-    def live(make: Callable[[list[Tensor]], Optimizer]) -> Optimizer:
+    optimizers = []
+    for make in (ours, theirs):
         first, second = parameters([SIZE, 3])
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            optimizer = make([first, second, first])
-        assert any("duplicate" in str(warning.message) for warning in caught)
-        for step in range(4):
-            generator = torch.Generator().manual_seed(step)
-            first.grad = torch.randn(SIZE, generator=generator)
-            second.grad = torch.randn(3, generator=generator)
-            optimizer.step()
-        return optimizer
-
-    assert_same_training(live(ours), live(theirs))
-
-
-def test_the_same_parameter_in_two_groups_is_refused_as_in_torch() -> None:
-    (weight,) = parameters([3])
-    groups: list[dict[str, Any]] = [{"params": [weight]}, {"params": [weight]}]
-    with pytest.raises(ValueError, match="more than one parameter group"):
-        FusedCyclicSGD(groups, 0.1, 0.5)
+        with pytest.warns(UserWarning, match="duplicate"):
+            optimizers.append(live(make, [first, second, first], nothing, 4))
+    assert_same_training(*optimizers)
 
 
 def test_a_tied_weight_of_a_model_is_updated_once() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing._internal.two_tensor import TwoTensor
 
 from clr_native import FusedCyclicSGD
-from helpers import give, parameters, picture
+from helpers import assert_refused, give, parameters, picture
 
 
 class Plain(Tensor):
@@ -41,10 +41,8 @@ def test_refused_by_the_constructor_and_in_a_late_group(case: str) -> None:
         FusedCyclicSGD([*parameters([3]), make()], 0.1, 0.5)
     over = parameters([3])
     optimizer = FusedCyclicSGD(over, 0.1, 0.5)
-    before = picture(optimizer)
-    with pytest.raises(TypeError, match=f"^parameter 0 of group 1: {text}"):
-        optimizer.add_param_group({"params": [make()]})
-    assert picture(optimizer) == before
+    late = {"params": [make()]}
+    assert_refused(lambda: optimizer.add_param_group(late), TypeError, f"^parameter 0 of group 1: {text}", optimizer)
     give(over, [torch.ones(3)])
     optimizer.step()
 
@@ -67,35 +65,22 @@ def test_an_uninitialised_parameter_is_checked_at_the_first_step_with_its_gradie
     weight.materialize((2, 2))
     torch.nn.init.ones_(weight)
     weight.grad = torch.ones(2, 2).to_sparse()
-    before = picture(optimizer)
-    with pytest.raises(TypeError, match=r"gradient: layout=torch\.sparse_coo"):
-        optimizer.step()
-    assert picture(optimizer) == before
+    assert_refused(optimizer.step, TypeError, r"gradient: layout=torch\.sparse_coo", optimizer)
     weight.grad = torch.ones(2, 2)
     optimizer.step()
     assert torch.equal(weight, torch.full((2, 2), 1.0).sub(weight.grad, alpha=0.1))
 
 
-def test_a_parameter_on_another_device_is_refused() -> None:
-    """At the step, since a model may yet be moved."""
-    meta = torch.zeros(3, device="meta", requires_grad=True)
-    over = [*parameters([3]), meta]
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [(torch.zeros(4, device="meta"), "device=meta"), (torch._neg_view(torch.ones(4)), "is_neg=True")],
+    ids=["another device", "a lazy negative"],
+)
+def test_a_parameter_that_may_yet_become_another_is_refused_at_the_step(weight: Tensor, words: str) -> None:
+    over = [*parameters([3]), weight.detach().requires_grad_()]
     optimizer = FusedCyclicSGD(over, 0.1, 0.5)
-    give(over, [torch.ones(3), torch.ones(3, device="meta")])
-    before = picture(optimizer)
-    with pytest.raises(TypeError, match="device=meta"):
-        optimizer.step()
-    assert picture(optimizer) == before
-
-
-def test_a_parameter_that_is_a_lazy_negative_is_refused() -> None:
-    over = [*parameters([3]), torch._neg_view(torch.ones(4)).requires_grad_()]
-    optimizer = FusedCyclicSGD(over, 0.1, 0.5)
-    give(over, [torch.ones(3), torch.ones(4)])
-    before = picture(optimizer)
-    with pytest.raises(TypeError, match="is_neg=True"):
-        optimizer.step()
-    assert picture(optimizer) == before
+    give(over, [torch.ones(3), torch.ones(4, device=weight.device)])
+    assert_refused(optimizer.step, TypeError, words, optimizer)
 
 
 def test_a_lazy_negative_at_the_place_of_a_known_gradient_is_refused() -> None:

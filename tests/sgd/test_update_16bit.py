@@ -1,12 +1,7 @@
 """bfloat16 and float16: the whole update in float32, one rounding at the store, and no element left behind.
 
-The criterion, for a stored parameter or buffer y and the value x that float64 arithmetic gives for the same
-inputs: y is x rounded to nearest, except where float32 arithmetic (a relative error of a few 2**-24 of the largest
-term) falls on the other side of the middle between two neighbours:
-
-    |y - x| <= ulp(x) / 2 + 8 * 2**-24 * largest term
-
-Also, exactly: y is what torch's SGD gives in float32, rounded once.
+That is: a stored parameter or buffer is what torch's SGD gives in float32, rounded once. How far it is from float64
+stands in test_half_accuracy.py.
 """
 
 from __future__ import annotations
@@ -20,19 +15,8 @@ import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD
-from half_helpers import half_ulp, stepped_reference
-from helpers import (
-    assert_same_training,
-    bits,
-    buffer_of,
-    clones,
-    every_parameter,
-    give,
-    gradient_sets,
-    hand_over,
-    parameters,
-    sgd_beside,
-)
+from half_helpers import in_float32
+from helpers import bits, clones, every_parameter, give, gradient_sets, parameters
 
 DTYPES = [torch.bfloat16, torch.float16]
 # Twice the widest block, 64 elements, and a tail.
@@ -52,44 +36,13 @@ def ours(over: Sequence[Tensor], **options: Any) -> FusedCyclicSGD:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("options", OPTIONS)
-def test_each_step_is_within_one_rounding_of_float64(options: dict[str, Any], dtype: torch.dtype) -> None:
-    optimizer = ours(parameters(LENGTHS, dtype), **options)
-    over = every_parameter(optimizer)
-    for gradients in gradient_sets(over, 3):
-        give(over, gradients)
-        expected = [stepped_reference(optimizer, parameter) for parameter in over]
-        optimizer.step()
-        for parameter, (p, m, largest) in zip(over, expected, strict=True):
-            buffer = buffer_of(optimizer, parameter)
-            assert buffer is not None
-            for stored, x in ((parameter, p), (buffer, m)):
-                allowed = half_ulp(x, dtype) + 8 * 2.0**-24 * largest
-                error = (stored.detach().double() - x).abs()
-                assert torch.all(error <= allowed), f"{parameter.numel()} elements, element {error.argmax()}"
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("options", OPTIONS)
 def test_each_step_is_float32s_rounded_once(options: dict[str, Any], dtype: torch.dtype) -> None:
-    optimizer = ours(parameters(LENGTHS, dtype), **options)
-    over = every_parameter(optimizer)
+    over = parameters(LENGTHS, dtype)
+    optimizer = ours(over, **options)
     for gradients in gradient_sets(over, 3):
-        theirs, wide = sgd_beside(ours([p.detach().float() for p in over], **options))
-        hand_over(optimizer, theirs)
-        for parameter, twin, gradient in zip(over, wide, gradients, strict=True):
-            parameter.grad, twin.grad = gradient, gradient.float()
-            before = buffer_of(optimizer, parameter)
-            if before is not None:
-                theirs.state[twin]["momentum_buffer"] = before.float()
-        theirs.step()
-        optimizer.step()
-        for parameter, twin in zip(over, wide, strict=True):
-            expected = buffer_of(theirs, twin)
-            buffer = buffer_of(optimizer, parameter)
-            assert expected is not None
-            assert buffer is not None
-            assert bits(parameter) == bits(twin.to(dtype)), f"{parameter.numel()} elements"
-            assert bits(buffer) == bits(expected.to(dtype)), f"buffer of {parameter.numel()} elements"
+        for p, (weight, buffer) in zip(over, in_float32(optimizer, gradients, **options), strict=True):
+            assert bits(p) == bits(weight.to(dtype)), f"{p.numel()} elements"
+            assert bits(optimizer.state[p]["momentum_buffer"]) == bits(buffer.to(dtype)), f"buffer of {p.numel()}"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -128,21 +81,3 @@ def test_extremes_round_as_torch_rounds_them(dtype: torch.dtype) -> None:
     assert torch.allclose(parameter.detach(), expected, rtol=0, atol=0, equal_nan=True)
     number = ~expected.isnan()
     assert bits(parameter.detach()[number]) == bits(expected[number])
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_one_element_at_a_time_gives_the_same_bits(dtype: torch.dtype) -> None:
-    (whole,) = parameters([150], dtype)
-    sets = gradient_sets([whole], 3)
-    single = [p.clone().detach().requires_grad_() for p in whole]
-    together, apart = ours([whole], **OPTIONS[-1]), ours(single, **OPTIONS[-1])
-    for (gradient,) in sets:
-        whole.grad = gradient
-        give(single, list(gradient))
-        together.step()
-        apart.step()
-    joined = ours([torch.stack([p.detach() for p in single]).requires_grad_()])
-    joined.state[every_parameter(joined)[0]]["momentum_buffer"] = torch.stack(
-        [apart.state[p]["momentum_buffer"] for p in single]
-    )
-    assert_same_training(together, joined)

@@ -16,15 +16,16 @@ from clr_native import FusedCyclicSGD
 from helpers import (
     LENGTHS,
     LONG,
+    Beside,
     assert_same_training,
     clones,
     every_parameter,
+    follow,
     give,
     gradient_sets,
     hand_over,
     parameters,
     sgd_beside,
-    train,
 )
 
 STEPS = 500
@@ -102,32 +103,17 @@ def test_equals_torch_given_the_same_lr_and_momentum(options: dict[str, Any], dt
 @pytest.mark.parametrize("options", OPTIONS, ids=label)
 @pytest.mark.parametrize("sizes", [range(150), [VERY_LONG]], ids=["every length", "very long"])
 def test_every_length_equals_torch(sizes: Sequence[int], options: dict[str, Any], dtype: torch.dtype) -> None:
-    start = parameters(sizes, dtype)
-    sets = gradient_sets(start, 3)
-    contender = ours(clones(start), 1, **options)
-    theirs, twins = sgd_beside(contender)
-    for gradients in sets:
-        give(twins, gradients)
-        give(every_parameter(contender), gradients)
-        hand_over(contender, theirs)
-        theirs.step()
-        contender.step()
-    assert_same_training(contender, theirs)
+    follow(ours(parameters(sizes, dtype), 1, **options), 3)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=label)
 @pytest.mark.parametrize("options", OPTIONS, ids=label)
 def test_equals_torch_foreach(options: dict[str, Any], dtype: torch.dtype) -> None:
     start, sets = problem(dtype)
-    contender = ours(clones(start), 1, **options)
-    theirs, twins = sgd_beside(contender, foreach=True)
+    beside = Beside(ours(clones(start), 1, **options), foreach=True)
     for step in range(50):
-        # foreach writes into gradients where it should not (test_peers.py): give it its own.
-        give(twins, clones(sets[step % len(sets)]))
-        hand_over(contender, theirs)
-        theirs.step()
-        train(contender, every_parameter(contender), sets, 1, start=step)
-    assert_same_training(contender, theirs)
+        beside.step(sets[step % len(sets)])
+    beside.assert_same()
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=label)

@@ -16,17 +16,15 @@ from torch import Tensor
 from clr_native import FusedCyclicSGD, build_info
 from helpers import (
     LONG,
+    Beside,
+    Shape,
     bits,
-    buffer_of,
     clones,
     every_parameter,
-    give,
     gradient_sets,
-    hand_over,
     output_of,
     parameters,
     python_process,
-    sgd_beside,
     train,
 )
 
@@ -57,8 +55,8 @@ def digest(optimizer: torch.optim.Optimizer) -> str:
     hashed = hashlib.sha256()
     for parameter in every_parameter(optimizer):
         hashed.update(bits(parameter))
-        buffer = buffer_of(optimizer, parameter)
-        hashed.update(b"none" if buffer is None else bits(buffer))
+        for name, value in sorted(optimizer.state.get(parameter, {}).items()):
+            hashed.update(name.encode() + (b"none" if value is None else bits(value)))
     return hashed.hexdigest()
 
 
@@ -76,13 +74,10 @@ def torch_digests() -> dict[str, str]:
     for name, optimizer, sets in cases():
         if sets[0][0].dtype not in (torch.float32, torch.float64):
             continue
-        theirs, twins = sgd_beside(optimizer)
+        beside = Beside(optimizer)
         for gradients in sets:
-            hand_over(optimizer, theirs)
-            for run, over in ((theirs, twins), (optimizer, every_parameter(optimizer))):
-                give(over, gradients)
-                run.step()
-        found[name] = digest(theirs)
+            beside.step(gradients)
+        found[name] = digest(beside.theirs)
     return found
 
 
@@ -129,10 +124,18 @@ def test_baseline_gives_the_bits_of_torch_without_fma(by_isa: dict[str, list[dic
     assert {name: found[name] for name in torchs} == torchs
 
 
-@pytest.mark.parametrize("options", OPTIONS)
+THREADED: list[dict[str, Any]] = [
+    *OPTIONS,
+    {"ema_decay": 0.75, "max_grad_norm": 1.0},
+    {"trust_coefficient": 0.02, "weight_decay": 0.01, "max_grad_norm": 1.0},
+]
+
+
+@pytest.mark.parametrize("options", THREADED)
 def test_every_thread_count_gives_the_same_bits(options: dict[str, Any]) -> None:
     """Cuts fall elsewhere for each count; all types in one group."""
-    start = [p for dtype in DTYPES for p in parameters([1, LONG, 17, 7001, 0, 3], dtype)]
+    shapes: list[Shape] = [1, LONG, 17, 7001, 0, 3, (LONG, 1), (17, 3), (7001, 5), (0, 3)]
+    start = [p for dtype in DTYPES for p in parameters(shapes, dtype)]
     sets = gradient_sets(start, 3)
     found = []
     for threads in (1, 2, 3):
@@ -176,10 +179,7 @@ def test_tensor_order_does_not_matter() -> None:
     train(shuffled, copies, sets, STEPS)
     for parameter, moved in zip(every_parameter(plain), copies, strict=True):
         assert bits(parameter) == bits(moved)
-        buffers = buffer_of(plain, parameter), buffer_of(shuffled, moved)
-        assert buffers[0] is not None
-        assert buffers[1] is not None
-        assert bits(buffers[0]) == bits(buffers[1])
+        assert bits(plain.state[parameter]["momentum_buffer"]) == bits(shuffled.state[moved]["momentum_buffer"])
 
 
 def placed(tensor: Tensor, past_line: int) -> Tensor:
@@ -199,12 +199,10 @@ def test_alignment_does_not_matter(dtype: torch.dtype) -> None:
     start = parameters([131] * len(places), dtype)
     sets = gradient_sets(start, 2)
     plain, moved = ours(clones(start), **OPTIONS[1]), ours(clones(start), **OPTIONS[1])
-    train(plain, every_parameter(plain), sets, 2)
-    train(moved, every_parameter(moved), sets, 2)
+    for each in (plain, moved):
+        train(each, every_parameter(each), sets, 2)
     for i, parameter in enumerate(every_parameter(moved)):
-        buffer = buffer_of(moved, parameter)
-        assert buffer is not None
-        moved.state[parameter]["momentum_buffer"] = placed(buffer, places[i - 1])
+        moved.state[parameter]["momentum_buffer"] = placed(moved.state[parameter]["momentum_buffer"], places[i - 1])
         parameter.data = placed(parameter, places[i])
     turned = [[placed(g, places[i - 2]) for i, g in enumerate(gradients)] for gradients in sets]
     train(plain, every_parameter(plain), sets, 2)

@@ -1,10 +1,11 @@
-"""Helpers of the tests of AMP: an optimizer with gradients, and scalers that have begun."""
+"""Helpers of the tests of AMP and of torch's faults: optimizers of ours and torch's, and scalers that have begun."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch.optim import SGD, Optimizer
 
@@ -22,6 +23,14 @@ def ours(over: Any, **settings: Any) -> FusedCyclicSGD:
 
 def loop(over: Any, **settings: Any) -> SGD:
     return SGD(over, lr=0.25, momentum=0.9, foreach=False, **settings)
+
+
+def fused(over: Any, **settings: Any) -> SGD:
+    return SGD(over, lr=0.25, momentum=0.9, fused=True, **settings)
+
+
+def mended(what: str) -> None:
+    pytest.skip(f"torch {torch.__version__} has mended this: {what}")
 
 
 def with_gradients(make: Callable[..., Optimizer] = ours, value: float = 8.0, **settings: Any) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD
-from helpers import buffer_of
+from helpers import buffer_of, every_parameter, hand_over, sgd_beside
 
 HALVES = (torch.bfloat16, torch.float16)
 # The ways to keep a weight.
@@ -79,3 +80,18 @@ def stepped_reference(optimizer: FusedCyclicSGD, parameter: Tensor) -> tuple[Ten
     d = g + group["momentum"] * m if group["nesterov"] else m
     terms = [p, g, m, d, torch.zeros_like(p) if before is None else before.double()]
     return p - group["lr"] * d, m, torch.stack([term.abs() for term in terms]).amax(0)
+
+
+def in_float32(optimizer: FusedCyclicSGD, gradients: Sequence[Tensor], **options: Any) -> list[tuple[Tensor, Tensor]]:
+    """Steps, and returns the weights and buffers that torch's SGD comes to in float32 from the same ones."""
+    over = every_parameter(optimizer)
+    theirs, wide = sgd_beside(FusedCyclicSGD([p.detach().float() for p in over], 0.1, 0.5, **options))
+    hand_over(optimizer, theirs)
+    for parameter, twin, gradient in zip(over, wide, gradients, strict=True):
+        parameter.grad, twin.grad = gradient, gradient.float()
+        before = buffer_of(optimizer, parameter)
+        if before is not None:
+            theirs.state[twin]["momentum_buffer"] = before.float().clone()
+    theirs.step()
+    optimizer.step()
+    return [(twin.detach(), theirs.state[twin]["momentum_buffer"]) for twin in wide]

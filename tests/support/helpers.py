@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import gc
+import io
 import itertools
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.optim import SGD, Optimizer
@@ -25,6 +28,7 @@ TESTS = Path(__file__).parents[1]
 
 Shape = int | tuple[int, ...]
 GradientSets = Sequence[Sequence[Tensor]]
+Errors = type[Exception] | tuple[type[Exception], ...]
 
 # The settings that our groups and torch's share.
 SETTINGS = ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize")
@@ -98,8 +102,46 @@ def hand_over(ours: Optimizer, theirs: Optimizer) -> None:
         group["lr"], group["momentum"] = own["lr"], own["momentum"]
 
 
+class Beside:
+    """torch's SGD beside an optimizer of ours, over copies of its parameters, with our lr and momentum."""
+
+    def __init__(self, ours: FusedCyclicSGD, *, foreach: bool = False) -> None:
+        self.ours, self.over = ours, every_parameter(ours)
+        self.theirs, self.twins = sgd_beside(ours, foreach=foreach)
+
+    def give(self, gradients: Sequence[Tensor | None]) -> None:
+        """To torch as copies in its parameters' layout: neither side sees what the other writes into a gradient."""
+        give(self.over, gradients)
+        pairs = zip(self.twins, gradients, strict=True)
+        give(self.twins, [None if g is None else torch.empty_like(q.detach()).copy_(g.detach()) for q, g in pairs])
+
+    def step(self, gradients: Sequence[Tensor | None] | None = None) -> None:
+        """With the gradients that are there if none are given."""
+        if gradients is not None:
+            self.give(gradients)
+        hand_over(self.ours, self.theirs)
+        self.ours.step()
+        self.theirs.step()
+
+    def assert_same(self) -> None:
+        assert_same_training(self.ours, self.theirs)
+
+
+def follow(ours: FusedCyclicSGD, sets: GradientSets | int) -> None:
+    """Trains beside torch's SGD, with these gradients or as many sets of them: the same after each step."""
+    beside = Beside(ours)
+    for gradients in gradient_sets(beside.over, sets) if isinstance(sets, int) else sets:
+        beside.step(gradients)
+        beside.assert_same()
+
+
 def every_parameter(optimizer: Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def gradient_of(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def buffer_of(optimizer: Optimizer, parameter: Tensor) -> Tensor | None:
@@ -161,6 +203,64 @@ def train(optimizer: Optimizer, over: Sequence[Tensor], sets: GradientSets, step
         optimizer.step()
 
 
+def go_on(optimizer: Optimizer, steps: int = 1, *, seed: int = 1, start: int = 0) -> None:
+    """Trains with gradients that the parameters, the seed and the number of the step determine."""
+    over = every_parameter(optimizer)
+    train(optimizer, over, gradient_sets(over, seed=seed), steps, start)
+
+
+def entries(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Returns a copy of everything in the groups but the parameters."""
+    return copy.deepcopy([{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups])
+
+
+def _state_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, tuple[torch.dtype, bytes]]:
+    found = optimizer.state.get(parameter, {}).items()
+    return {name: (value.dtype, bits(value)) for name, value in found if isinstance(value, Tensor)}
+
+
+def assert_same_state(one: Optimizer, other: Optimizer) -> None:
+    """Compares weights, every tensor of the state with its dtype, and the groups."""
+    for i, (p, q) in enumerate(zip(every_parameter(one), every_parameter(other), strict=True)):
+        assert bits(p) == bits(q), f"parameter {i}"
+        assert _state_of(one, p) == _state_of(other, q), f"state of parameter {i}"
+    assert entries(one) == entries(other)
+
+
+def assert_goes_on_alike(one: Optimizer, other: Optimizer, steps: int = 7, *, start: int = 0) -> None:
+    for step in range(start, start + steps):
+        for each in (one, other):
+            go_on(each, seed=8, start=step)
+        assert_same_state(one, other)
+
+
+def take_weights(optimizer: Optimizer, of: Optimizer) -> None:
+    for p, q in zip(every_parameter(optimizer), every_parameter(of), strict=True):
+        p.data.copy_(q.detach())
+
+
+def through_a_file(value: Any, *, weights_only: bool = True) -> Any:
+    file = io.BytesIO()
+    torch.save(value, file)
+    file.seek(0)
+    return torch.load(file, weights_only=weights_only)
+
+
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda made: pickle.loads(pickle.dumps(made)),
+}
+
+
+def assert_refused(act: Callable[[], object], error: Errors, words: str | None, *optimizers: Optimizer) -> None:
+    """The act raises, twice, in words that this regular expression finds, and leaves the optimizers as they were."""
+    before = [picture(optimizer) for optimizer in optimizers]
+    for _ in range(2):
+        with pytest.raises(error, match=words):
+            act()
+        assert [picture(optimizer) for optimizer in optimizers] == before
+
+
 class Interruption(BaseException):
     """An interruption like KeyboardInterrupt: no `except Exception` catches it."""
 
@@ -202,6 +302,23 @@ def interrupted(call: Callable[[], object], event: int, act: Callable[[], object
     return False
 
 
+def assert_setting_refused(
+    make: Callable[..., FusedCyclicSGD], over: Sequence[Tensor], settings: dict[str, Any], error: Errors, words: str
+) -> None:
+    """Settings of a group are refused by the constructor and, written into the group later, by step()."""
+    with pytest.raises(error, match=words):
+        make(clones(over), **settings)
+    optimizer = make(over)
+    go_on(optimizer, 2)
+    (group,) = optimizer.param_groups
+    kept = {name: group[name] for name in settings}
+    group.update(settings)
+    assert_refused(optimizer.step, error, words, optimizer)
+    group.update(kept)
+    optimizer.step()
+    assert optimizer.applied_steps == 3
+
+
 def raised(call: Callable[[], object]) -> Exception | None:
     try:
         call()
@@ -228,6 +345,11 @@ def output_of(process: subprocess.Popen[str]) -> str:
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     return output
+
+
+def halving(cycle: int) -> float:
+    """A scale_fn that can be pickled."""
+    return 0.5 ** (cycle - 1)
 
 
 def schedule_with(**arguments: Any) -> CyclicSchedule:

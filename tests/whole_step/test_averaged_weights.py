@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from clr_native import FusedCyclicSGD
 from helpers import (
     LAYOUTS,
-    assert_same_training,
+    assert_goes_on_alike,
+    assert_same_state,
     bits,
     every_parameter,
-    gradient_sets,
+    go_on,
     output_of,
     parameters,
     picture,
     python_process,
     raised,
-    train,
 )
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -32,8 +32,7 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 def averaging(over: Any, steps: int = 3, **settings: Any) -> FusedCyclicSGD:
     """After some steps."""
     optimizer = FusedCyclicSGD(over, 0.1, 0.5, step_size_up=2, **{"ema_decay": 0.75, **settings})
-    everything = every_parameter(optimizer)
-    train(optimizer, everything, gradient_sets(everything), steps)
+    go_on(optimizer, steps)
     return optimizer
 
 
@@ -100,12 +99,8 @@ def test_weights_are_given_back_after_an_exception(error: type[BaseException]) -
     optimizer, twin = averaging(every_kind(torch.float32)), averaging(every_kind(torch.float32))
     with pytest.raises(error), optimizer.averaged_weights():
         raise error
-    assert_same_training(optimizer, twin)
-    assert averages(optimizer) == averages(twin)
-    for each in (optimizer, twin):
-        train(each, every_parameter(each), gradient_sets(every_parameter(each)), 2)
-    assert_same_training(optimizer, twin)
-    assert averages(optimizer) == averages(twin)
+    assert_same_state(optimizer, twin)
+    assert_goes_on_alike(optimizer, twin, 2)
 
 
 def test_weights_are_given_back_where_swapping_fails_half_way() -> None:
@@ -192,7 +187,7 @@ def test_without_an_average_it_is_refused(settings: dict[str, Any], steps: int) 
     with pytest.raises(RuntimeError, match=r"no average yet: set ema_decay"):
         optimizer.copy_average_to(nn.ParameterList([torch.ones(5)]))
     assert weights(optimizer) == before
-    train(optimizer, every_parameter(optimizer), gradient_sets(every_parameter(optimizer)), 1)
+    go_on(optimizer)
 
 
 # --- memory -------------------------------------------------------------------------------------------------

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 import math
-import pickle
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,18 +15,19 @@ from torch import Tensor
 
 from clr_native import FusedCyclicSGD
 from helpers import (
+    COPIES,
     LONG,
+    Beside,
     assert_same_training,
     bits,
     every_parameter,
     give,
+    go_on,
     gradient_sets,
     hand_over,
     parameters,
     picture,
     raised,
-    sgd_beside,
-    train,
 )
 
 SHAPES = (1, 17, (3, 5), 65, LONG)
@@ -49,9 +48,9 @@ def ours(over: Sequence[Tensor], **settings: Any) -> FusedCyclicSGD:
 
 def with_gradients(dtype: torch.dtype = torch.float32, steps: int = 3, **settings: Any) -> FusedCyclicSGD:
     """After some steps, with gradients."""
-    over = parameters([9, (3, 4), 5], dtype)
-    optimizer = ours(over, **settings)
-    train(optimizer, over, gradient_sets(over, 3), steps)
+    optimizer = ours(parameters([9, (3, 4), 5], dtype), **settings)
+    go_on(optimizer, steps)
+    over = every_parameter(optimizer)
     give(over, gradient_sets(over, 1, seed=5)[0])
     return optimizer
 
@@ -68,22 +67,24 @@ def times_coefficient(optimizer: FusedCyclicSGD, over: Sequence[Tensor]) -> None
 
 def train_beside_torch(optimizer: FusedCyclicSGD, sets: Sequence[Sequence[Tensor | None]], clip: Clip) -> list[float]:
     """Every step of ours, then torch's with gradients that were clipped in a pass of its own. The coefficients."""
-    theirs, twins = sgd_beside(optimizer)
-    over = [p for group in optimizer.param_groups for p in group["params"]]
+    beside = Beside(optimizer)
     coefficients = []
     for gradients in sets:
-        give(over, gradients)
-        give(twins, [None if g is None else g.clone() for g in gradients])
+        beside.give(gradients)
         before = [None if g is None else bits(g) for g in gradients]
-        hand_over(optimizer, theirs)
+        hand_over(optimizer, beside.theirs)
         optimizer.step()
-        assert [None if p.grad is None else bits(p.grad) for p in over] == before, "p.grad is never written"
-        assert all(p.grad is g for p, g in zip(over, gradients, strict=True))
-        clip(optimizer, twins)
-        theirs.step()
+        assert [None if p.grad is None else bits(p.grad) for p in beside.over] == before, "p.grad is never written"
+        assert all(p.grad is g for p, g in zip(beside.over, gradients, strict=True))
+        clip(optimizer, beside.twins)
+        beside.theirs.step()
         coefficients.append(optimizer._binding.native.clip_coefficient)
-        assert_same_training(optimizer, theirs)
+        beside.assert_same()
     return coefficients
+
+
+def clip_values(limit: float) -> Clip:
+    return lambda _, twins: torch.nn.utils.clip_grad_value_(twins, limit)
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -125,7 +126,7 @@ def test_clipped_by_value_the_weights_are_torchs(limit: float, dtype: torch.dtyp
     over = parameters([*range(70), LONG], dtype)
     optimizer = ours(over, max_grad_value=limit, **options)
     sets = gradient_sets(every_parameter(optimizer), 4)
-    train_beside_torch(optimizer, sets, lambda _, twins: torch.nn.utils.clip_grad_value_(twins, limit))
+    train_beside_torch(optimizer, sets, clip_values(limit))
     assert optimizer.last_grad_norm is None
 
 
@@ -184,7 +185,7 @@ def test_rules_may_be_set_between_steps() -> None:
     assert max(train_beside_torch(optimizer, sets[1:3], times_coefficient)) < 1.0
     optimizer.max_grad_norm = None
     optimizer.max_grad_value = 0.05
-    train_beside_torch(optimizer, sets[3:4], lambda _, twins: torch.nn.utils.clip_grad_value_(twins, 0.05))
+    train_beside_torch(optimizer, sets[3:4], clip_values(0.05))
     assert optimizer.last_grad_norm is None
     optimizer.max_grad_value = None
     assert train_beside_torch(optimizer, sets[4:], lambda *_: None) == [1.0]
@@ -204,7 +205,7 @@ def rules_of(optimizer: FusedCyclicSGD) -> dict[str, Any]:
     return {name: getattr(optimizer, name) for name in RULES}
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda each: pickle.loads(pickle.dumps(each))])
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
 def test_rules_are_copied_and_pickled(copied: Callable[[FusedCyclicSGD], FusedCyclicSGD]) -> None:
     optimizer = with_gradients(**RULES)
     twin = copied(optimizer)
@@ -225,11 +226,7 @@ def test_rules_are_not_part_of_a_state_dict() -> None:
     before = rules_of(other)
     other.load_state_dict(saved)
     assert rules_of(other) == before
-    train_beside_torch(
-        other,
-        gradient_sets(every_parameter(other), 2),
-        lambda _, twins: torch.nn.utils.clip_grad_value_(twins, 0.5),
-    )
+    train_beside_torch(other, gradient_sets(every_parameter(other), 2), clip_values(0.5))
 
 
 # --- wrong values -------------------------------------------------------------------------------------------

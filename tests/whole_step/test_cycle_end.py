@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from clr_native import CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, RampSchedule, ScheduleSequence
 from clr_native.schedules import Schedule
-from helpers import bits, every_parameter, give, gradient_sets, parameters, raised
+from helpers import bits, every_parameter, give, gradient_of, gradient_sets, parameters, raised
 
 UP, DOWN = 2, 1
 CYCLE = UP + DOWN
@@ -24,16 +23,15 @@ def made(**settings: Any) -> FusedCyclicSGD:
     return with_gradients(FusedCyclicSGD(groups, 0.1, 0.5, step_size_up=UP, step_size_down=DOWN, **settings))
 
 
+def step(optimizer: FusedCyclicSGD, times: int = CYCLE) -> None:
+    for _ in range(times):
+        optimizer.step()
+
+
 def with_gradients(optimizer: FusedCyclicSGD) -> FusedCyclicSGD:
     over = every_parameter(optimizer)
     give(over, gradient_sets(over, 1)[0])
     return optimizer
-
-
-def first_gradient(optimizer: FusedCyclicSGD) -> Tensor:
-    gradient = every_parameter(optimizer)[0].grad
-    assert gradient is not None
-    return gradient
 
 
 class Ends(list[int]):
@@ -41,6 +39,12 @@ class Ends(list[int]):
 
     def __call__(self, optimizer: FusedCyclicSGD) -> None:
         self.append(optimizer.applied_steps)
+
+
+def hooked(**settings: Any) -> tuple[FusedCyclicSGD, Ends]:
+    optimizer, ends = made(**settings), Ends()
+    optimizer.register_cycle_end_hook(ends)
+    return optimizer, ends
 
 
 # --- when ---------------------------------------------------------------------------------------------------
@@ -121,11 +125,9 @@ def test_the_gradient_of_a_closure_makes_the_last_update() -> None:
 
 @pytest.mark.parametrize("advance_on_skip", [False, True])
 def test_a_skipped_step_ends_no_cycle(advance_on_skip: bool) -> None:
-    optimizer = made(skip_nonfinite=True, advance_on_skip=advance_on_skip, average="swa")
-    ends = Ends()
-    optimizer.register_cycle_end_hook(ends)
+    optimizer, ends = hooked(skip_nonfinite=True, advance_on_skip=advance_on_skip, average="swa")
     for step in range(2 * CYCLE + 1):
-        first_gradient(optimizer)[0] = float("nan") if step == CYCLE - 1 else 0.5
+        gradient_of(every_parameter(optimizer)[0])[0] = float("nan") if step == CYCLE - 1 else 0.5
         optimizer.step()
         assert optimizer.last_step_skipped is (step == CYCLE - 1)
     assert ends == ([6] if advance_on_skip else [3, 6])
@@ -134,8 +136,7 @@ def test_a_skipped_step_ends_no_cycle(advance_on_skip: bool) -> None:
 
 def test_an_update_by_hand_ends_no_cycle() -> None:
     """Nor does one of which only the first group's momentum was set; another group's does not matter."""
-    optimizer, ends = made(), Ends()
-    optimizer.register_cycle_end_hook(ends)
+    optimizer, ends = hooked()
     for group, name in ((0, "lr"), (0, "momentum"), (1, "lr")):
         while optimizer.applied_steps % CYCLE != CYCLE - 1:
             optimizer.step()
@@ -151,21 +152,19 @@ def test_an_update_by_hand_ends_no_cycle() -> None:
 
 
 def test_a_step_that_is_refused_ends_no_cycle() -> None:
-    optimizer, ends = made(max_grad_norm=1.0, error_if_nonfinite=True), Ends()
-    optimizer.register_cycle_end_hook(ends)
+    optimizer, ends = hooked(max_grad_norm=1.0, error_if_nonfinite=True)
     optimizer.step()
     optimizer.step()
-    first_gradient(optimizer)[0] = float("inf")
+    gradient_of(every_parameter(optimizer)[0])[0] = float("inf")
     assert isinstance(raised(optimizer.step), RuntimeError)
     assert ends == []
-    first_gradient(optimizer)[0] = 0.5
+    gradient_of(every_parameter(optimizer)[0])[0] = 0.5
     optimizer.step()
     assert ends == [3]
 
 
 def test_seek_ends_no_cycle_by_itself() -> None:
-    optimizer, ends = made(), Ends()
-    optimizer.register_cycle_end_hook(ends)
+    optimizer, ends = hooked()
     optimizer.seek(CYCLE)
     optimizer.seek(2 * CYCLE - 1)
     assert ends == []
@@ -185,23 +184,19 @@ def test_several_hooks_in_order_until_each_is_removed() -> None:
 
     handles = [optimizer.register_cycle_end_hook(noting(name)) for name in "abc"]
     for handle in (handles[1], handles[0], handles[2]):
-        for _ in range(CYCLE):
-            optimizer.step()
+        step(optimizer)
         calls.append("|")
         handle.remove()
         handle.remove()
-    for _ in range(CYCLE):
-        optimizer.step()
+    step(optimizer)
     assert "".join(calls) == "abc|ac|c|"
 
 
 def test_a_handle_is_a_context() -> None:
     optimizer, ends = made(), Ends()
     with optimizer.register_cycle_end_hook(ends):
-        for _ in range(CYCLE):
-            optimizer.step()
-    for _ in range(CYCLE):
-        optimizer.step()
+        step(optimizer)
+    step(optimizer)
     assert ends == [3]
 
 
@@ -216,8 +211,7 @@ def test_a_hook_may_add_and_remove_hooks() -> None:
         handle.remove()
 
     handle = optimizer.register_cycle_end_hook(once)
-    for _ in range(3 * CYCLE):
-        optimizer.step()
+    step(optimizer, 3 * CYCLE)
     assert calls == [3]
     assert later == [6, 9]
 
@@ -255,23 +249,19 @@ def test_a_hook_may_use_the_optimizer() -> None:
             each.seek(0)
 
     optimizer.register_cycle_end_hook(snapshot)
-    for _ in range(2 * CYCLE + 1):
-        optimizer.step()
+    step(optimizer, 2 * CYCLE + 1)
     assert [saved["param_groups"][0]["applied_steps"] for saved in snapshots] == [3, 6]
     assert averages[0] == [bits(snapshots[0]["state"][i]["average"]) for i in range(2)]
     assert optimizer.applied_steps == 1
 
 
 def test_copies_have_no_hooks() -> None:
-    optimizer, ends = made(), Ends()
-    optimizer.register_cycle_end_hook(ends)
+    optimizer, ends = hooked()
     twin = with_gradients(copy.deepcopy(optimizer))
-    for _ in range(CYCLE):
-        twin.step()
+    step(twin)
     assert twin.at_cycle_end
     assert ends == []
-    for _ in range(CYCLE):
-        optimizer.step()
+    step(optimizer)
     assert ends == [3]
 
 

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 import clr_native
 from amp_helpers import INF, SCALERS, amp_attributes, loop, ours, scaled, with_gradients
 from clr_native import FusedCyclicSGD, GradScaler
-from helpers import every_parameter, give, parameters
+from helpers import every_parameter, give, gradient_of, parameters
 
 
 def recorded(scaler: torch.amp.GradScaler, optimizer: Optimizer) -> dict[Any, Tensor]:
@@ -120,23 +120,20 @@ def test_a_step_without_gradients_records_nothing_as_torchs() -> None:
 # --- a scale of the user's ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", SCALERS)
-@pytest.mark.parametrize("factor", [4.0, 4, torch.tensor(4.0)])
-def test_a_factor_of_the_users_multiplies_the_scale(factor: object, kind: type[torch.amp.GradScaler]) -> None:
-    scaler, optimizer = scaled(kind), with_gradients(value=32.0)
+@pytest.mark.parametrize(
+    ("kind", "told", "factor"),
+    [
+        *((kind, {"grad_scale": factor}, 4.0) for kind in SCALERS for factor in (4.0, 4, torch.tensor(4.0))),
+        (GradScaler, {"grad_scale": None, "found_inf": torch.ones(())}, 1.0),
+    ],
+)
+def test_a_factor_of_the_users_multiplies_the_scale_and_an_old_found_inf_plays_no_part(
+    kind: type[torch.amp.GradScaler], told: dict[str, object], factor: float
+) -> None:
+    scaler, optimizer = scaled(kind), with_gradients(value=8.0 * factor)
     (weight, _) = every_parameter(optimizer)
     before = weight.detach().clone()
-    vars(optimizer)["grad_scale"] = factor
-    scaler.step(optimizer)
-    assert torch.equal(weight, before - 0.25)
-    assert not amp_attributes(optimizer)
-
-
-def test_none_is_no_factor_and_an_old_found_inf_plays_no_part() -> None:
-    scaler, optimizer = scaled(), with_gradients()
-    (weight, _) = every_parameter(optimizer)
-    before = weight.detach().clone()
-    vars(optimizer).update(grad_scale=None, found_inf=torch.ones(()))
+    vars(optimizer).update(told)
     scaler.step(optimizer)
     assert torch.equal(weight, before - 0.25)
     assert not amp_attributes(optimizer)
@@ -150,8 +147,7 @@ def test_gradients_are_looked_at_after_the_pre_hooks() -> None:
 
     def fill(optimizer: Optimizer, value: float) -> None:
         for p in every_parameter(optimizer):
-            assert p.grad is not None
-            p.grad.fill_(value)
+            gradient_of(p).fill_(value)
 
     for before, after in ((8.0, INF), (INF, 8.0)):
         optimizer = with_gradients(value=before)

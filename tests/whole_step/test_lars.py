@@ -12,23 +12,21 @@ from torch import Tensor
 from clr_native import FusedCyclicSGD
 from helpers import (
     LAYOUTS,
-    LONG,
+    Beside,
     assert_same_training,
+    assert_setting_refused,
     bits,
-    buffer_of,
     clones,
     every_parameter,
     give,
+    go_on,
+    gradient_of,
     gradient_sets,
-    hand_over,
     parameters,
-    raised,
-    sgd_beside,
     train,
 )
 from test_norm import exact_norm
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SHAPES = ((17, 5), (3, 4, 2, 2), 65, (), (1, 1), (60, 40))
 STEPS = 6
 
@@ -79,6 +77,13 @@ class Reference:
             self.weights[i] = p - group["lr"] * (g + group["momentum"] * m if group["nesterov"] else m)
             self.buffers[i] = m
 
+    def train(self, sets: Sequence[Sequence[Tensor]]) -> None:
+        """Both."""
+        for gradients in sets:
+            give(every_parameter(self.optimizer), gradients)
+            self.step(gradients)
+            self.optimizer.step()
+
     def assert_close(self, relative: float) -> None:
         for p, q in zip(every_parameter(self.optimizer), self.weights, strict=True):
             error = (p.detach().double() - q).abs().max()
@@ -109,10 +114,7 @@ def test_the_update_is_that_of_float64(dtype: torch.dtype, settings: dict[str, A
     over = parameters(SHAPES, dtype)
     optimizer = ours(over, **settings)
     reference = Reference(optimizer)
-    for gradients in gradient_sets(over, STEPS):
-        give(over, gradients)
-        reference.step(gradients)
-        optimizer.step()
+    reference.train(gradient_sets(over, STEPS))
     reference.assert_close(8 * STEPS * torch.finfo(dtype).eps)
     ratios = {
         trust_ratio(optimizer.param_groups[0], p, g) for p, g in zip(over, gradient_sets(over, 1)[0], strict=True)
@@ -125,12 +127,8 @@ def test_the_update_is_that_of_float64(dtype: torch.dtype, settings: dict[str, A
 def test_16_bit_weights_are_rounded_once(dtype: torch.dtype, settings: dict[str, Any]) -> None:
     """A first step, from weights and gradients of 16 bits."""
     over = parameters(SHAPES, dtype)
-    optimizer = ours(over, **settings)
-    reference = Reference(optimizer)
-    (gradients,) = gradient_sets(over, 1)
-    give(over, gradients)
-    reference.step(gradients)
-    optimizer.step()
+    reference = Reference(ours(over, **settings))
+    reference.train(gradient_sets(over, 1))
     for p, q in zip(over, reference.weights, strict=True):
         apart = (p.detach().double() - q).abs()
         half_an_ulp = torch.finfo(dtype).eps / 2 * q.abs() + torch.finfo(dtype).tiny
@@ -143,42 +141,35 @@ def test_given_the_ratios_the_weights_are_torchs(dtype: torch.dtype, options: di
     """To the bit: ratio * (g + weight_decay * p) handed to torch's SGD, which has no weight decay then."""
     over = parameters(SHAPES, dtype)
     optimizer = ours(over, weight_decay=0.01, **options)
-    theirs, twins = sgd_beside(optimizer)
-    theirs.param_groups[0]["weight_decay"] = 0.0
+    beside = Beside(optimizer)
+    beside.theirs.param_groups[0]["weight_decay"] = 0.0
     (group,) = optimizer.param_groups
     sign = -1 if group["maximize"] else 1
     for gradients in gradient_sets(over, STEPS):
         give(over, gradients)
         ratios = [trust_ratio(group, p, g) for p, g in zip(over, gradients, strict=True)]
-        for twin, g, ratio in zip(twins, gradients, ratios, strict=True):
+        for twin, g, ratio in zip(beside.twins, gradients, ratios, strict=True):
             decayed = torch.add(sign * g, twin.detach(), alpha=0.01)
             twin.grad = sign * (torch.tensor(ratio, dtype=dtype) * decayed)
-        hand_over(optimizer, theirs)
-        optimizer.step()
-        theirs.step()
-        assert_same_training(optimizer, theirs)
+        beside.step()
+        beside.assert_same()
 
 
 def test_beside_plain_torch_as_apex_writes_it() -> None:
     """LARC(clip=False) around torch's SGD, with norms in float32, for as far as these carry."""
     over = parameters([(17, 5), (3, 4, 2, 2), (60, 40)])
     optimizer = ours(over, weight_decay=0.01, trust_min_ndim=0)
-    theirs, twins = sgd_beside(optimizer)
-    theirs.param_groups[0]["weight_decay"] = 0.0
+    beside = Beside(optimizer)
+    beside.theirs.param_groups[0]["weight_decay"] = 0.0
     for gradients in gradient_sets(over, STEPS):
-        give(over, gradients)
-        give(twins, [g.clone() for g in gradients])
-        for p in twins:
-            assert p.grad is not None
-            with torch.no_grad():
-                weight_norm, gradient_norm = torch.norm(p), torch.norm(p.grad)
-                adaptive = 0.02 * weight_norm / (gradient_norm + weight_norm * 0.01 + 1e-8)
-                p.grad += 0.01 * p
-                p.grad *= adaptive
-        hand_over(optimizer, theirs)
-        optimizer.step()
-        theirs.step()
-    for p, q in zip(over, twins, strict=True):
+        beside.give(gradients)
+        for p in beside.twins:
+            gradient, weight = gradient_of(p), p.detach()
+            weight_norm, gradient_norm = torch.norm(weight), torch.norm(gradient)
+            adaptive = 0.02 * weight_norm / (gradient_norm + weight_norm * 0.01 + 1e-8)
+            gradient.add_(0.01 * weight).mul_(adaptive)
+        beside.step()
+    for p, q in zip(over, beside.twins, strict=True):
         assert float((p - q).detach().abs().max()) <= 8 * torch.finfo(torch.float32).eps * float(q.detach().abs().max())
         assert not torch.equal(p, parameters([p.shape])[0])
 
@@ -207,10 +198,7 @@ def test_per_group() -> None:
     ]
     optimizer = ours(groups)
     reference = Reference(optimizer)
-    for gradients in gradient_sets(start, STEPS):
-        give(start, gradients)
-        reference.step(gradients)
-        optimizer.step()
+    reference.train(gradient_sets(start, STEPS))
     reference.assert_close(8 * STEPS * torch.finfo(torch.float32).eps)
 
 
@@ -233,7 +221,7 @@ def test_where_a_norm_is_zero_the_ratio_is_one(of_parameter: float, of_gradient:
 def test_skip_nonfinite(value: float) -> None:
     over = parameters([(3, 4), 5])
     optimizer = ours(over, skip_nonfinite=True)
-    train(optimizer, over, gradient_sets(over), 2)
+    go_on(optimizer, 2)
     before = [bits(p) for p in over]
     give(over, [torch.full_like(p, value) for p in over])
     optimizer.step()
@@ -266,22 +254,6 @@ def test_the_norm_of_all_gradients_is_there_too() -> None:
     assert optimizer.last_grad_norm == measuring.last_grad_norm is not None
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_number_of_threads_gives_the_same_bits(dtype: torch.dtype) -> None:
-    start = parameters([(LONG, 1), (17, 3), (7001, 5), (0, 3), 9], dtype)
-    sets = gradient_sets(start, 3)
-    found = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
-        over = clones(start)
-        optimizer = ours(over, weight_decay=0.01, max_grad_norm=1.0)
-        train(optimizer, over, sets, STEPS)
-        buffers = [buffer_of(optimizer, p) for p in over]
-        found.append([bits(tensor) for tensor in (*over, *buffers) if tensor is not None])
-    assert len(found[0]) == 2 * len(start)
-    assert found == [found[0]] * 3
-
-
 @pytest.mark.parametrize("of_gradient", LAYOUTS)
 @pytest.mark.parametrize("of_parameter", [layout for layout in LAYOUTS if layout != "expanded"])
 def test_norms_are_read_right_in_every_layout(of_parameter: str, of_gradient: str) -> None:
@@ -310,19 +282,6 @@ WRONG: list[tuple[str, object, type[Exception]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "kind"), WRONG, ids=lambda each: str(each)[:30])
-def test_a_wrong_value_is_named_and_nothing_has_changed(name: str, value: object, kind: type[Exception]) -> None:
-    over = parameters([(3, 4)])
-    optimizer = ours(over)
-    train(optimizer, over, gradient_sets(over), 2)
-    before, (group,) = bits(over[0]), optimizer.param_groups
-    kept, group[name] = group[name], value
-    wrong: dict[str, Any] = {name: value}
-    for attempt in (optimizer.step, lambda: ours(parameters([3]), **wrong)):
-        error = raised(attempt)
-        assert type(error) is kind
-        assert f"parameter group 0: {name}=" in str(error)
-    assert bits(over[0]) == before
-    group[name] = kept
-    optimizer.step()
-    assert optimizer.applied_steps == 3
+@pytest.mark.parametrize(("name", "value", "error"), WRONG, ids=lambda each: str(each)[:30])
+def test_a_wrong_value_is_named_and_nothing_has_changed(name: str, value: object, error: type[Exception]) -> None:
+    assert_setting_refused(ours, parameters([(3, 4)]), {name: value}, error, f"parameter group 0: {name}=")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clr_native import FusedCyclicSGD
-from helpers import buffer_of, every_parameter, give, hand_over, parameters, picture, sgd_beside
+from helpers import Beside, assert_refused, every_parameter, gradient_of, parameters, picture
 from test_clipping import with_gradients
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -17,9 +17,7 @@ INF, NAN = math.inf, math.nan
 
 
 def spoilt(optimizer: FusedCyclicSGD, value: float) -> FusedCyclicSGD:
-    gradient = every_parameter(optimizer)[1].grad
-    assert gradient is not None
-    gradient.view(-1)[-1] = value
+    gradient_of(every_parameter(optimizer)[1]).view(-1)[-1] = value
     return optimizer
 
 
@@ -32,24 +30,19 @@ def test_infinities_and_nan_do_what_they_do_in_torch(
     clipping: dict[str, Any], value: float, dtype: torch.dtype
 ) -> None:
     optimizer = spoilt(with_gradients(dtype, **clipping), value)
-    theirs, twins = sgd_beside(optimizer)
-    give(twins, [None if p.grad is None else p.grad.clone() for p in every_parameter(optimizer)])
+    beside = Beside(optimizer)
+    beside.give([p.grad for p in beside.over])
+    norm = None
     if "max_grad_norm" in clipping:
-        norm = torch.nn.utils.clip_grad_norm_(twins, clipping["max_grad_norm"])
-        hand_over(optimizer, theirs)
-        optimizer.step()
-        assert repr(optimizer.last_grad_norm) == repr(norm.item())
+        norm = torch.nn.utils.clip_grad_norm_(beside.twins, clipping["max_grad_norm"]).item()
     else:
-        torch.nn.utils.clip_grad_value_(twins, clipping["max_grad_value"])
-        hand_over(optimizer, theirs)
-        optimizer.step()
-    theirs.step()
-    for p, q in zip(every_parameter(optimizer), twins, strict=True):
-        assert torch.equal(p.nan_to_num(9.0), q.nan_to_num(9.0))
-        own, other = buffer_of(optimizer, p), buffer_of(theirs, q)
-        assert own is not None
-        assert other is not None
-        assert torch.equal(own.nan_to_num(9.0), other.nan_to_num(9.0))
+        torch.nn.utils.clip_grad_value_(beside.twins, clipping["max_grad_value"])
+    beside.step()
+    assert repr(optimizer.last_grad_norm) == repr(norm)
+    for p, q in zip(beside.over, beside.twins, strict=True):
+        buffers = (optimizer.state[p]["momentum_buffer"], beside.theirs.state[q]["momentum_buffer"])
+        for own, other in ((p, q), buffers):
+            assert torch.equal(own.nan_to_num(9.0), other.nan_to_num(9.0))
     assert optimizer.skipped_steps == 0
 
 
@@ -61,11 +54,10 @@ def test_an_error_where_that_is_wanted_and_nothing_has_changed(
     steps: int, dtype: torch.dtype, max_grad_norm: float, value: float
 ) -> None:
     optimizer = with_gradients(dtype, steps, max_grad_norm=max_grad_norm, error_if_nonfinite=True, ema_decay=0.9)
-    before = picture(spoilt(optimizer, value))
+    spoilt(optimizer, value)
     word = "nan" if math.isnan(value) else "inf"
-    with pytest.raises(RuntimeError, match=rf"norm of all gradients is {word}: .*error_if_nonfinite=True"):
-        optimizer.step()
-    assert picture(optimizer) == before
+    words = rf"norm of all gradients is {word}: .*error_if_nonfinite=True"
+    assert_refused(optimizer.step, RuntimeError, words, optimizer)
     assert repr(optimizer.last_grad_norm) == word
     spoilt(optimizer, 0.25).step()
     assert optimizer.applied_steps == steps + 1

@@ -1,15 +1,16 @@
-"""Pairs of torch's SGD and OneCycleLR, and runs of these pairs and of the optimizers that took them over."""
+"""Pairs of torch's SGD and a scheduler, and runs of these pairs and of the optimizers that took them over."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 from torch.optim import SGD
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
-from helpers import every_parameter, gradient_sets, parameters, train
+from helpers import every_parameter, give, gradient_sets, parameters
 
 SHAPES = (1, (3, 5), 33, 70)
 STEPS = 60
@@ -22,12 +23,22 @@ SGDS: dict[str, dict[str, Any]] = {
 LISTS: dict[str, Any] = {"max_lr": [0.1, 0.3], "base_momentum": [0.7, 0.85], "max_momentum": [0.9, 0.95]}
 
 
-def torch_pair(sgd: dict[str, Any], cycle: dict[str, Any], dtype: torch.dtype = torch.float32) -> Any:
-    """Returns a pair with two groups, each with its own rates and momenta."""
+def _sgd(settings: dict[str, Any], dtype: torch.dtype) -> SGD:
     over = parameters(SHAPES, dtype)
     groups: list[dict[str, Any]] = [{"params": over[:2]}, {"params": over[2:], "weight_decay": 0.1, "name": "late"}]
-    optimizer = SGD(groups, lr=1.0, foreach=False, **sgd)
+    return SGD(groups, lr=1.0, foreach=False, **settings)
+
+
+def one_cycle_pair(sgd: dict[str, Any], cycle: dict[str, Any], dtype: torch.dtype = torch.float32) -> Any:
+    """Returns a pair with two groups, each with its own rates and momenta."""
+    optimizer = _sgd(sgd, dtype)
     return optimizer, OneCycleLR(optimizer, **{"total_steps": STEPS, **LISTS, **cycle})
+
+
+def cyclic_pair(sgd: dict[str, Any], cycle: dict[str, Any], dtype: torch.dtype = torch.float32) -> Any:
+    """Returns a pair with two groups, each with its own bounds."""
+    optimizer = _sgd(sgd, dtype)
+    return optimizer, CyclicLR(optimizer, [0.01, 0.02], [0.1, 0.3], base_momentum=0.7, max_momentum=0.9, **cycle)
 
 
 def standing(optimizer: torch.optim.Optimizer) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -35,13 +46,16 @@ def standing(optimizer: torch.optim.Optimizer) -> np.ndarray[Any, np.dtype[np.fl
 
 
 def run(optimizer: Any, steps: range, scheduler: Any = None) -> list[Any]:
-    """Trains, and returns lr and momentum of each update."""
+    """Trains, and returns lr and momentum of each update. The last parameter gets its first gradient late."""
     over = every_parameter(optimizer)
     sets, found = gradient_sets(over), []
     for step in steps:
         found.append(standing(optimizer))
-        train(optimizer, over, sets, 1, step)
-        if scheduler is not None and step + 1 < scheduler.total_steps:  # the last value is not used, or an error
+        *others, last = sets[step % len(sets)]
+        give(over, [*others, last if step >= 5 else None])
+        optimizer.step()
+        # The value after the last step is not used, or an error.
+        if scheduler is not None and step + 1 < getattr(scheduler, "total_steps", math.inf):
             scheduler.step()
     return found
 
