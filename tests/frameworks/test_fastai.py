@@ -13,7 +13,7 @@ pytest.importorskip("fastai.callback.schedule", reason="needs fastai")  # gives 
 
 from fastai.callback.core import Callback
 from fastai.data.core import DataLoaders
-from fastai.learner import Learner
+from fastai.learner import Learner, Recorder
 from fastai.optimizer import OptimWrapper
 
 import plain_loop as plain
@@ -74,3 +74,12 @@ def test_a_rate_by_itself_is_driven_by_one_cycle(tmp_path: Path) -> None:
         each.fit_one_cycle(plain.EPOCHS, 0.1)
     plain.assert_same(ours.model, theirs.model)
     assert ours.opt.opt.applied_steps == plain.STEPS
+
+
+def test_the_curve_of_lr_find_over_a_rate_by_itself_is_that_of_sgd(tmp_path: Path) -> None:
+    ours, theirs = (learner(opt, tmp_path) for opt in (FusedCyclicSGD, partial(torch.optim.SGD, momentum=0.9)))
+    for each in (ours, theirs):
+        each.add_cb(Recorder(train_metrics=False))
+        each.lr_find(num_it=20, show_plot=False)
+    assert ours.recorder.lrs == theirs.recorder.lrs
+    assert ours.recorder.losses == theirs.recorder.losses
