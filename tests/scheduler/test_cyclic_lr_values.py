@@ -99,15 +99,14 @@ CASES: dict[str, tuple[dict[str, Any], list[list[float]], list[list[float]]]] = 
 @pytest.mark.parametrize("name", CASES)
 def test_values_step_by_step(name: str, optimizer_of: Callable[[int], Optimizer]) -> None:
     arguments, expected_lr, expected_momentum = CASES[name]
-    optimizer = optimizer_of(2)
-    scheduler = CyclicLR(optimizer, **arguments)
+    scheduler = CyclicLR(optimizer_of(2), **arguments)
     assert isinstance(scheduler, lr_scheduler.LRScheduler)
     for step in range(len(expected_lr[0])):
         assert scheduler.last_epoch == step
-        assert rates(optimizer) == [row[step] for row in expected_lr]
-        assert momenta(optimizer) == [row[step] for row in expected_momentum]
-        assert scheduler.get_last_lr() == scheduler.get_lr() == rates(optimizer)
-        advance(scheduler, optimizer)
+        assert rates(scheduler) == [row[step] for row in expected_lr]
+        assert momenta(scheduler) == [row[step] for row in expected_momentum]
+        assert scheduler.get_last_lr() == scheduler.get_lr() == rates(scheduler)
+        advance(scheduler)
 
 
 def test_arguments_are_torchs_in_name_order_and_default() -> None:
@@ -122,27 +121,24 @@ def test_arguments_are_torchs_in_name_order_and_default() -> None:
 @pytest.mark.parametrize("epoch", [0, 1, 5, 2**53 + 1])
 def test_last_epoch_goes_on_with_the_next_values(epoch: int) -> None:
     schedule = CyclicSchedule(1, 5, step_size_up=4)
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, schedule=schedule, last_epoch=epoch)
+    scheduler = CyclicLR(sgd(), schedule=schedule, last_epoch=epoch)
     assert scheduler.last_epoch == epoch + 1
-    assert values(optimizer) == [schedule(epoch + 1)]
+    assert values(scheduler) == [schedule(epoch + 1)]
 
 
 def test_step_with_an_epoch_warns_and_jumps() -> None:
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, 1, 5, step_size_up=4)
-    optimizer.step()
+    scheduler = CyclicLR(sgd(), 1, 5, step_size_up=4)
+    scheduler.optimizer.step()
     with pytest.warns(UserWarning, match="epoch parameter"):
         scheduler.step(3)
-    assert (scheduler.last_epoch, rates(optimizer)) == (3, [4.0])
+    assert (scheduler.last_epoch, rates(scheduler)) == (3, [4.0])
     with pytest.warns(UserWarning, match="epoch parameter"), pytest.raises(ValueError, match="step=-4 must be"):
         scheduler.step(-4)
-    assert (scheduler.last_epoch, rates(optimizer)) == (3, [4.0])
+    assert (scheduler.last_epoch, rates(scheduler)) == (3, [4.0])
 
 
 def test_torchs_warnings_about_the_order_of_calls() -> None:
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, 1, 5)
+    scheduler = CyclicLR(sgd(), 1, 5)
     with pytest.warns(UserWarning, match=r"lr_scheduler.step\(\)` before `optimizer.step\(\)"):
         scheduler.step()
     replaced = sgd()
@@ -162,12 +158,11 @@ def test_groups_that_share_a_schedule_share_its_value() -> None:
         called.append(cycle)
         return 0.5
 
-    optimizer = sgd(3)
-    scheduler = CyclicLR(optimizer, 1, 5, step_size_up=2, scale_fn=scale)
+    scheduler = CyclicLR(sgd(3), 1, 5, step_size_up=2, scale_fn=scale)
     called.clear()
-    advance(scheduler, optimizer)
+    advance(scheduler)
     assert called == [1]
-    first, *others = optimizer.param_groups
+    first, *others = scheduler.optimizer.param_groups
     for group in others:
         assert group["lr"] is first["lr"]
         assert group["momentum"] is first["momentum"]
