@@ -13,11 +13,6 @@ from clr_native.cli.parser import Parser
 from command_line import CYCLIC, refused, run
 
 
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def parsers(parser: Parser, *words: str) -> Iterator[tuple[list[str], Parser]]:
     """Every command and every kind of schedule in it, with the words that lead there."""
     yield list(words), parser

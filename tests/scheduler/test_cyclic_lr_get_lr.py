@@ -195,8 +195,8 @@ class GradualWarmup(lr_scheduler.LRScheduler):
 
 @pytest.mark.parametrize("optimizer_of", [sgd, adam, tensor_momentum])
 def test_a_warm_up_wrapper(optimizer_of: Callable[[int], Optimizer]) -> None:
-    both = [GradualWarmup(kind(optimizer_of(2), **LISTS, step_size_up=4), 4) for kind in KINDS]
-    assert_same_run(*both, 16)
+    ours, theirs = (GradualWarmup(kind(optimizer_of(2), **LISTS, step_size_up=4), 4) for kind in KINDS)
+    assert_same_run(ours, theirs, 16)
 
 
 # --- what cannot be written -----------------------------------------------------------------------------------------
