@@ -15,6 +15,8 @@ import pytest
 import clr_native
 from clr_native.cli import main
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:

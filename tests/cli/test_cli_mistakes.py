@@ -20,7 +20,7 @@ COMMANDS = _parser().commands
 
 
 @pytest.fixture(autouse=True)
-def bad_files(in_empty_folder: None) -> None:
+def bad_files(empty_folder: None) -> None:
     Path("folder.png").mkdir()
     Path("empty.toml").touch()
     Path("binary.toml").write_bytes(bytes(range(256)))

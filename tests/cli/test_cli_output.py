@@ -14,6 +14,8 @@ from matplotlib.image import imread
 
 from command_line import COMMAND, CYCLIC, refused, run
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 # --- files that are written ---------------------------------------------------------------------------------
 
 

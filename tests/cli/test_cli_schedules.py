@@ -20,6 +20,8 @@ from clr_native.cli.schedule_arguments import FUNCTIONS, KINDS
 from clr_native.schedules import Schedule
 from command_line import CYCLIC, refused, run
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 
 @pytest.mark.parametrize(
     ("options", "schedule", "steps"),

@@ -16,6 +16,8 @@ from clr_native import CyclicSchedule, OneCycleSchedule, RampSchedule, ScheduleS
 from clr_native.schedules import Schedule
 from command_line import CYCLIC, refused, run
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 TEXTS = {
     "plain": """
 [plain]

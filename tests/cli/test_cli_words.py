@@ -12,6 +12,8 @@ from clr_native.cli import _parser, main
 from clr_native.cli.parser import Parser
 from command_line import CYCLIC, refused, run
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 
 def parsers(parser: Parser, *words: str) -> Iterator[tuple[list[str], Parser]]:
     """Every command and every kind of schedule in it, with the words that lead there."""

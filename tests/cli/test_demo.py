@@ -22,6 +22,8 @@ from clr_native.demo.report import print_results
 from clr_native.demo.results import Results, max_weight_difference
 from clr_native.demo.training import Run, train
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 
 @pytest.fixture(autouse=True)
 def one_thread(own_threads: None) -> None:

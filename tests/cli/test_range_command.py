@@ -18,7 +18,7 @@ from command_line import refused, run
 
 
 @pytest.fixture(autouse=True)
-def one_thread(own_threads: None) -> None:
+def one_thread(own_threads: None, empty_folder: None) -> None:
     torch.set_num_threads(1)
 
 

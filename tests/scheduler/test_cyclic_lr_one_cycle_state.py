@@ -11,8 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from clr_native import CyclicLR, OneCycleSchedule
-from helpers import picture
-from schedulers import adam, advance, sgd, values
+from schedulers import adam, advance, refused, sgd, values
 
 STEPS = 30
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -52,10 +51,8 @@ def test_without_the_optimizers_state_it_is_refused() -> None:
     """The rates stand there alone."""
     _, reference = saved(sgd, {})
     scheduler = CyclicLR(sgd(2), schedule=OneCycleSchedule(0.2, 10))
-    before = picture(scheduler.optimizer), scheduler.state_dict()
-    with pytest.raises(ValueError, match=r"parameter group 0: max_lr=None: .* load that one's state first"):
+    with refused(r"parameter group 0: max_lr=None: .* load that one's state first", scheduler):
         scheduler.load_state_dict(reference.state_dict())
-    assert (picture(scheduler.optimizer), scheduler.state_dict()) == before
 
 
 @pytest.mark.parametrize("key", ["total_steps", "_anneal_func_type", "cycle_momentum"])

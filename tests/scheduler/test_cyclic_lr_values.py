@@ -16,25 +16,27 @@ from clr_native.schedules import Schedule
 from helpers import clones, every_parameter, give, gradient_sets, parameters
 from schedulers import adam, advance, momenta, rates, sgd, values, weights
 
+RATES: dict[str, Any] = {"base_lr": 1, "max_lr": 5}
+ALONE: dict[str, Any] = {"cycle_momentum": False}
 # Arguments, and lr and momentum of each group at the first steps; binary fractions, so that all of it is exact.
 CASES: dict[str, tuple[dict[str, Any], list[list[float]], list[list[float]]]] = {
     "one policy for all groups": (
-        {"base_lr": 1, "max_lr": 5, "step_size_up": 4, "base_momentum": 0.25, "max_momentum": 0.75},
+        {**RATES, "step_size_up": 4, "base_momentum": 0.25, "max_momentum": 0.75},
         [[1, 2, 3, 4, 5, 4, 3, 2, 1, 2, 3]] * 2,
         [[0.75, 0.625, 0.5, 0.375, 0.25, 0.375, 0.5, 0.625, 0.75, 0.625, 0.5]] * 2,
     ),
     "triangular2": (
-        {"base_lr": 1, "max_lr": 5, "step_size_up": 2, "mode": "triangular2", "cycle_momentum": False},
+        {**RATES, "step_size_up": 2, "mode": "triangular2", **ALONE},
         [[1, 3, 5, 3, 1, 2, 3, 2, 1, 1.5, 2, 1.5, 1]] * 2,
         [[0.5] * 13] * 2,
     ),
     "exp_range": (
-        {"base_lr": 1, "max_lr": 5, "step_size_up": 2, "mode": "exp_range", "gamma": 0.5, "cycle_momentum": False},
+        {**RATES, "step_size_up": 2, "mode": "exp_range", "gamma": 0.5, **ALONE},
         [[1, 2, 2, 1.25, 1, 1.0625, 1.0625]] * 2,
         [[0.5] * 7] * 2,
     ),
     "unequal halves": (
-        {"base_lr": 1, "max_lr": 5, "step_size_up": 2, "step_size_down": 4, "base_momentum": 0.5, "max_momentum": 0.75},
+        {**RATES, "step_size_up": 2, "step_size_down": 4, "base_momentum": 0.5, "max_momentum": 0.75},
         [[1, 3, 5, 4, 3, 2, 1, 3]] * 2,
         [[0.75, 0.625, 0.5, 0.5625, 0.625, 0.6875, 0.75, 0.625]] * 2,
     ),
@@ -51,14 +53,13 @@ CASES: dict[str, tuple[dict[str, Any], list[list[float]], list[list[float]]]] = 
         [[0.75, 0.625, 0.5, 0.375, 0.25, 0.375, 0.5], [1, 0.75, 0.5, 0.75, 1, 0.875, 0.75]],
     ),
     "scale_fn of the cycle": (
-        {"base_lr": 1, "max_lr": 5, "step_size_up": 1, "scale_fn": lambda cycle: 1 / cycle, "cycle_momentum": False},
+        {**RATES, "step_size_up": 1, "scale_fn": lambda cycle: 1 / cycle, **ALONE},
         [[1, 5, 1, 3, 1]] * 2,
         [[0.5] * 5] * 2,
     ),
     "scale_fn of the iteration": (
         {
-            "base_lr": 1,
-            "max_lr": 5,
+            **RATES,
             "step_size_up": 2,
             "scale_fn": lambda iteration: 0.5**iteration,
             "scale_mode": "iterations",
@@ -68,22 +69,14 @@ CASES: dict[str, tuple[dict[str, Any], list[list[float]], list[list[float]]]] = 
         [[1, 2, 2, 1.25, 1]] * 2,
         [[1, 0.875, 0.875, 0.96875, 1]] * 2,
     ),
-    "constant": ({"base_lr": 2, "max_lr": 2, "cycle_momentum": False}, [[2] * 3] * 2, [[0.5] * 3] * 2),
+    "constant": ({"base_lr": 2, "max_lr": 2, **ALONE}, [[2] * 3] * 2, [[0.5] * 3] * 2),
     "welch and hann": (
-        {"base_lr": 1, "max_lr": 5, "step_size_up": 2, "window": ["welch", "hann"], "cycle_momentum": False},
+        {**RATES, "step_size_up": 2, "window": ["welch", "hann"], **ALONE},
         [[1, 4, 5, 4, 1], [1, 3, 5, 3, 1]],
         [[0.5] * 5] * 2,
     ),
     "decaying to zero over some steps": (
-        {
-            "base_lr": 1,
-            "max_lr": 5,
-            "step_size_up": 1,
-            "mode": "linear_range",
-            "decay_steps": 4,
-            "decay_base": True,
-            "cycle_momentum": False,
-        },
+        {**RATES, "step_size_up": 1, "mode": "linear_range", "decay_steps": 4, "decay_base": True, **ALONE},
         [[1, 3.75, 0.5, 1.25, 0]] * 2,
         [[0.5] * 5] * 2,
     ),
