@@ -276,9 +276,6 @@ def test_functions_that_do_not_fit(schedule: Schedule, scale_fn: Any, error: typ
         ({**CYCLES.to_dict(), "gamma": 0.0}, ValueError, "gamma=0.0"),
         ({**CYCLES.to_dict(), "base_lr": None}, TypeError, "base_lr=None"),
         ({**CYCLES.to_dict(), "mode": "sine"}, ValueError, "mode='sine'"),
-        (3, TypeError, "d=3 must be a dict"),
-        ("cyclic", TypeError, "d='cyclic' must be a dict"),
-        (["kind"], TypeError, "d=['kind'] must be a dict"),
         ({"kind": "ramp"}, ValueError, "start_lr is missing, which RampSchedule needs"),
         ({3: 4, "x": 5}, ValueError, "3=4 is not an argument of CyclicSchedule"),
         ({**RAMP.to_dict(), "gamma": 0.5}, ValueError, "gamma=0.5 is not an argument of RampSchedule"),
@@ -308,6 +305,12 @@ def test_a_users_own_class_does_not_take_the_place_of_ours() -> None:
     own = Own(1, 2)
     assert type(Own.from_dict(own.to_dict())) is Own
     assert type(from_dict(own.to_dict())) is CyclicSchedule
+
+
+@pytest.mark.parametrize("d", [3, None, "cyclic", ["kind"]])
+def test_from_dict_of_one_kind_refuses_what_is_no_dict(d: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"d={d!r} must be a dict")):
+        CyclicSchedule.from_dict(d)
 
 
 def test_from_dict_of_one_kind_refuses_another() -> None:
