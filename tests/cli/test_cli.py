@@ -15,10 +15,7 @@ import pytest
 import clr_native
 from clr_native.cli import main
 
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 @pytest.fixture
@@ -78,24 +75,21 @@ def test_the_command_is_light_to_import() -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("--epochs 0", "clr-native demo: --epochs 0 must be at least 1"),
-        ("--epochs -3", "clr-native demo: --epochs -3 must be at least 1"),
-        ("--epochs 1.5", "clr-native demo: --epochs 1.5 must be a whole number"),
-        ("--epochs", "clr-native demo: --epochs must be followed by a value: --epochs N"),
-        ("--seed -1", "clr-native demo: --seed -1 must be at least 0"),
-        ("--seed 4294967296", "clr-native demo: --seed 4294967296 must be at most 4294967295"),
-        ("--threads 0", "clr-native demo: --threads 0 must be at least 1"),
-        ("--threads 9999", "clr-native demo: --threads 9999 must be at most 1024"),
-        ("--data cifar", "clr-native demo: --data cifar must be mnist or digits"),
-        ("--out a.pdf", "clr-native demo: --out a.pdf must end in .png"),
-        (
-            "--out no/a.png",
-            "clr-native demo: --out no/a.png cannot be written (No such file or directory): make the folder no first",
-        ),
-        ("--json .", "clr-native demo: --json . cannot be written (Is a directory): name another file"),
-        ("--out a.png --json ./a.png", "clr-native demo: --json a.png must be another file than --out"),
-        ("--bounds found", "clr-native demo: --bounds found must be tuned or auto"),
-        ("--repeats 3", "clr-native demo: unrecognised --repeats; `clr-native demo --help` lists the options"),
+        ("--epochs 0", "--epochs 0 must be at least 1"),
+        ("--epochs -3", "--epochs -3 must be at least 1"),
+        ("--epochs 1.5", "--epochs 1.5 must be a whole number"),
+        ("--epochs", "--epochs must be followed by a value: --epochs N"),
+        ("--seed -1", "--seed -1 must be at least 0"),
+        ("--seed 4294967296", "--seed 4294967296 must be at most 4294967295"),
+        ("--threads 0", "--threads 0 must be at least 1"),
+        ("--threads 9999", "--threads 9999 must be at most 1024"),
+        ("--data cifar", "--data cifar must be mnist or digits"),
+        ("--out a.pdf", "--out a.pdf must end in .png"),
+        ("--out no/a.png", "--out no/a.png cannot be written (No such file or directory): make the folder no first"),
+        ("--json .", "--json . cannot be written (Is a directory): name another file"),
+        ("--out a.png --json ./a.png", "--json a.png must be another file than --out"),
+        ("--bounds found", "--bounds found must be tuned or auto"),
+        ("--repeats 3", "unrecognised --repeats; `clr-native demo --help` lists the options"),
     ],
 )
 def test_a_bad_request_is_one_line_and_writes_nothing(
@@ -107,7 +101,7 @@ def test_a_bad_request_is_one_line_and_writes_nothing(
 ) -> None:
     assert main(["demo", *arguments.split()]) == 2
     printed = capsys.readouterr()
-    assert (printed.out, printed.err) == ("", line + "\n")
+    assert (printed.out, printed.err) == ("", f"clr-native demo: {line}\n")
     assert calls == []
     assert list(tmp_path.iterdir()) == []
 

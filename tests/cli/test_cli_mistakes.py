@@ -14,14 +14,13 @@ from pathlib import Path
 import pytest
 
 from clr_native.cli import _parser, main
-from command_line import CYCLIC, refused, run
+from command_line import COMMAND, CYCLIC, refused, run
 
 COMMANDS = _parser().commands
 
 
 @pytest.fixture(autouse=True)
-def in_folder_with_bad_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def bad_files(empty_folder: None) -> None:
     Path("folder.png").mkdir()
     Path("empty.toml").touch()
     Path("binary.toml").write_bytes(bytes(range(256)))
@@ -171,9 +170,7 @@ def test_a_name_is_no_formula(name: str, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def command(*words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    code = "from clr_native.cli import main; exit(main())"
-    run_in = {**os.environ, **environment}
-    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, env=run_in)
+    return subprocess.run([*COMMAND, *words], capture_output=True, env={**os.environ, **environment})
 
 
 @pytest.mark.slow
@@ -203,21 +200,16 @@ def test_a_file_whose_name_is_not_text() -> None:
 def test_a_reader_that_is_gone_already(line: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    code = "from clr_native.cli import main; exit(main())"
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    words = [sys.executable, "-c", code, *line.split()]
-    ran = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, env=buffered)
+    ran = subprocess.run([*COMMAND, *line.split()], stdout=writer, stderr=subprocess.PIPE, env=buffered)
     os.close(writer)
     assert (ran.returncode, ran.stderr) == (141, b"")
 
 
 @pytest.mark.slow
 def test_ctrl_c_while_it_prints() -> None:
-    code = "from clr_native.cli import main; exit(main())"
     line = f"values {CYCLIC} --steps 1000000000"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = subprocess.Popen([*COMMAND, *line.split()], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == b"step,lr,momentum\n"
     process.send_signal(signal.SIGINT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import NoReturn
@@ -13,15 +12,9 @@ from typing import NoReturn
 import pytest
 from matplotlib.image import imread
 
-from command_line import CYCLIC, refused, run
+from command_line import COMMAND, CYCLIC, refused, run
 
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("COLUMNS", "LINES", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 # --- files that are written ---------------------------------------------------------------------------------
 
@@ -132,21 +125,10 @@ def test_the_size_of_the_terminal(
     assert max(map(len, printed)) == width
 
 
-def command(line: str) -> list[str]:
-    return [
-        sys.executable,
-        "-W",
-        "error::ResourceWarning",
-        "-c",
-        "from clr_native.cli import main; exit(main())",
-        *line.split(),
-    ]
-
-
 @pytest.mark.slow
 def test_a_stream_that_knows_only_ascii() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    ran = subprocess.run(command(f"plot {CYCLIC}"), capture_output=True, env=environment, check=True)
+    ran = subprocess.run([*COMMAND, *f"plot {CYCLIC}".split()], capture_output=True, env=environment, check=True)
     printed = ran.stdout.decode("ascii")
     assert "*" in printed
     assert "+--" in printed
@@ -158,7 +140,7 @@ def test_colours_are_for_terminals(no_color: str | None, colored: bool) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8"} | ({} if no_color is None else {"NO_COLOR": no_color})
     pty = pytest.importorskip("pty", reason="terminals of this kind are a matter of Unix")
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(command(f"plot {CYCLIC}"), stdout=theirs, env=environment)
+    process = subprocess.Popen([*COMMAND, *f"plot {CYCLIC}".split()], stdout=theirs, env=environment)
     os.close(theirs)
     printed = b""
     while True:
@@ -177,7 +159,10 @@ def test_colours_are_for_terminals(no_color: str | None, colored: bool) -> None:
 @pytest.mark.slow
 def test_a_reader_that_goes_away_ends_the_command_without_a_word() -> None:
     process = subprocess.Popen(
-        command(f"values {CYCLIC} --steps 1000000000"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, *f"values {CYCLIC} --steps 1000000000".split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "step,lr,momentum\n"
@@ -194,6 +179,6 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word() -> None:
 def test_output_that_cannot_be_written_is_one_line(steps: int) -> None:
     with open("/dev/full", "w") as full:
         ran = subprocess.run(
-            command(f"values {CYCLIC} --steps {steps}"), stdout=full, stderr=subprocess.PIPE, text=True
+            [*COMMAND, *f"values {CYCLIC} --steps {steps}".split()], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert (ran.returncode, ran.stderr) == (2, "clr-native: cannot print (No space left on device)\n")

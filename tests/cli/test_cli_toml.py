@@ -16,11 +16,7 @@ from clr_native import CyclicSchedule, OneCycleSchedule, RampSchedule, ScheduleS
 from clr_native.schedules import Schedule
 from command_line import CYCLIC, refused, run
 
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 TEXTS = {
     "plain": """
@@ -108,52 +104,43 @@ def test_the_usual_number_of_steps(only: str, steps: int, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "--toml a.toml must hold at least one schedule: a table such as [name]"),
-        ("x = 1", "--toml a.toml: x=1 must be in a table of its own: [name] before it"),
-        ("x = [1]", "--toml a.toml: [[x]] number 1: 1 must be a table"),
-        ("x = []", "--toml a.toml: [[x]] must hold at least one table"),
-        ("[x]\nbase_lr = 1", "--toml a.toml: [x]: max_lr is missing, which CyclicSchedule needs"),
-        ("[x]\nkind = 'ramp'", "--toml a.toml: [x]: start_lr is missing, which RampSchedule needs"),
-        ("[x]\nbase_lr = 0.1\nmax_lr = 0.01", "--toml a.toml: [x]: base_lr=0.1 must not be above max_lr=0.01"),
-        ("[x]\nbase_lr = '1'\nmax_lr = 1", "--toml a.toml: [x]: base_lr='1' must be a number"),
-        ("[x]\nbase_lr = 1\nmax_lr = 2\nlr = 1", "--toml a.toml: [x]: lr=1 is not a key of a cyclic schedule"),
-        (
-            "[x]\nbase_lr = 1\nmax_lr = 2\nn_steps = 1",
-            "--toml a.toml: [x]: n_steps=1 must stand in a table of a sequence, [[name]]",
-        ),
-        (
-            "[x]\nbase_lr = 1\nmax_lr = 2\ndecay_base = 1",
-            "--toml a.toml: [x]: decay_base=1 must be true or false",
-        ),
+        ("", " must hold at least one schedule: a table such as [name]"),
+        ("x = 1", ": x=1 must be in a table of its own: [name] before it"),
+        ("x = [1]", ": [[x]] number 1: 1 must be a table"),
+        ("x = []", ": [[x]] must hold at least one table"),
+        ("[x]\nbase_lr = 1", ": [x]: max_lr is missing, which CyclicSchedule needs"),
+        ("[x]\nkind = 'ramp'", ": [x]: start_lr is missing, which RampSchedule needs"),
+        ("[x]\nbase_lr = 0.1\nmax_lr = 0.01", ": [x]: base_lr=0.1 must not be above max_lr=0.01"),
+        ("[x]\nbase_lr = '1'\nmax_lr = 1", ": [x]: base_lr='1' must be a number"),
+        ("[x]\nbase_lr = 1\nmax_lr = 2\nlr = 1", ": [x]: lr=1 is not a key of a cyclic schedule"),
+        ("[x]\nbase_lr = 1\nmax_lr = 2\nn_steps = 1", ": [x]: n_steps=1 must stand in a table of a sequence, [[name]]"),
+        ("[x]\nbase_lr = 1\nmax_lr = 2\ndecay_base = 1", ": [x]: decay_base=1 must be true or false"),
         (
             "[x]\nbase_lr = 1\nmax_lr = 2\nscale_fn = true",
-            "--toml a.toml: [x]: scale_fn=True cannot be given in a file: functions need Python",
+            ": [x]: scale_fn=True cannot be given in a file: functions need Python",
         ),
-        ("[x]\nkind = 'a'", "--toml a.toml: [x]: kind='a' must be one of 'cyclic', 'one_cycle', 'ramp', 'sequence'"),
-        ("[x]\nkind = 1", "--toml a.toml: [x]: kind=1 must be one of 'cyclic', 'one_cycle', 'ramp', 'sequence'"),
-        (
-            "[x]\nkind = 'sequence'",
-            "--toml a.toml: [x]: a sequence must have `segments`, an array of tables, and nothing else",
-        ),
+        ("[x]\nkind = 'a'", ": [x]: kind='a' must be one of 'cyclic', 'one_cycle', 'ramp', 'sequence'"),
+        ("[x]\nkind = 1", ": [x]: kind=1 must be one of 'cyclic', 'one_cycle', 'ramp', 'sequence'"),
+        ("[x]\nkind = 'sequence'", ": [x]: a sequence must have `segments`, an array of tables, and nothing else"),
         (
             "[x]\nbase_lr = 1\nsegments = []",
-            "--toml a.toml: [x]: a sequence must have `segments`, an array of tables, and nothing else",
+            ": [x]: a sequence must have `segments`, an array of tables, and nothing else",
         ),
         (
             "[x]\nkind = 'ramp'\nsegments = []",
-            "--toml a.toml: [x]: a sequence must have `segments`, an array of tables, and nothing else",
+            ": [x]: a sequence must have `segments`, an array of tables, and nothing else",
         ),
         (
             "[[x]]\nbase_lr = 1\nmax_lr = 2\n[[x]]\nbase_lr = 1\nmax_lr = 2",
-            "--toml a.toml: [[x]] number 1: n_steps must be a number of steps: only the last has no end",
+            ": [[x]] number 1: n_steps must be a number of steps: only the last has no end",
         ),
-        ("[[x]]\nbase_lr = 2\nmax_lr = 1", "--toml a.toml: [[x]] number 1: base_lr=2.0 must not be above max_lr=1.0"),
+        ("[[x]]\nbase_lr = 2\nmax_lr = 1", ": [[x]] number 1: base_lr=2.0 must not be above max_lr=1.0"),
         (
             "[[x.segments]]\nsegments = [{ base_lr = 2, max_lr = 1 }]",
-            "--toml a.toml: [[x.segments]] number 1, segments number 1: base_lr=2.0 must not be above max_lr=1.0",
+            ": [[x.segments]] number 1, segments number 1: base_lr=2.0 must not be above max_lr=1.0",
         ),
-        ("[x", "--toml a.toml is not TOML (Expected ']' at the end of a table declaration (at "),
-        ("\udcff", "--toml a.toml is not text ('utf-8' codec can't decode byte 0xff in position 0"),
+        ("[x", " is not TOML (Expected ']' at the end of a table declaration (at "),
+        ("\udcff", " is not text ('utf-8' codec can't decode byte 0xff in position 0"),
     ],
 )
 @pytest.mark.parametrize("command", ["plot", "values", "summary --epochs 1 --steps-per-epoch 1"])
@@ -161,7 +148,9 @@ def test_a_file_that_is_wrong_says_where(
     text: str, words: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("a.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert refused(f"{command} --toml a.toml", capsys).startswith(f"clr-native {command.split()[0]}: {words}")
+    assert refused(f"{command} --toml a.toml", capsys).startswith(
+        f"clr-native {command.split()[0]}: --toml a.toml{words}"
+    )
 
 
 def tables(depth: int) -> str:

@@ -12,10 +12,7 @@ from clr_native.cli import _parser, main
 from clr_native.cli.parser import Parser
 from command_line import CYCLIC, refused, run
 
-
-@pytest.fixture(autouse=True)
-def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 def parsers(parser: Parser, *words: str) -> Iterator[tuple[list[str], Parser]]:

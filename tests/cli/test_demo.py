@@ -22,6 +22,8 @@ from clr_native.demo.report import print_results
 from clr_native.demo.results import Results, max_weight_difference
 from clr_native.demo.training import Run, train
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 
 @pytest.fixture(autouse=True)
 def one_thread(own_threads: None) -> None:
@@ -112,8 +114,7 @@ def run_demo(options: str, capsys: pytest.CaptureFixture[str]) -> tuple[dict[str
     return json.loads(Path("r.json").read_text()), printed.out
 
 
-def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results, printed = run_demo("--epochs 5 --seed 1 --out a.png --json r.json", capsys)
     assert results["max_weight_difference"] == 0.0
     assert results["test_accuracy"].keys() == results["optimizer_seconds"].keys() == {"clr_native", "torch"}
@@ -132,8 +133,7 @@ def test_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert {path.name for path in tmp_path.iterdir()} == {"a.png", "r.json"}
 
 
-def test_no_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_no_compare(capsys: pytest.CaptureFixture[str]) -> None:
     results, printed = run_demo("--epochs 1 --no-compare --json r.json", capsys)
     assert results["test_accuracy"].keys() == results["optimizer_seconds"].keys() == {"clr_native"}
     assert results["max_weight_difference"] is None

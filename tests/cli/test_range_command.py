@@ -18,9 +18,8 @@ from command_line import refused, run
 
 
 @pytest.fixture(autouse=True)
-def one_thread_in_an_empty_folder(own_threads: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def one_thread(own_threads: None, empty_folder: None) -> None:
     torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
 
 
 def test_find_prints_the_table_and_writes_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

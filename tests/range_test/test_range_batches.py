@@ -14,11 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
-from torch.optim import SGD
 
-from clr_native import lr_range_test
 from clr_native.range_test.moving import Mover
-from range_helpers import linear, quick
+from range_helpers import linear, trial
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -252,8 +250,7 @@ def seen_by_a_test(batch: Any, device: Any) -> list[Any]:
         seen.append((given, picture(given)))
         return model.weight.square().sum()
 
-    optimizer = SGD(model.parameters(), lr=0.1)
-    lr_range_test(model, optimizer, loader=[batch], step_fn=step_fn, device=device, **quick(num_steps=3))
+    trial(model, None, [batch], step_fn=step_fn, device=device, num_steps=3)
     return seen
 
 
@@ -359,7 +356,7 @@ def test_a_batch_that_the_step_changes_is_as_it_was_at_the_next_step(name: str, 
     if how == "val_loader":
         settings["val_loader"] = [batch]
     before, gradient = (str(batch), picture(batch)), getattr(batch[0], "grad", None) if name == "a gradient" else None
-    lr_range_test(model, SGD(model.parameters(), lr=0.1), loader=[batch], **settings, **quick())
+    trial(model, None, [batch], **settings)
     assert pictures == [before] * len(pictures)
     assert (str(batch), picture(batch)) == before
     assert gradient is None

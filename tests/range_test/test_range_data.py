@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
 from torch.utils.data import (
     ConcatDataset,
     DataLoader,
@@ -26,7 +25,7 @@ from torch.utils.data import (
 
 from clr_native import FusedCyclicSGD, lr_range_test
 from helpers import bits
-from range_helpers import Batch, batches, mse, network, quick
+from range_helpers import Batch, batches, mse, network, quick, trial
 
 INPUTS, TARGETS = batches(1, 24)[0]
 Sample = tuple[Tensor, Tensor]
@@ -245,8 +244,7 @@ def test_repeats_go_on_with_the_loaders_random_numbers_and_state() -> None:
 
     for loader in (load(PAIRS, shuffle=True, generator=seeded()), load(stream, drop_last=True)):
         seen.clear()
-        optimizer = SGD(model.parameters(), lr=0.1)
-        lr_range_test(model, optimizer, loader=loader, step_fn=step_fn, **quick(num_steps=4, repeats=3))
+        trial(model, None, loader, step_fn=step_fn, num_steps=4, repeats=3)
         assert len(set(map(str, seen))) == len(seen) == 12
     assert (stream.position, stream.seen) == (0, {})
 
@@ -258,13 +256,13 @@ def test_persistent_workers_are_the_same_and_those_of_the_test_are_gone() -> Non
     next(first)
     model = network()
     before = torch.multiprocessing.active_children()
-    lr_range_test(model, SGD(model.parameters(), lr=0.1), mse, loader, **quick())
+    trial(model, mse, loader)
     assert loader._iterator is first
     assert set(torch.multiprocessing.active_children()) == set(before)
     assert len(list(first)) == 3  # what was left of the epoch
     fresh = persistent(PAIRS)
     assert isinstance(fresh, DataLoader)
-    lr_range_test(model, SGD(model.parameters(), lr=0.1), mse, fresh, **quick())
+    trial(model, mse, fresh)
     assert fresh._iterator is None
     assert set(torch.multiprocessing.active_children()) == set(before)
 
@@ -278,7 +276,7 @@ def test_a_loader_in_a_closure_keeps_its_state() -> None:
         inputs, targets = next(iter(other))
         return mse(model(batch[0]), batch[1]) + mse(model(inputs), targets)
 
-    lr_range_test(model, SGD(model.parameters(), lr=0.1), loader=load(PAIRS), step_fn=step_fn, **quick())
+    trial(model, None, load(PAIRS), step_fn=step_fn)
     assert torch.equal(generator.get_state(), before)
     assert isinstance(other, DataLoader)
     assert other.dataset.draw.count == 0  # type: ignore[attr-defined]  # a Noisy
@@ -318,7 +316,7 @@ def test_large_datasets_are_not_copied(held_by_the_model: bool) -> None:
     if held_by_the_model:
         model.dataset = dataset  # type: ignore[assignment]  # as attributes come
     Large.copies = 0
-    lr_range_test(model, SGD(model.parameters(), lr=0.1), loss, load(dataset), **quick())
+    trial(model, loss, load(dataset))
     assert torch.equal(dataset.generator.get_state(), before)
     assert Large.copies == 0
 
@@ -332,7 +330,7 @@ def test_samples_in_a_list_that_a_closure_holds_too_are_not_copied(as_loader: bo
 
     Large.copies = 0
     loader = rows if as_loader else load(rows, batch_size=None)
-    lr_range_test(model, SGD(model.parameters(), lr=0.1), loader=loader, step_fn=step_fn, **quick())
+    trial(model, None, loader, step_fn=step_fn)
     assert Large.copies == 0
 
 
@@ -351,5 +349,5 @@ def test_a_module_of_a_dataset_is_put_back() -> None:
 
     assert encoder.running_mean is not None
     data = load(Subset(Encoded(), range(20)))
-    lr_range_test(model, SGD(model.parameters(), lr=0.1), mse, data, **quick())
+    trial(model, mse, data)
     assert encoder.running_mean.tolist() == [0.0] * 4

@@ -13,7 +13,7 @@ from torch.optim import SGD
 
 from clr_native import lr_range_test
 from clr_native.range_test.stopping import Divergence
-from range_helpers import batches, linear, mse, quick
+from range_helpers import batches, linear, mse, quick, trial
 
 DATA = batches(dtype=torch.float64)
 
@@ -34,15 +34,12 @@ def test_a_loss_that_is_not_finite_ends_it(bad: float) -> None:
 
 
 def test_a_validation_loss_that_is_not_finite_ends_it() -> None:
-    model = linear()
 
     def loss_fn(outputs: Tensor, targets: Tensor) -> Tensor:
         loss = mse(outputs, targets)
         return loss if torch.is_grad_enabled() else loss * math.inf
 
-    result = lr_range_test(
-        model, SGD(model.parameters(), lr=1.0), loss_fn, DATA, val_loader=DATA, val_every=2, **quick()
-    )
+    result = trial(linear(), loss_fn, DATA, val_loader=DATA, val_every=2)
     assert result.stopped == "validation loss=inf is not finite at step 1, lr=0.00251189"
     assert len(result.lr) == 1
 

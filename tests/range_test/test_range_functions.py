@@ -11,7 +11,7 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 
 from clr_native import FusedCyclicSGD, lr_range_test
-from range_helpers import Batch, batches, linear, mse, quick
+from range_helpers import Batch, batches, linear, mse, quick, trial
 
 DATA = batches(dtype=torch.float64)
 
@@ -72,7 +72,7 @@ def test_of_a_closure_objects_are_put_back_and_records_stay() -> None:
         centre = 0.9 * centre + 0.1 * outputs.detach().mean(0)
         return mse(outputs - centre, batch[1])
 
-    lr_range_test(model, SGD(model.parameters(), lr=0.1), loader=DATA, step_fn=step_fn, **quick())
+    trial(model, None, DATA, step_fn=step_fn)
     assert centre is start
     assert centre.tolist() == [0.0, 0.0]
     assert teacher.weight.tolist() == start_weight
@@ -124,7 +124,7 @@ def test_a_loss_module_keeps_mode_and_gradients(training: bool) -> None:
 
     model, loss = linear(), Margin()
     before = {name: held.clone() for name, held in loss.state_dict().items()}
-    lr_range_test(model, SGD(model.parameters(), lr=0.1), loss, DATA, **quick())
+    trial(model, loss, DATA)
     assert {name: held.tolist() for name, held in loss.state_dict().items()} == {
         k: v.tolist() for k, v in before.items()
     }
@@ -148,6 +148,6 @@ def test_an_iterator_in_a_variable_is_the_one_that_it_was() -> None:
             (inputs,) = next(iterator)
         return mse(model(batch[0]), batch[1]) + mse(model(inputs), batch[1][:4])
 
-    lr_range_test(model, SGD(model.parameters(), lr=0.1), loader=DATA, step_fn=step_fn, **quick())
+    trial(model, None, DATA, step_fn=step_fn)
     assert iterator is before is workers._iterator
     assert len(list(workers)) == 2

@@ -16,7 +16,7 @@ from torch.optim import SGD
 
 from clr_native import CyclicSchedule, RangeTestResult, lr_range_test
 from helpers import case_name
-from range_helpers import Batch, batches, linear, mse, quick
+from range_helpers import Batch, batches, linear, mse, quick, trial
 
 DATA = batches(dtype=torch.float64)
 
@@ -105,7 +105,7 @@ def test_progress_is_shown_on_a_terminal_only(
 ) -> None:
     model = linear()
     sgd = SGD(model.parameters(), lr=1.0)
-    lr_range_test(model, sgd, mse, DATA, **quick())
+    trial(model, optimizer=sgd)
     assert capsys.readouterr() == ("", "")
 
     terminal = io.StringIO()
@@ -113,12 +113,11 @@ def test_progress_is_shown_on_a_terminal_only(
     monkeypatch.setattr(rich.console, "Console", lambda **_: console)
     lr_range_test(model, sgd, mse, DATA, progress=False, **quick())
     assert terminal.getvalue() == ""
-    lr_range_test(model, sgd, mse, DATA, **quick())
+    trial(model, optimizer=sgd)
     assert "6/6" in terminal.getvalue()
     assert "lr 1.00e-01" in terminal.getvalue()
 
 
 def test_without_rich_nothing_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rich.console", None)
-    model = linear()
-    assert len(lr_range_test(model, SGD(model.parameters(), lr=1.0), mse, DATA, **quick()).lr) == 6
+    assert len(trial(linear()).lr) == 6

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from clr_native import FusedCyclicSGD, lr_range_test
 from clr_native.range_test.memory import Memory
 from helpers import bits
-from range_helpers import Network, batches, mse, network, quick
+from range_helpers import Network, batches, mse, network, quick, trial
 
 Make = Callable[[Network], Optimizer]
 
@@ -168,7 +168,7 @@ def test_ctrl_c_while_things_are_put_back_waits(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Memory, "put_back", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        lr_range_test(model, optimizer, mse, batches(), **quick())
+        trial(model, optimizer=optimizer)
     monkeypatch.undo()
     assert whole_picture(model, optimizer) == before
 
@@ -196,7 +196,7 @@ def test_gradients_of_before_are_not_in_the_test() -> None:
     optimizer = SGD(model.first.parameters(), lr=0.1)
     model.first.weight.grad = torch.full((6, 4), 1e30)
     model.last.weight.grad = torch.full((2, 6), 1e30)
-    result = lr_range_test(model, optimizer, mse, batches(), **quick())
+    result = trial(model, optimizer=optimizer)
     assert result.stopped.startswith("the end of the ramp")
     assert (model.last.weight.grad == 1e30).all()
 
@@ -280,7 +280,7 @@ class Odd(nn.Module):
 def test_what_else_hangs_on_a_module() -> None:
     model = Odd()
     before = whole_picture(model, SGD(model.parameters(), lr=0.1))["buffers"]
-    lr_range_test(model, SGD(model.parameters(), lr=0.1), mse, batches(), **quick())
+    trial(model, mse, batches())
     assert model.count == 0
     assert model.history == [1, {"seen": {2}}]
     assert dict(model.named_buffers(remove_duplicate=False)).keys() == {"positions", "signs"}
@@ -290,7 +290,5 @@ def test_what_else_hangs_on_a_module() -> None:
 
 
 def test_lazy_modules_are_refused_before_anything() -> None:
-    model = nn.Sequential(nn.LazyLinear(2))
-    optimizer = SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match="run one batch through it first"):
-        lr_range_test(model, optimizer, mse, batches(), **quick())
+        trial(nn.Sequential(nn.LazyLinear(2)), mse, batches())

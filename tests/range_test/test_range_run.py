@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from clr_native import FusedCyclicSGD, RampSchedule, lr_range_test
-from range_helpers import Batch, batches, linear, mse, network, quick
+from range_helpers import Batch, batches, linear, mse, network, quick, trial
 
 DATA = batches(dtype=torch.float64)
 
@@ -39,8 +39,7 @@ def by_hand(count: int, rates: list[float], momentum: float = 0.0, accumulate: i
 
 @pytest.mark.parametrize("ramp", ["linear", "exponential"])
 def test_it_is_a_plain_loop_under_the_ramp_and_the_loader_starts_again(ramp: str) -> None:
-    model = linear()
-    result = lr_range_test(model, SGD(model.parameters(), lr=7.0), mse, DATA, ramp=ramp, **quick(num_steps=20))
+    result = trial(linear(), ramp=ramp, num_steps=20)
     rates, _ = RampSchedule(1e-3, 1e-1, 19, ramp=ramp).values(20)
     assert result.lr.tolist() == result.group_lr[0].tolist() == rates.tolist()
     assert (result.lr[0], result.lr[-1]) == (1e-3, 1e-1)
@@ -52,8 +51,7 @@ def test_it_is_a_plain_loop_under_the_ramp_and_the_loader_starts_again(ramp: str
 
 def test_batches_are_accumulated() -> None:
     model = linear()
-    optimizer = SGD(model.parameters(), lr=7.0, momentum=0.5)
-    result = lr_range_test(model, optimizer, mse, DATA, accumulate=3, **quick())
+    result = trial(model, optimizer=SGD(model.parameters(), lr=7.0, momentum=0.5), accumulate=3)
     assert result.loss.tolist() == by_hand(6, result.lr.tolist(), 0.5, accumulate=3)
 
 
@@ -80,7 +78,7 @@ def test_the_schedule_of_fused_cyclic_sgd_gives_way() -> None:
             seen.append((opt.param_groups[0]["lr"], opt.param_groups[0]["momentum"]))
 
         optimizer.register_step_pre_hook(note)
-        result = lr_range_test(model, optimizer, mse, DATA, **quick(num_steps=9))
+        result = trial(model, optimizer=optimizer, num_steps=9)
         assert seen == [(lr, momentum) for lr in result.lr]
         assert result.loss.tolist() == by_hand(9, result.lr.tolist(), momentum)
         assert optimizer.applied_steps == position
@@ -121,7 +119,7 @@ def test_ratios_between_groups_are_kept(kind: str, rates: list[float], ratios: l
     model, optimizer = grouped(kind, rates)
     seen = []
     optimizer.register_step_pre_hook(lambda opt, *_: seen.append([float(g["lr"]) for g in opt.param_groups]))
-    result = lr_range_test(model, optimizer, mse, batches(), **quick())
+    result = trial(model, optimizer=optimizer)
     assert result.group_lr.tolist() == [(ratio * result.lr).tolist() for ratio in ratios]
     assert seen == result.group_lr.T.tolist()
 
@@ -136,7 +134,7 @@ def test_step_fn_takes_any_batch() -> None:
     def step_fn(batch: dict[str, Any]) -> Tensor:
         return mse(model(batch["x"]), batch["more"]["y"])[None]  # one element will do
 
-    result = lr_range_test(model, SGD(model.parameters(), lr=1.0), None, dicts, step_fn=step_fn, **quick())
+    result = trial(model, None, dicts, step_fn=step_fn)
     assert result.loss.tolist() == by_hand(6, result.lr.tolist())
 
 
@@ -156,9 +154,8 @@ def test_train_step_does_everything() -> None:
 
 
 def test_the_scaler_scales() -> None:
-    model = linear()
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    result = lr_range_test(model, SGD(model.parameters(), lr=1.0), mse, DATA, scaler=scaler, **quick())
+    result = trial(linear(), scaler=scaler)
     assert result.loss.tolist() == by_hand(6, result.lr.tolist())  # a power of two scales without rounding
 
 
@@ -172,10 +169,9 @@ def test_batches_go_where_the_model_is_or_device_says() -> None:
         return model.weight.sum()
 
     loader = [[inputs, {"y": (targets,)}, "name"] for inputs, targets in DATA]
-    sgd = SGD(model.parameters(), lr=1.0)
     for device, expected in ((None, "cpu"), ("meta", "meta")):
         seen.clear()
-        lr_range_test(model, sgd, None, loader, step_fn=step_fn, device=device, **quick())
+        trial(model, None, loader, step_fn=step_fn, device=device)
         assert set(seen) == {(expected, expected, "name")}
 
 
@@ -186,9 +182,9 @@ def test_modes_are_those_found_and_a_model_in_eval_mode_is_trained() -> None:
         lambda *_: seen.append((model.training, model.norm.training, model.frozen_norm.training))
     )
     sgd = SGD(model.parameters(), lr=1.0)
-    lr_range_test(model, sgd, mse, batches(), **quick())
+    trial(model, optimizer=sgd)
     model.eval()
-    lr_range_test(model, sgd, mse, batches(), **quick())
+    trial(model, optimizer=sgd)
     assert seen == [(True, True, False)] * 6 + [(True, True, True)] * 6
 
 
@@ -203,7 +199,7 @@ def negative_error(outputs: Tensor, targets: Tensor) -> Tensor:
 def test_metric_of_the_training_batches() -> None:
     model = linear()
     outputs = model(DATA[0][0]).detach()
-    result = lr_range_test(model, SGD(model.parameters(), lr=1.0), mse, DATA, metric=negative_error, **quick())
+    result = trial(model, metric=negative_error)
     assert result.metric is not None
     assert result.metric.shape == (6,)
     assert result.metric[0] == -(outputs - DATA[0][1]).abs().mean().item()
@@ -218,10 +214,7 @@ def test_metric_of_a_batch_is_taken_in_eval_mode_before_the_update() -> None:
         return 0.5
 
     start = model.first.weight.sum().item()
-    sgd = SGD(model.parameters(), lr=1.0)
-    result = lr_range_test(
-        model, sgd, None, batches(), metric=metric, step_fn=lambda b: mse(model(b[0]), b[1]), **quick()
-    )
+    result = trial(model, None, batches(), metric=metric, step_fn=lambda b: mse(model(b[0]), b[1]))
     assert seen[0] == (False, False, start)
     assert len({each for *_, each in seen}) == 6
     assert result.metric is not None
@@ -229,11 +222,7 @@ def test_metric_of_a_batch_is_taken_in_eval_mode_before_the_update() -> None:
 
 
 def test_validation_is_the_mean_over_its_loader_after_the_update() -> None:
-    model = linear()
-    sgd = SGD(model.parameters(), lr=1.0)
-    result = lr_range_test(
-        model, sgd, mse, DATA, val_loader=DATA[:2], val_every=4, metric=negative_error, **quick(num_steps=10)
-    )
+    result = trial(linear(), val_loader=DATA[:2], val_every=4, metric=negative_error, num_steps=10)
     assert result.val_loss is not None
     assert result.metric is not None
     taken = [3, 7, 9]
@@ -256,12 +245,13 @@ def test_validation_is_the_mean_over_its_loader_after_the_update() -> None:
 
 def test_repeats_start_from_the_same_weights_with_further_batches() -> None:
     model = linear()
-    result = lr_range_test(model, SGD(model.parameters(), lr=1.0, momentum=0.9), mse, DATA[:4], repeats=2, **quick())
+    sgd = SGD(model.parameters(), lr=1.0, momentum=0.9)
+    result = trial(model, mse, DATA[:4], optimizer=sgd, repeats=2)
     assert result.losses.shape == (2, 6)
     first, second = (mse(model(DATA[i][0]), DATA[i][1]).item() for i in (0, 6 % 4))
     assert result.losses[:, 0].tolist() == [first, second]
     assert result.loss.tolist() == result.losses.mean(axis=0).tolist()
-    alone = lr_range_test(model, SGD(model.parameters(), lr=1.0, momentum=0.9), mse, DATA[2:4] + DATA[:2], **quick())
+    alone = trial(model, mse, DATA[2:4] + DATA[:2], optimizer=sgd)
     assert result.losses[1].tolist() == alone.loss.tolist()
 
 
@@ -274,8 +264,7 @@ def test_of_repeats_of_different_lengths_the_common_part_is_kept() -> None:
         calls += 1
         return model.weight.sum() * (math.nan if calls in (6 + 4, 6 + 4 + 6) else 1.0)
 
-    sgd = SGD(model.parameters(), lr=1.0)
-    result = lr_range_test(model, sgd, None, DATA, step_fn=step_fn, repeats=3, **quick())
+    result = trial(model, None, DATA, step_fn=step_fn, repeats=3)
     assert result.losses.shape == (3, 3)
     assert result.lr.shape == (3,)
     assert result.stopped.startswith("repeat 2 of 3: loss=nan is not finite at step 3, lr=0.0158489")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -13,17 +12,32 @@ from torch.optim import Optimizer, lr_scheduler
 
 from clr_native import CyclicLR, CyclicSchedule, OneCycleSchedule, RampSchedule, ScheduleSequence
 from helpers import picture
-from schedulers import adam, advance, momenta, rates, sgd, values, weights
+from schedulers import (
+    COPIES,
+    adam,
+    add,
+    advance,
+    assert_same_run,
+    load,
+    momenta,
+    rates,
+    refused,
+    sgd,
+    tensor_lr,
+    values,
+    weights,
+)
 
 LISTS: dict[str, Any] = {"base_lr": [1, 2], "max_lr": [5, 10], "base_momentum": [0.25, 0.5], "max_momentum": [0.75, 1]}
 ONE: dict[str, Any] = {"base_lr": 1, "max_lr": 5, "base_momentum": 0.25, "max_momentum": 0.75}
 CYCLE = CyclicSchedule(**ONE, step_size_up=4)
+KINDS: tuple[Any, Any] = (CyclicLR, lr_scheduler.CyclicLR)
 
 
 def tensor_momentum(groups: int) -> Optimizer:
-    optimizer = sgd(groups)
+    optimizer = tensor_lr(groups)
     for group in optimizer.param_groups:
-        group.update(lr=torch.tensor(7.0), momentum=torch.tensor(0.5))
+        group["momentum"] = torch.tensor(0.5)
     return optimizer
 
 
@@ -94,23 +108,21 @@ def test_positions_set_by_hand(optimizer_of: Callable[[int], Optimizer], positio
 
 def test_before_the_first_batch_the_values_are_those_of_the_first() -> None:
     """torch's are of the last step of a cycle that was not there."""
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, schedule=CYCLE)
+    scheduler = CyclicLR(sgd(), schedule=CYCLE)
     scheduler.last_epoch = -1
-    assert momenta(optimizer) == [0.5]
-    assert (scheduler.get_lr(), momenta(optimizer)) == ([CYCLE(0).lr], [CYCLE(0).momentum])
+    assert momenta(scheduler) == [0.5]
+    assert (scheduler.get_lr(), momenta(scheduler)) == ([CYCLE(0).lr], [CYCLE(0).momentum])
     drive(scheduler)
-    assert (values(optimizer), scheduler.last_epoch) == ([CYCLE(0)], 0)
+    assert (values(scheduler), scheduler.last_epoch) == ([CYCLE(0)], 0)
 
 
 @pytest.mark.parametrize("optimizer_of", OPTIMIZERS)
 def test_after_a_step_it_changes_nothing(optimizer_of: str) -> None:
-    optimizer = OPTIMIZERS[optimizer_of](2)
-    scheduler = CyclicLR(optimizer, **LISTS)
-    advance(scheduler, optimizer, 3)
-    before = picture(optimizer), scheduler.state_dict()
+    scheduler = CyclicLR(OPTIMIZERS[optimizer_of](2), **LISTS)
+    advance(scheduler, steps=3)
+    before = picture(scheduler.optimizer), scheduler.state_dict()
     assert scheduler.get_lr() == scheduler.get_last_lr()
-    assert (picture(optimizer), scheduler.state_dict()) == before
+    assert (picture(scheduler.optimizer), scheduler.state_dict()) == before
 
 
 def test_rates_are_copies_of_the_kind_that_stands_in_the_group() -> None:
@@ -131,18 +143,16 @@ def test_rates_are_copies_of_the_kind_that_stands_in_the_group() -> None:
     ],
 )
 def test_where_a_schedule_has_no_momentum_it_is_left_alone(schedule: Any, expected: list[float]) -> None:
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, schedule=schedule)
+    scheduler = CyclicLR(sgd(), schedule=schedule)
     seen = []
     for _ in expected:
         drive(scheduler)
-        seen += momenta(optimizer)
+        seen += momenta(scheduler)
     assert seen == expected
 
 
 def test_the_end_of_one_cycle_warns_where_it_is_asked_for() -> None:
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, schedule=OneCycleSchedule(0.5, 3))
+    scheduler = CyclicLR(sgd(), schedule=OneCycleSchedule(0.5, 3))
     for _ in range(3):
         drive(scheduler)
     with pytest.warns(UserWarning, match="last_epoch=3 is past the end") as caught:
@@ -151,12 +161,11 @@ def test_the_end_of_one_cycle_warns_where_it_is_asked_for() -> None:
 
 
 def test_a_late_group_joins() -> None:
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, schedule=CYCLE)
+    scheduler = CyclicLR(sgd(), schedule=CYCLE)
     drive(scheduler)
-    optimizer.add_param_group(weights(1)[0])
+    add(scheduler)
     drive(scheduler)
-    assert values(optimizer) == [CYCLE(1)] * 2
+    assert values(scheduler) == [CYCLE(1)] * 2
 
 
 class GradualWarmup(lr_scheduler.LRScheduler):
@@ -186,16 +195,8 @@ class GradualWarmup(lr_scheduler.LRScheduler):
 
 @pytest.mark.parametrize("optimizer_of", [sgd, adam, tensor_momentum])
 def test_a_warm_up_wrapper(optimizer_of: Callable[[int], Optimizer]) -> None:
-    seen: list[list[Any]] = []
-    for kind in (CyclicLR, lr_scheduler.CyclicLR):
-        optimizer = optimizer_of(2)
-        optimizer.step()
-        scheduler = GradualWarmup(kind(optimizer, **LISTS, step_size_up=4), 4)
-        seen.append([])
-        for _ in range(16):
-            seen[-1].append((values(optimizer), scheduler.get_last_lr()))
-            advance(scheduler, optimizer)
-    assert seen[0] == seen[1]
+    ours, theirs = (GradualWarmup(kind(optimizer_of(2), **LISTS, step_size_up=4), 4) for kind in KINDS)
+    assert_same_run(ours, theirs, 16)
 
 
 # --- what cannot be written -----------------------------------------------------------------------------------------
@@ -229,98 +230,78 @@ def sharing(optimizer: Optimizer) -> None:
     ],
 )
 def test_what_cannot_be_written_changes_nothing(spoil: Callable[[Optimizer], None], message: str) -> None:
-    optimizer = adam(2)
-    scheduler = CyclicLR(optimizer, **LISTS)
+    scheduler = CyclicLR(adam(2), **LISTS)
     scheduler.last_epoch = 1
-    optimizer.param_groups[0]["betas"] = (torch.tensor(0.5), 0.75)
-    spoil(optimizer)
-    before = picture(optimizer), scheduler.get_last_momentum()
-    with pytest.raises(ValueError, match=message):
+    scheduler.optimizer.param_groups[0]["betas"] = (torch.tensor(0.5), 0.75)
+    spoil(scheduler.optimizer)
+    with refused(message, scheduler):
         scheduler.get_lr()
-    assert (picture(optimizer), scheduler.get_last_momentum()) == before
 
 
 # --- what is remembered ---------------------------------------------------------------------------------------------
 
 
-def driven(batches: int) -> tuple[Optimizer, CyclicLR]:
-    optimizer = sgd(2)
-    scheduler = CyclicLR(optimizer, **LISTS, step_size_up=4)
+def driven(batches: int) -> CyclicLR:
+    scheduler = CyclicLR(sgd(2), **LISTS, step_size_up=4)
     for _ in range(batches):
         drive(scheduler)
-    return optimizer, scheduler
+    return scheduler
 
 
 @pytest.mark.parametrize("optimizer_last", [True, False])
 @pytest.mark.parametrize("batches", [0, 1, 3, 8, 9])
 def test_a_driven_scheduler_is_saved_and_goes_on(batches: int, optimizer_last: bool) -> None:
-    optimizer, scheduler = driven(batches)
-    saved = copy.deepcopy((optimizer.state_dict(), scheduler.state_dict()))
-    resumed, other = driven(0)
-    if not optimizer_last:
-        resumed.load_state_dict(saved[0])
-    other.load_state_dict(saved[1])
-    if optimizer_last:
-        resumed.load_state_dict(saved[0])
-    assert values(resumed) == values(optimizer)
-    assert other.get_last_lr() == scheduler.get_last_lr()
+    scheduler, other = driven(batches), driven(0)
+    load(other, scheduler, optimizer_last=optimizer_last)
     assert other.get_last_momentum() == scheduler.get_last_momentum()
-    for _ in range(9):
-        drive(other)
-        drive(scheduler)
-        assert values(resumed) == values(optimizer)
+    assert_same_run(other, scheduler, 9, drive)
 
 
 def test_a_driven_scheduler_is_not_in_charge_of_the_rates() -> None:
-    assert [driven(batches)[1].state_dict()["in_charge"] for batches in (0, 1, 2, 8)] == [True] + [False] * 3
+    assert [driven(batches).state_dict()["in_charge"] for batches in (0, 1, 2, 8)] == [True] + [False] * 3
 
 
 @pytest.mark.parametrize("position", [-1, 5])
 def test_a_position_set_by_hand_has_written_nothing(position: int) -> None:
     """Neither has loading its state, and both say so."""
-    optimizer, scheduler = driven(0)
+    scheduler, other = driven(0), driven(0)
     scheduler.last_epoch = position
-    resumed, other = driven(0)
-    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    other.load_state_dict(scheduler.state_dict())
+    load(other, scheduler)
     for each in (scheduler, other, copy.deepcopy(other)):
-        assert each.get_last_lr() == rates(each.optimizer) == [1.0, 2.0]
+        assert each.get_last_lr() == rates(each) == [1.0, 2.0]
         assert not each.state_dict()["in_charge"]
         each._update_lr()
         assert each.state_dict()["in_charge"]
-    assert values(resumed) == values(optimizer)
+    assert values(other) == values(scheduler)
 
 
 @pytest.mark.parametrize("name", ["_last_lr", "_last_momentum"])
 def test_a_state_that_tells_values_of_other_groups_is_refused(name: str) -> None:
-    _, scheduler = driven(3)
-    before = scheduler.state_dict()
-    with pytest.raises(ValueError, match=f"{name} with 1 entries must have one for each of the 2 groups"):
-        scheduler.load_state_dict({**before, name: [0.5]})
-    assert scheduler.state_dict() == before
+    scheduler = driven(3)
+    with refused(f"{name} with 1 entries must have one for each of the 2 groups", scheduler):
+        scheduler.load_state_dict({**scheduler.state_dict(), name: [0.5]})
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))])
+@pytest.mark.parametrize("copied", COPIES)
 def test_copies_remember(copied: Callable[[Any], Any]) -> None:
-    both = driven(3)
-    optimizer, other = copied(both)
-    for each in (both[1], other):
+    scheduler = driven(3)
+    other = copied(scheduler)
+    for each in (scheduler, other):
         assert each.get_last_lr() == [1, 2]
         assert each.get_last_momentum() == [0.5, 0.75]
-    for each in (both[1], other):
         each._update_lr()
-    assert other.get_last_lr() == both[1].get_last_lr() == rates(optimizer)
-    assert other.get_last_momentum() == momenta(optimizer)
+    assert other.get_last_lr() == scheduler.get_last_lr() == rates(other)
+    assert other.get_last_momentum() == momenta(other)
 
 
 def test_another_one_finds_the_momentum_that_the_optimizer_had() -> None:
-    optimizer, _ = driven(3)
-    assert momenta(optimizer) == [0.5, 0.75]
-    CyclicLR(optimizer, 1, 5).last_epoch = -1
-    assert momenta(optimizer) == [0.5, 0.5]
+    scheduler = driven(3)
+    assert momenta(scheduler) == [0.5, 0.75]
+    CyclicLR(scheduler.optimizer, 1, 5).last_epoch = -1
+    assert momenta(scheduler) == [0.5, 0.5]
 
 
 def test_a_schedule_without_momentum_gives_the_optimizers_back() -> None:
-    optimizer, scheduler = driven(3)
+    scheduler = driven(3)
     scheduler.schedules = RampSchedule(1, 2, 4)
-    assert momenta(optimizer) == [0.5, 0.5]
+    assert momenta(scheduler) == [0.5, 0.5]

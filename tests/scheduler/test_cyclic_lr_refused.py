@@ -11,8 +11,7 @@ import torch
 from torch.optim import Optimizer
 
 from clr_native import CyclicLR, CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, RampSchedule, ScheduleSequence
-from helpers import picture, raised
-from schedulers import adam, advance, sgd, values, weights
+from schedulers import adam, advance, refused, sgd, weights
 
 CYCLE = CyclicSchedule(1, 5, step_size_up=4, base_momentum=0.25, max_momentum=0.75)
 
@@ -42,27 +41,20 @@ def no_leaf(group: dict[str, Any]) -> None:
 def test_a_group_that_cannot_be_written_stops_all(
     optimizer_of: Callable[[int], Optimizer], spoil: Callable[[dict[str, Any]], None], message: str
 ) -> None:
-    optimizer = optimizer_of(3)
-    optimizer.param_groups[0]["lr"] = torch.tensor(7.0)  # filled first, and then put back
-    scheduler = CyclicLR(optimizer, schedule=CYCLE)
-    spoil(optimizer.param_groups[2])
-    before = picture(optimizer)
-    with pytest.raises((ValueError, RuntimeError), match=message):
+    scheduler = CyclicLR(optimizer_of(3), schedule=CYCLE)
+    scheduler.optimizer.param_groups[0]["lr"] = torch.tensor(7.0)  # filled first, and then put back
+    spoil(scheduler.optimizer.param_groups[2])
+    with refused(message, scheduler, error=(ValueError, RuntimeError)):
         scheduler._update_lr()
-    assert picture(optimizer) == before
-    assert scheduler.last_epoch == 0
     assert scheduler.get_last_momentum() == [CYCLE(0).momentum] * 3
 
 
 @pytest.mark.parametrize("betas", [0.5, (), "0.5", None])
 def test_betas_that_are_none_are_refused(betas: Any) -> None:
-    optimizer = adam(2)
-    scheduler = CyclicLR(optimizer, schedule=CYCLE)
-    optimizer.param_groups[1]["betas"] = betas
-    before = picture(optimizer)
-    with pytest.raises((TypeError, ValueError), match="parameter group 1: betas="):
+    scheduler = CyclicLR(adam(2), schedule=CYCLE)
+    scheduler.optimizer.param_groups[1]["betas"] = betas
+    with refused("parameter group 1: betas=", scheduler):
         scheduler._update_lr()
-    assert picture(optimizer) == before
 
 
 @pytest.mark.parametrize("base", [tuple, list])
@@ -70,9 +62,8 @@ def test_betas_that_cannot_be_read_raise_their_own_error(base: type) -> None:
     def broken(self: object) -> None:
         raise LookupError("no beta")
 
-    optimizer = adam()
-    scheduler = CyclicLR(optimizer, schedule=CYCLE)
-    optimizer.param_groups[0]["betas"] = type("Broken", (base,), {"__iter__": broken})((0.5, 0.75))
+    scheduler = CyclicLR(adam(), schedule=CYCLE)
+    scheduler.optimizer.param_groups[0]["betas"] = type("Broken", (base,), {"__iter__": broken})((0.5, 0.75))
     with pytest.raises(LookupError, match="no beta"):
         scheduler._update_lr()
 
@@ -80,69 +71,39 @@ def test_betas_that_cannot_be_read_raise_their_own_error(base: type) -> None:
 @pytest.mark.parametrize(
     ("scale_fn", "message"),
     [
-        (
-            lambda i: -1.0 if i == 3 else 1.0,
-            r"parameter group 1: lr=-3\.0 at last_epoch=3 must be finite and not",
-        ),
+        (lambda i: -1.0 if i == 3 else 1.0, r"parameter group 1: lr=-3\.0 at last_epoch=3 must be finite and not"),
         (lambda i: float("nan") if i == 3 else 1.0, "parameter group 1: lr=nan at last_epoch=3"),
         (lambda i: "1" if i == 3 else 1.0, r"scale_fn\(3\)='1' must be a number"),
         (lambda i: 1 / (3 - i), "division by zero"),
     ],
 )
 def test_a_value_that_cannot_be_written_changes_nothing(scale_fn: Any, message: str) -> None:
-    optimizer = sgd(2)
     spoiled = CyclicSchedule(1, 5, step_size_up=1, scale_fn=scale_fn, scale_mode="iterations", cycle_momentum=False)
-    schedules = [CYCLE, spoiled]
-    scheduler = CyclicLR(optimizer, schedule=schedules)
-    advance(scheduler, optimizer, 2)
-    optimizer.step()
-    before = picture(optimizer), scheduler.get_last_lr()
+    scheduler = CyclicLR(sgd(2), schedule=[CYCLE, spoiled])
+    advance(scheduler, steps=2)
     for _ in range(2):
-        error = raised(scheduler.step)
-        assert error is not None
-        with pytest.raises(type(error), match=message):
-            raise error
-        assert (picture(optimizer), scheduler.get_last_lr()) == before
-        assert scheduler.last_epoch == 2
+        with refused(message, scheduler, error=(ValueError, TypeError, ZeroDivisionError)):
+            scheduler._update_lr()
 
 
 def test_momentum_out_of_range_is_refused() -> None:
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, 1, 5, step_size_up=1, scale_fn=lambda cycle: 9.5)
-    optimizer.step()
-    with pytest.raises(
-        ValueError, match=r"parameter group 0: momentum=-0\.0\d+ at last_epoch=1 must be between 0 and 1"
-    ):
-        scheduler.step()
-    assert values(optimizer) == [(1.0, 0.9)]
+    scheduler = CyclicLR(sgd(), 1, 5, step_size_up=1, scale_fn=lambda cycle: 9.5)
+    with refused(r"parameter group 0: momentum=-0\.0\d+ at last_epoch=1 must be between 0 and 1", scheduler):
+        scheduler._update_lr()
 
 
 def test_there_is_no_step_after_the_last() -> None:
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, 1, 5, step_size_up=4)
+    scheduler = CyclicLR(sgd(), 1, 5, step_size_up=4)
     scheduler.last_epoch = 2**63 - 2
-    before = picture(optimizer)
-    with pytest.raises(ValueError, match=r"last_epoch=9223372036854775807 must be from 0 to 2\*\*63 - 2"):
+    with refused(r"last_epoch=9223372036854775807 must be from 0 to 2\*\*63 - 2", scheduler):
         scheduler._update_lr()
-    assert picture(optimizer) == before
-    assert scheduler.last_epoch == 2**63 - 2
 
 
 def test_an_optimizer_without_lr_is_refused() -> None:
     optimizer = sgd(2)
     del optimizer.param_groups[1]["lr"]
-    before = picture(optimizer)
-    with pytest.raises(ValueError, match="parameter group 1: SGD has no 'lr'"):
+    with refused("parameter group 1: SGD has no 'lr'", optimizer):
         CyclicLR(optimizer, 1, 5)
-    assert picture(optimizer) == before
-
-
-def test_a_constructor_that_fails_changes_nothing() -> None:
-    optimizer = sgd(2)
-    before = picture(optimizer)
-    with pytest.raises(ValueError, match="lr="):
-        CyclicLR(optimizer, 1, 5, step_size_up=1, scale_fn=lambda cycle: -1.0, last_epoch=0)
-    assert picture(optimizer) == before
 
 
 SIZES = "must be a whole number of steps"
@@ -166,6 +127,7 @@ BAD_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "schedule that is none": ({"schedule": 3, "base_lr": None, "max_lr": None}, "schedule=3 must be a schedule"),
     "list with one that is none": ({"schedule": [CYCLE, 3], "base_lr": None, "max_lr": None}, "schedule=3 must be"),
     "last_epoch": ({"last_epoch": -2}, "step=-2 must be from 0"),
+    "a first value that cannot be": ({"step_size_up": 1, "scale_fn": lambda cycle: -1.0, "last_epoch": 0}, "lr="),
     "last_epoch of another type": ({"last_epoch": 1.5}, r"step=1\.5 must be an int"),
 }
 
@@ -174,10 +136,8 @@ BAD_ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
 def test_bad_arguments_are_refused_by_name(name: str) -> None:
     arguments, message = BAD_ARGUMENTS[name]
     optimizer = sgd(2)
-    before = picture(optimizer)
-    with pytest.raises((TypeError, ValueError), match=message):
+    with refused(message, optimizer):
         CyclicLR(optimizer, **{"base_lr": 1, "max_lr": 5, **arguments})
-    assert picture(optimizer) == before
 
 
 @pytest.mark.parametrize("kind", [torch.optim.Adagrad, torch.optim.Adadelta])
@@ -187,10 +147,8 @@ def test_bad_arguments_are_refused_by_name(name: str) -> None:
 )
 def test_momentum_without_a_place_is_refused(kind: Any, schedule: Any) -> None:
     optimizer = kind(weights(1))
-    before = picture(optimizer)
-    with pytest.raises(ValueError, match=r"cycle_momentum=True, but Ada.* has neither .* pass cycle_momentum=False"):
+    with refused(r"cycle_momentum=True, but Ada.* has neither .* pass cycle_momentum=False", optimizer):
         CyclicLR(optimizer, schedule=schedule)
-    assert picture(optimizer) == before
 
 
 @pytest.mark.parametrize("optimizer", [None, FusedCyclicSGD([torch.nn.Parameter(torch.ones(3))], 0.1, 0.5)])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import (
     ChainedScheduler,
     ConstantLR,
@@ -18,7 +16,7 @@ from torch.optim.lr_scheduler import (
 )
 
 from clr_native import CyclicLR, CyclicSchedule
-from schedulers import adam, advance, sgd, values
+from schedulers import adam, advance, assert_same_run, load, seen, sgd, tensor_lr, values
 
 CYCLE = CyclicSchedule(1, 5, step_size_up=2, base_momentum=0.25, max_momentum=0.75)
 
@@ -29,10 +27,6 @@ def cyclic(optimizer: Optimizer) -> CyclicLR:
 
 def warm_up(optimizer: Optimizer) -> LRScheduler:
     return ConstantLR(optimizer, 0.5, total_iters=100)
-
-
-def tensor_lr(groups: int = 1) -> Optimizer:
-    return SGD([torch.nn.Parameter(torch.ones(3))], lr=torch.tensor(7.0), momentum=0.5)
 
 
 Maker = Callable[[Optimizer], LRScheduler]
@@ -51,13 +45,8 @@ def in_sequence(
 def test_sequential_lr_leaves_momentum_alone_during_the_others_warm_up(
     optimizer_of: Callable[[], Optimizer], order: list[int]
 ) -> None:
-    optimizer = optimizer_of()
-    scheduler = in_sequence(optimizer, [warm_up, cyclic], [3], order)
-    seen = []
-    for _ in range(8):
-        seen.append(values(optimizer)[0])
-        advance(scheduler, optimizer)
-    assert seen == [(3.5, 0.5)] * 3 + [CYCLE(step) for step in range(5)]
+    scheduler = in_sequence(optimizer_of(), [warm_up, cyclic], [3], order)
+    assert seen(scheduler, 8) == [(3.5, 0.5)] * 3 + [CYCLE(step) for step in range(5)]
     assert scheduler.get_last_lr() == [1 + 2 * 1.0]
 
 
@@ -66,24 +55,16 @@ def test_sequential_lr_with_several_cyclic_ones(order: list[int]) -> None:
     def smaller(optimizer: Optimizer) -> CyclicLR:
         return CyclicLR(optimizer, 0.5, 1.5, step_size_up=1, base_momentum=0.125, max_momentum=0.375)
 
-    optimizer = sgd()
-    scheduler = in_sequence(optimizer, [warm_up, cyclic, smaller], [2, 5], order)
-    seen = []
-    for _ in range(8):
-        seen.append(values(optimizer)[0])
-        advance(scheduler, optimizer)
-    assert seen == [(3.5, 0.5)] * 2 + [CYCLE(step) for step in range(3)] + [(0.5, 0.375), (1.5, 0.125), (0.5, 0.375)]
+    scheduler = in_sequence(sgd(), [warm_up, cyclic, smaller], [2, 5], order)
+    small = [(0.5, 0.375), (1.5, 0.125), (0.5, 0.375)]
+    assert seen(scheduler, 8) == [(3.5, 0.5)] * 2 + [CYCLE(step) for step in range(3)] + small
 
 
 def test_sequential_lr_that_begins_with_it() -> None:
-    optimizer = sgd()
-    scheduler = in_sequence(optimizer, [cyclic, lambda o: ExponentialLR(o, 0.5)], [3])
-    seen = []
-    for _ in range(5):
-        seen.append(values(optimizer)[0])
-        advance(scheduler, optimizer)
+    scheduler = in_sequence(sgd(), [cyclic, lambda o: ExponentialLR(o, 0.5)], [3])
     # Afterwards momentum stays as it was last written; rates come from the optimizer's own.
-    assert seen == [CYCLE(0), CYCLE(1), CYCLE(2), (7.0, CYCLE(2).momentum), (3.5, CYCLE(2).momentum)]
+    after = [(7.0, CYCLE(2).momentum), (3.5, CYCLE(2).momentum)]
+    assert seen(scheduler, 5) == [CYCLE(0), CYCLE(1), CYCLE(2), *after]
 
 
 def test_nested_sequences() -> None:
@@ -91,34 +72,18 @@ def test_nested_sequences() -> None:
     inner = in_sequence(optimizer, [warm_up, cyclic], [2])
     optimizer.step()  # or torch warns of its own order of calls
     scheduler = SequentialLR(optimizer, [inner, ConstantLR(optimizer, 0.25, 100)], [4])
-    seen = []
-    for _ in range(5):
-        seen.append(values(optimizer)[0])
-        advance(scheduler, optimizer)
     # torch counts the first batch of the inner one twice.
-    assert seen == [(3.5, 0.5), CYCLE(0), CYCLE(1), CYCLE(2), (1.75, CYCLE(2).momentum)]
+    assert seen(scheduler, 5) == [(3.5, 0.5), CYCLE(0), CYCLE(1), CYCLE(2), (1.75, CYCLE(2).momentum)]
 
 
 @pytest.mark.parametrize("makers", [[warm_up, cyclic], [cyclic, warm_up], [cyclic, lambda o: ExponentialLR(o, 0.5)]])
 @pytest.mark.parametrize("steps", range(6))
 @pytest.mark.parametrize("optimizer_last", [True, False])
 def test_a_sequence_resumes_in_every_phase(makers: list[Maker], steps: int, optimizer_last: bool) -> None:
-    optimizer = sgd()
-    scheduler = in_sequence(optimizer, makers, [3])
-    advance(scheduler, optimizer, steps)
-    saved: dict[str, Any] = copy.deepcopy({"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()})
-
-    resumed = sgd()
-    resumed_scheduler = in_sequence(resumed, makers, [3])
-    if not optimizer_last:
-        resumed.load_state_dict(saved["optimizer"])
-    resumed_scheduler.load_state_dict(saved["scheduler"])
-    if optimizer_last:
-        resumed.load_state_dict(saved["optimizer"])
-    for _ in range(5):
-        assert values(resumed) == values(optimizer)
-        for each, of in ((scheduler, optimizer), (resumed_scheduler, resumed)):
-            advance(each, of)
+    scheduler, resumed = in_sequence(sgd(), makers, [3]), in_sequence(sgd(), makers, [3])
+    advance(scheduler, steps=steps)
+    load(resumed, scheduler, optimizer_last=optimizer_last)
+    assert_same_run(resumed, scheduler, 5)
 
 
 @pytest.mark.parametrize("given", [{}, {"optimizer": "its own"}])
@@ -134,13 +99,12 @@ def test_chained_scheduler_is_refused(given: dict[str, Any], place: int) -> None
 
 
 def test_a_scheduler_set_back_and_stepped_begins_anew() -> None:
-    optimizer = sgd()
-    scheduler = cyclic(optimizer)
-    advance(scheduler, optimizer, 3)
+    scheduler = cyclic(sgd())
+    advance(scheduler, steps=3)
     scheduler.last_epoch = -1
-    assert values(optimizer)[0][1] == 0.5
-    advance(scheduler, optimizer)
-    assert values(optimizer) == [CYCLE(0)]
+    assert values(scheduler)[0][1] == 0.5
+    advance(scheduler)
+    assert values(scheduler) == [CYCLE(0)]
     with pytest.raises(TypeError, match=r"step=1\.5 must be an int"):
         scheduler.last_epoch = 1.5  # type: ignore[assignment]
     assert scheduler.last_epoch == 0

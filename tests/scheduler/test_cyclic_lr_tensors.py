@@ -30,7 +30,7 @@ def test_tensors_are_filled_in_place() -> None:
         assert isinstance(last, torch.Tensor)
         assert last is not lr
         assert torch.equal(last, lr)
-        advance(scheduler, optimizer)
+        advance(scheduler)
     assert group["initial_lr"].item() == 7.0
 
 
@@ -84,11 +84,10 @@ def test_a_tensor_that_groups_share_may_hold_one_value(name: str) -> None:
 
 
 def test_a_float_that_becomes_a_tensor_is_noticed_and_back() -> None:
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, schedule=CYCLE)
-    (group,) = optimizer.param_groups
+    scheduler = CyclicLR(sgd(), schedule=CYCLE)
+    (group,) = scheduler.optimizer.param_groups
     for step, value in enumerate([torch.tensor(7.0), 7.0, torch.tensor(7.0)], start=1):
         group["lr"] = value
-        advance(scheduler, optimizer)
+        advance(scheduler)
         assert (group["lr"] is value) == isinstance(value, torch.Tensor)
-        assert values(optimizer) == [CYCLE(step)]
+        assert values(scheduler) == [CYCLE(step)]

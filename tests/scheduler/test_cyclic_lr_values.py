@@ -16,25 +16,27 @@ from clr_native.schedules import Schedule
 from helpers import clones, every_parameter, give, gradient_sets, parameters
 from schedulers import adam, advance, momenta, rates, sgd, values, weights
 
+RATES: dict[str, Any] = {"base_lr": 1, "max_lr": 5}
+ALONE: dict[str, Any] = {"cycle_momentum": False}
 # Arguments, and lr and momentum of each group at the first steps; binary fractions, so that all of it is exact.
 CASES: dict[str, tuple[dict[str, Any], list[list[float]], list[list[float]]]] = {
     "one policy for all groups": (
-        {"base_lr": 1, "max_lr": 5, "step_size_up": 4, "base_momentum": 0.25, "max_momentum": 0.75},
+        {**RATES, "step_size_up": 4, "base_momentum": 0.25, "max_momentum": 0.75},
         [[1, 2, 3, 4, 5, 4, 3, 2, 1, 2, 3]] * 2,
         [[0.75, 0.625, 0.5, 0.375, 0.25, 0.375, 0.5, 0.625, 0.75, 0.625, 0.5]] * 2,
     ),
     "triangular2": (
-        {"base_lr": 1, "max_lr": 5, "step_size_up": 2, "mode": "triangular2", "cycle_momentum": False},
+        {**RATES, "step_size_up": 2, "mode": "triangular2", **ALONE},
         [[1, 3, 5, 3, 1, 2, 3, 2, 1, 1.5, 2, 1.5, 1]] * 2,
         [[0.5] * 13] * 2,
     ),
     "exp_range": (
-        {"base_lr": 1, "max_lr": 5, "step_size_up": 2, "mode": "exp_range", "gamma": 0.5, "cycle_momentum": False},
+        {**RATES, "step_size_up": 2, "mode": "exp_range", "gamma": 0.5, **ALONE},
         [[1, 2, 2, 1.25, 1, 1.0625, 1.0625]] * 2,
         [[0.5] * 7] * 2,
     ),
     "unequal halves": (
-        {"base_lr": 1, "max_lr": 5, "step_size_up": 2, "step_size_down": 4, "base_momentum": 0.5, "max_momentum": 0.75},
+        {**RATES, "step_size_up": 2, "step_size_down": 4, "base_momentum": 0.5, "max_momentum": 0.75},
         [[1, 3, 5, 4, 3, 2, 1, 3]] * 2,
         [[0.75, 0.625, 0.5, 0.5625, 0.625, 0.6875, 0.75, 0.625]] * 2,
     ),
@@ -51,14 +53,13 @@ CASES: dict[str, tuple[dict[str, Any], list[list[float]], list[list[float]]]] = 
         [[0.75, 0.625, 0.5, 0.375, 0.25, 0.375, 0.5], [1, 0.75, 0.5, 0.75, 1, 0.875, 0.75]],
     ),
     "scale_fn of the cycle": (
-        {"base_lr": 1, "max_lr": 5, "step_size_up": 1, "scale_fn": lambda cycle: 1 / cycle, "cycle_momentum": False},
+        {**RATES, "step_size_up": 1, "scale_fn": lambda cycle: 1 / cycle, **ALONE},
         [[1, 5, 1, 3, 1]] * 2,
         [[0.5] * 5] * 2,
     ),
     "scale_fn of the iteration": (
         {
-            "base_lr": 1,
-            "max_lr": 5,
+            **RATES,
             "step_size_up": 2,
             "scale_fn": lambda iteration: 0.5**iteration,
             "scale_mode": "iterations",
@@ -68,22 +69,14 @@ CASES: dict[str, tuple[dict[str, Any], list[list[float]], list[list[float]]]] = 
         [[1, 2, 2, 1.25, 1]] * 2,
         [[1, 0.875, 0.875, 0.96875, 1]] * 2,
     ),
-    "constant": ({"base_lr": 2, "max_lr": 2, "cycle_momentum": False}, [[2] * 3] * 2, [[0.5] * 3] * 2),
+    "constant": ({"base_lr": 2, "max_lr": 2, **ALONE}, [[2] * 3] * 2, [[0.5] * 3] * 2),
     "welch and hann": (
-        {"base_lr": 1, "max_lr": 5, "step_size_up": 2, "window": ["welch", "hann"], "cycle_momentum": False},
+        {**RATES, "step_size_up": 2, "window": ["welch", "hann"], **ALONE},
         [[1, 4, 5, 4, 1], [1, 3, 5, 3, 1]],
         [[0.5] * 5] * 2,
     ),
     "decaying to zero over some steps": (
-        {
-            "base_lr": 1,
-            "max_lr": 5,
-            "step_size_up": 1,
-            "mode": "linear_range",
-            "decay_steps": 4,
-            "decay_base": True,
-            "cycle_momentum": False,
-        },
+        {**RATES, "step_size_up": 1, "mode": "linear_range", "decay_steps": 4, "decay_base": True, **ALONE},
         [[1, 3.75, 0.5, 1.25, 0]] * 2,
         [[0.5] * 5] * 2,
     ),
@@ -99,15 +92,14 @@ CASES: dict[str, tuple[dict[str, Any], list[list[float]], list[list[float]]]] = 
 @pytest.mark.parametrize("name", CASES)
 def test_values_step_by_step(name: str, optimizer_of: Callable[[int], Optimizer]) -> None:
     arguments, expected_lr, expected_momentum = CASES[name]
-    optimizer = optimizer_of(2)
-    scheduler = CyclicLR(optimizer, **arguments)
+    scheduler = CyclicLR(optimizer_of(2), **arguments)
     assert isinstance(scheduler, lr_scheduler.LRScheduler)
     for step in range(len(expected_lr[0])):
         assert scheduler.last_epoch == step
-        assert rates(optimizer) == [row[step] for row in expected_lr]
-        assert momenta(optimizer) == [row[step] for row in expected_momentum]
-        assert scheduler.get_last_lr() == scheduler.get_lr() == rates(optimizer)
-        advance(scheduler, optimizer)
+        assert rates(scheduler) == [row[step] for row in expected_lr]
+        assert momenta(scheduler) == [row[step] for row in expected_momentum]
+        assert scheduler.get_last_lr() == scheduler.get_lr() == rates(scheduler)
+        advance(scheduler)
 
 
 def test_arguments_are_torchs_in_name_order_and_default() -> None:
@@ -122,27 +114,24 @@ def test_arguments_are_torchs_in_name_order_and_default() -> None:
 @pytest.mark.parametrize("epoch", [0, 1, 5, 2**53 + 1])
 def test_last_epoch_goes_on_with_the_next_values(epoch: int) -> None:
     schedule = CyclicSchedule(1, 5, step_size_up=4)
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, schedule=schedule, last_epoch=epoch)
+    scheduler = CyclicLR(sgd(), schedule=schedule, last_epoch=epoch)
     assert scheduler.last_epoch == epoch + 1
-    assert values(optimizer) == [schedule(epoch + 1)]
+    assert values(scheduler) == [schedule(epoch + 1)]
 
 
 def test_step_with_an_epoch_warns_and_jumps() -> None:
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, 1, 5, step_size_up=4)
-    optimizer.step()
+    scheduler = CyclicLR(sgd(), 1, 5, step_size_up=4)
+    scheduler.optimizer.step()
     with pytest.warns(UserWarning, match="epoch parameter"):
         scheduler.step(3)
-    assert (scheduler.last_epoch, rates(optimizer)) == (3, [4.0])
+    assert (scheduler.last_epoch, rates(scheduler)) == (3, [4.0])
     with pytest.warns(UserWarning, match="epoch parameter"), pytest.raises(ValueError, match="step=-4 must be"):
         scheduler.step(-4)
-    assert (scheduler.last_epoch, rates(optimizer)) == (3, [4.0])
+    assert (scheduler.last_epoch, rates(scheduler)) == (3, [4.0])
 
 
 def test_torchs_warnings_about_the_order_of_calls() -> None:
-    optimizer = sgd()
-    scheduler = CyclicLR(optimizer, 1, 5)
+    scheduler = CyclicLR(sgd(), 1, 5)
     with pytest.warns(UserWarning, match=r"lr_scheduler.step\(\)` before `optimizer.step\(\)"):
         scheduler.step()
     replaced = sgd()
@@ -162,12 +151,11 @@ def test_groups_that_share_a_schedule_share_its_value() -> None:
         called.append(cycle)
         return 0.5
 
-    optimizer = sgd(3)
-    scheduler = CyclicLR(optimizer, 1, 5, step_size_up=2, scale_fn=scale)
+    scheduler = CyclicLR(sgd(3), 1, 5, step_size_up=2, scale_fn=scale)
     called.clear()
-    advance(scheduler, optimizer)
+    advance(scheduler)
     assert called == [1]
-    first, *others = optimizer.param_groups
+    first, *others = scheduler.optimizer.param_groups
     for group in others:
         assert group["lr"] is first["lr"]
         assert group["momentum"] is first["momentum"]

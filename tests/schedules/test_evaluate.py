@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from clr_native import CyclicSchedule, _core, evaluate
+from references import bits
 
 FIVE = [
     CyclicSchedule(0.001, 0.006, step_size_up=3, step_size_down=7),
@@ -19,10 +20,6 @@ FIVE = [
     CyclicSchedule(0.2, 0.3, step_size_up=4, mode="linear_range", decay_steps=30, decay_base=True),
     CyclicSchedule(0.1, 0.9, step_size_up=1, scale_fn=lambda cycle: 1 / cycle),
 ]
-
-
-def bits(*arrays: Any) -> bytes:
-    return np.array(arrays, dtype=np.float64).tobytes()
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -11,13 +9,9 @@ import torch
 import references_ramps
 from clr_native import CyclicSchedule, OneCycleSchedule, RampSchedule, ScheduleSequence, evaluate
 from clr_native.schedules import Schedule
-from references import LARGEST_STEP, is_usable, lr_and_momentum, ulp_error
+from references import LARGEST_STEP, bits, is_usable, lr_and_momentum, ulp_error
 
 TABLE = list(references_ramps.table())
-
-
-def bits(*arrays: Any) -> bytes:
-    return np.array(arrays, dtype=np.float64).tobytes()
 
 
 def one_by_one(schedule: Schedule, steps: list[int]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import io
 import json
 import math
 import pickle
@@ -13,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import clr_native
-from clr_native import CyclicSchedule, OneCycleSchedule, RampSchedule, ScheduleSequence
+from clr_native import CyclicSchedule, FusedCyclicSGD, OneCycleSchedule, RampSchedule, ScheduleSequence, ScheduleValue
 from clr_native.schedules import Schedule, from_dict
 from helpers import case_name
+from refusals import Row, refusals
 
 
 def _halved(cycle: int) -> float:
@@ -37,6 +40,22 @@ THIRD = CyclicSchedule(0.1, 0.5, step_size_up=2, scale_fn=_third, scale_mode="it
 # Each with its repr.
 PLAIN: list[tuple[Schedule, str]] = [
     (CYCLES, "CyclicSchedule(0.1, 0.5, step_size_up=3)"),
+    (
+        CyclicSchedule(0, 1e-270, step_size_up=3, step_size_down=7, window="hann", scale_mode="iterations"),
+        "CyclicSchedule(0.0, 1e-270, step_size_up=3, step_size_down=7, scale_mode='iterations', window='hann')",
+    ),
+    (
+        CyclicSchedule(0.1, 0.5, mode="exp_range", gamma=0.99994, decay_base=True),
+        "CyclicSchedule(0.1, 0.5, mode='exp_range', gamma=0.99994, decay_base=True)",
+    ),
+    (
+        CyclicSchedule(0.1, 0.5, mode="linear_range", decay_steps=12345, window="welch"),
+        "CyclicSchedule(0.1, 0.5, mode='linear_range', decay_steps=12345, window='welch')",
+    ),
+    (
+        CyclicSchedule(0.1, 0.5, cycle_momentum=False, base_momentum=0.1, max_momentum=1 / 3),
+        "CyclicSchedule(0.1, 0.5, cycle_momentum=False, base_momentum=0.1, max_momentum=0.3333333333333333)",
+    ),
     (RAMP, "RampSchedule(0.0, 0.1, 5)"),
     (
         RampSchedule(1, 0.1, 5.0, ramp="exponential", momentum=1),  # type: ignore[arg-type]  # a whole float is taken
@@ -72,12 +91,24 @@ def values(schedule: Schedule) -> bytes:
     return np.array(schedule.values(60)).tobytes()
 
 
+def through_torch_save(d: dict[str, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(d, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
+
+
 COPIES: dict[str, Callable[[Schedule], Schedule]] = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
     "replace": lambda schedule: dataclasses.replace(schedule),  # type: ignore[type-var]  # every kind is a dataclass
-    "pickle 2": lambda schedule: pickle.loads(pickle.dumps(schedule, 2)),
-    "pickle 5": lambda schedule: pickle.loads(pickle.dumps(schedule, 5)),
+    **{
+        f"pickle {protocol}": lambda schedule, protocol=protocol: pickle.loads(  # type: ignore[misc]  # a lambda with a default
+            pickle.dumps(schedule, protocol)
+        )
+        for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)
+    },
 }
 
 
@@ -100,7 +131,7 @@ def test_to_dict_is_plain_data_that_json_carries(schedule: Schedule) -> None:
     d = schedule.to_dict()
     carried = json.loads(json.dumps(d, allow_nan=False))
     assert carried == d
-    for back in (from_dict(carried), type(schedule).from_dict(carried)):
+    for back in (from_dict(carried), type(schedule).from_dict(carried), from_dict(through_torch_save(d))):
         assert back == schedule
         assert values(back) == values(schedule)
     assert carried == d  # from_dict took nothing out of it
@@ -130,10 +161,30 @@ def test_all_kinds_and_arguments_make_a_difference() -> None:
     assert changed.keys() == {field.name for field in dataclasses.fields(OneCycleSchedule)}
     ramps: dict[str, Any] = {"start_lr": 0.01, "end_lr": 0.2, "num_steps": 6, "ramp": "exponential", "momentum": 0.0}
     assert ramps.keys() == {field.name for field in dataclasses.fields(RampSchedule)}
+    cyclic: dict[str, Any] = {
+        "base_lr": 0.2,
+        "max_lr": 0.4,
+        "step_size_up": 5,
+        "step_size_down": 5,
+        "mode": "triangular2",
+        "gamma": 0.5,
+        "decay_steps": 5,
+        "decay_base": True,
+        "scale_fn": _halved,
+        "scale_mode": "iterations",
+        "window": "hann",
+        "cycle_momentum": False,
+        "base_momentum": 0.7,
+        "max_momentum": 0.95,
+    }
+    assert cyclic.keys() == {field.name for field in dataclasses.fields(CyclicSchedule)}
+    plain = CyclicSchedule(0.1, 0.5)
     start = RampSchedule(0.05, 0.1, 5)
     different = [
         *{*ALL},
         *(dataclasses.replace(ONE, **{name: value}) for name, value in changed.items()),
+        plain,
+        *(dataclasses.replace(plain, **{name: value}) for name, value in cyclic.items()),
         start,
         *(dataclasses.replace(start, **{name: value}) for name, value in ramps.items()),
         ScheduleSequence([(CYCLES, None)]),
@@ -142,6 +193,8 @@ def test_all_kinds_and_arguments_make_a_difference() -> None:
         *WITH_FUNCTIONS,
     ]
     assert len(set(different)) == len(different)
+    other: object = plain.to_dict()
+    assert plain != other
 
 
 @pytest.mark.parametrize("schedule", ALL, ids=case_name)
@@ -198,6 +251,7 @@ def test_functions_come_back_in_their_order_or_one_for_all() -> None:
         (ONE, [_halved], ValueError, f"scale_fn={[_halved]!r} is left over"),
         (ALL[-1], _halved, ValueError, f"scale_fn={[_halved]!r} is left over"),
         (CYCLES, [_halved], ValueError, f"scale_fn={[_halved]!r} is left over"),
+        (HALVED, None, ValueError, "scale_fn=None: this schedule was saved without its scale_fn"),
         (HALVED, [_halved, _third], ValueError, f"scale_fn={[_third]!r} is left over"),
     ],
     ids=case_name,
@@ -218,6 +272,10 @@ def test_functions_that_do_not_fit(schedule: Schedule, scale_fn: Any, error: typ
         ({"kind": []}, ValueError, "kind=[] must be one of"),
         ({}, ValueError, "base_lr is missing, which CyclicSchedule needs"),
         ({"base_lr": 1}, ValueError, "max_lr is missing, which CyclicSchedule needs"),
+        ({**CYCLES.to_dict(), "step_size": 5}, ValueError, "step_size=5"),
+        ({**CYCLES.to_dict(), "gamma": 0.0}, ValueError, "gamma=0.0"),
+        ({**CYCLES.to_dict(), "base_lr": None}, TypeError, "base_lr=None"),
+        ({**CYCLES.to_dict(), "mode": "sine"}, ValueError, "mode='sine'"),
         ({"kind": "ramp"}, ValueError, "start_lr is missing, which RampSchedule needs"),
         ({3: 4, "x": 5}, ValueError, "3=4 is not an argument of CyclicSchedule"),
         ({**RAMP.to_dict(), "gamma": 0.5}, ValueError, "gamma=0.5 is not an argument of RampSchedule"),
@@ -249,10 +307,35 @@ def test_a_users_own_class_does_not_take_the_place_of_ours() -> None:
     assert type(from_dict(own.to_dict())) is CyclicSchedule
 
 
+@pytest.mark.parametrize("d", [3, None, "cyclic", ["kind"]])
+def test_from_dict_of_one_kind_refuses_what_is_no_dict(d: Any) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"d={d!r} must be a dict")):
+        CyclicSchedule.from_dict(d)
+
+
 def test_from_dict_of_one_kind_refuses_another() -> None:
     for cls in (CyclicSchedule, RampSchedule, ScheduleSequence):
         with pytest.raises(ValueError, match=f"kind='one_cycle' must be '.*' for a {cls.__name__}"):
             cls.from_dict(ONE.to_dict())
+
+
+def test_an_optimizers_state_has_a_schedule_to_which_the_function_is_given_back() -> None:
+    optimizer = FusedCyclicSGD([torch.zeros(1)], schedule=HALVED)
+    saved = json.loads(json.dumps(optimizer.state_dict()["param_groups"][0]["schedule"]))
+    assert CyclicSchedule.from_dict(saved, scale_fn=_halved) == HALVED
+    assert CyclicSchedule.from_dict(CYCLES.to_dict(), scale_fn=_halved) == HALVED
+
+
+def test_a_value_is_a_plain_named_pair() -> None:
+    value = CYCLES(3)
+    assert value == ScheduleValue(lr=0.5, momentum=0.8) == (0.5, 0.8)
+    assert [type(number) for number in value] == [float, float]
+
+
+def test_without_cycled_momentum_there_is_none() -> None:
+    schedule = CyclicSchedule(0.1, 0.5, cycle_momentum=False)
+    assert schedule(7).momentum is None
+    assert np.isnan(schedule.values(9)[1]).all()
 
 
 # --- the length of OneCycleSchedule by epochs -----------------------------------------------------------------
@@ -279,25 +362,16 @@ def test_epochs_times_steps_per_epoch_is_the_same_schedule(arguments: dict[str, 
 
 NAN, INF = math.nan, math.inf
 NOT_NUMBERS = [True, "0.1", 1j, [0.1], np.array([0.1, 0.2])]
+NUMBERS = ("max_lr", "total_steps", "pct_start", "div_factor", "final_div_factor", "base_momentum")
 
-REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
-    *(
-        ({name: value}, TypeError, f"{name}={value!r} must be")
-        for name in ("max_lr", "total_steps", "pct_start", "div_factor", "final_div_factor", "base_momentum")
-        for value in NOT_NUMBERS
-    ),
-    *(({name: None}, TypeError, f"{name}=None must be") for name in ("max_lr", "total_steps", "div_factor")),
-    *(({"max_lr": value}, ValueError, f"max_lr={value!r} must be") for value in (NAN, INF, -0.1, 1e-271, 1e271)),
+REFUSED: list[Row] = [
+    *refusals(NUMBERS, [], NOT_NUMBERS),
+    *refusals(("max_lr", "total_steps", "div_factor"), [], [None]),
+    *refusals("max_lr", [NAN, INF, -0.1, 1e-271, 1e271], []),
     ({"max_lr": 10**400}, ValueError, "must be within the range of a float"),
-    *(
-        ({"total_steps": value}, ValueError, f"total_steps={value!r} must be")
-        for value in (0, -5, 2.5, NAN, INF, 2**53, 10**400)
-    ),
-    *(
-        ({"total_steps": None, "epochs": 4, "steps_per_epoch": 10, name: value}, error, f"{name}={value!r} must be")
-        for name in ("epochs", "steps_per_epoch")
-        for value, error in ((0, ValueError), (-5, ValueError), (2.5, ValueError), (True, TypeError), ("4", TypeError))
-    ),
+    *refusals("total_steps", [0, -5, 2.5, NAN, INF, 2**53, 10**400], []),
+    *refusals("epochs", [0, -5, 2.5], [True, "4"], total_steps=None, steps_per_epoch=10),
+    *refusals("steps_per_epoch", [0, -5, 2.5], [True, "4"], total_steps=None, epochs=4),
     ({"total_steps": None}, TypeError, "total_steps=None must be given, or epochs and steps_per_epoch"),
     *(
         ({"total_steps": total, given: 4}, ValueError, f"{missing}=None must be given with {given}=4")
@@ -310,7 +384,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
         "total_steps=40 must be epochs * steps_per_epoch, 4 * 11 = 44, where these are given: leave one of them out",
     ),
     ({"total_steps": None, "epochs": 2**27, "steps_per_epoch": 2**26}, ValueError, f"total_steps={2**53} must be"),
-    *(({"pct_start": value}, ValueError, f"pct_start={value!r} must be") for value in (-0.1, 1.1, NAN, INF, 30.0)),
+    *refusals("pct_start", [-0.1, 1.1, NAN, INF, 30.0], []),
     *(
         ({"div_factor": value}, ValueError, f"div_factor={value!r} must be finite and at least 1")
         for value in (0.0, -1.0, 0.99, NAN, INF)
@@ -323,11 +397,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"final_div_factor": 24.0, "three_phase": True, "convention": "fastai"}, ValueError, "final_div_factor=24.0"),
     ({"div_factor": 1e200, "max_lr": 1e-100}, ValueError, "max_lr / div_factor=1e-300 must be"),
     ({"final_div_factor": 1e290}, ValueError, "final_lr="),
-    *(
-        ({name: value}, ValueError, f"{name}={value!r} must be")
-        for name in ("base_momentum", "max_momentum")
-        for value in (NAN, INF, -0.1, 1.5, 1e-300)
-    ),
+    *refusals(("base_momentum", "max_momentum"), [NAN, INF, -0.1, 1.5, 1e-300], []),
     ({"base_momentum": 0.97}, ValueError, "base_momentum=0.97 must not be above max_momentum=0.95"),
     *(
         ({"convention": value}, ValueError, f"convention={value!r} must be one of 'torch', 'fastai'")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import references
 from clr_native import CyclicSchedule, evaluate
-from references import LARGEST_SIZE, LARGEST_STEP, WINDOWS, bound, cyclic
+from references import LARGEST_SIZE, LARGEST_STEP, WINDOWS, bits, bound, cyclic
 
 SEEDED = settings(max_examples=150, derandomize=True, database=None, deadline=None)
 
@@ -45,10 +45,6 @@ def schedules(draw: st.DrawFn, /, per_cycle: bool = False, **fixed: Any) -> Cycl
         **dict(zip(("base_momentum", "max_momentum"), draw(ordered(1.0)), strict=True)),
     }
     return CyclicSchedule(**{**arguments, **fixed})
-
-
-def bits(*arrays: Any) -> bytes:
-    return np.array(arrays, dtype=np.float64).tobytes()
 
 
 @SEEDED

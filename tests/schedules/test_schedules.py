@@ -14,6 +14,7 @@ import torch
 
 from clr_native import CyclicSchedule, evaluate
 from helpers import schedule_with
+from refusals import Row, refusals
 
 NAN, INF = math.nan, math.inf
 
@@ -22,77 +23,33 @@ NAN, INF = math.nan, math.inf
 
 SIZES = ("step_size_up", "step_size_down", "decay_steps")
 
-REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
-    *(
-        ({name: value}, error, f"{name}={value!r} must be")
-        for name in SIZES
-        for value, error in [
-            (0, ValueError),
-            (-1, ValueError),
-            (-3.0, ValueError),
-            (2.5, ValueError),
-            (Fraction(1, 2), ValueError),
-            (NAN, ValueError),
-            (INF, ValueError),
-            (2**53, ValueError),
-            (2**53 + 1, ValueError),
-            (1e300, ValueError),
-            (10**400, ValueError),
-            (True, TypeError),
-            (np.True_, TypeError),
-            ("2000", TypeError),
-            (1j, TypeError),
-            ([5], TypeError),
-            (torch.tensor([5, 6]), TypeError),
-        ]
+REFUSED: list[Row] = [
+    *refusals(
+        SIZES,
+        [0, -1, -3.0, 2.5, Fraction(1, 2), NAN, INF, 2**53, 2**53 + 1, 1e300, 10**400],
+        [True, np.True_, "2000", 1j, [5], torch.tensor([5, 6])],
     ),
     ({"step_size_up": None}, TypeError, "step_size_up=None"),
-    *(
-        ({name: value}, error, f"{name}={value!r} must be")
-        for name in ("base_lr", "max_lr")
-        for value, error in [
-            (NAN, ValueError),
-            (INF, ValueError),
-            (-0.1, ValueError),
-            (10**400, ValueError),
-            (None, TypeError),
-            (True, TypeError),
-            ("0.1", TypeError),
-            (np.array([0.1, 0.2]), TypeError),
-            (torch.tensor([0.1, 0.2]), TypeError),
-        ]
+    *refusals(
+        ("base_lr", "max_lr"),
+        [NAN, INF, -0.1, 10**400],
+        [None, True, "0.1", np.array([0.1, 0.2]), torch.tensor([0.1, 0.2])],
     ),
     ({"base_lr": 0.6}, ValueError, "base_lr=0.6 must not be above max_lr=0.5"),
     ({"max_lr": 0.05}, ValueError, "base_lr=0.1 must not be above max_lr=0.05"),
     *(
-        ({name: value, "cycle_momentum": cycled}, error, f"{name}={value!r} must be")
-        for name in ("base_momentum", "max_momentum")
+        row
         for cycled in (True, False)
-        for value, error in [
-            (1.5, ValueError),
-            (-0.5, ValueError),
-            (NAN, ValueError),
-            (INF, ValueError),
-            (None, TypeError),
-            (True, TypeError),
-            ("0.9", TypeError),
-        ]
+        for row in refusals(
+            ("base_momentum", "max_momentum"), [1.5, -0.5, NAN, INF], [None, True, "0.9"], cycle_momentum=cycled
+        )
     ),
     ({"base_momentum": 0.95}, ValueError, "base_momentum=0.95 must not be above max_momentum=0.9"),
     ({"max_momentum": 0.5}, ValueError, "base_momentum=0.8 must not be above max_momentum=0.5"),
     *(
-        ({"mode": mode, "gamma": gamma}, error, f"gamma={gamma!r} must be")
+        row
         for mode in ("triangular", "exp_range")
-        for gamma, error in [
-            (0.0, ValueError),
-            (-0.5, ValueError),
-            (NAN, ValueError),
-            (INF, ValueError),
-            (10**400, ValueError),
-            (None, TypeError),
-            (True, TypeError),
-            ("0.9", TypeError),
-        ]
+        for row in refusals("gamma", [0.0, -0.5, NAN, INF, 10**400], [None, True, "0.9"], mode=mode)
     ),
     *(
         ({name: value}, ValueError, f"{name}={value!r} must be one of")

@@ -28,6 +28,16 @@ PAPER = ScheduleSequence(
 )
 
 
+def check(schedule: Schedule, epochs: int, name: str, found: str, ok: bool | None) -> None:
+    summary = schedule.summary(PER_EPOCH, epochs)
+    (check,) = (check for check in summary.checks if check.name == name)
+    assert (check.found, check.ok) == (found, ok)
+    assert check.advised
+    assert (summary.schedule, summary.steps, summary.steps_per_epoch) == (schedule, PER_EPOCH * epochs, PER_EPOCH)
+    mark = {True: "  ok  ", False: "  no  ", None: "   ?  "}[ok]
+    assert f"{mark}{name}: {found} (advised: {check.advised})" in str(summary)
+
+
 @pytest.mark.parametrize(
     ("schedule", "epochs", "name", "found", "ok"),
     [
@@ -41,9 +51,6 @@ PAPER = ScheduleSequence(
         (cyclic(), 12, "cycles", "3", True),
         (cyclic(), 11, "cycles", "2.75", False),
         (cyclic(), 1, "cycles", "0.25", False),
-        (cyclic(), 12, "end of the run", "the end of cycle 3", True),
-        (cyclic(), 13, "end of the run", "100 steps into cycle 4, which lasts from epoch 12 to 16", False),
-        (cyclic(), 3, "end of the run", "300 steps into cycle 1, which lasts from epoch 0 to 4", False),
         (cyclic(), 12, "base_lr", "max_lr / 3", True),  # 0.3 / 0.1 is below 3
         (cyclic(0.1, 0.4), 12, "base_lr", "max_lr / 4", True),
         (cyclic(0.1, 0.35), 12, "base_lr", "max_lr / 3.5", True),
@@ -52,83 +59,61 @@ PAPER = ScheduleSequence(
         (cyclic(1e-9, 1.0), 12, "base_lr", "max_lr / 1e+09", None),
         (cyclic(0.0, 0.2), 12, "base_lr", "0", None),
         (cyclic(0.2, 0.2), 12, "base_lr", "max_lr: the rate does not cycle", False),
-        (OneCycleSchedule(0.1, 1200), 12, "end of the run", "the end of the schedule", True),
+        (OneCycleSchedule(0.1, 1200), 12, "final_lr", "4e-07, that is initial_lr / 10,000", True),
+        (OneCycleSchedule(0.1, 1200, final_div_factor=10.0), 12, "final_lr", "0.0004, that is initial_lr / 10", False),
+        (OneCycleSchedule(0.1, 1200, convention="fastai"), 12, "final_lr", "1e-06, that is initial_lr / 4,000", True),
+        (OneCycleSchedule(0.1, 1200), 12, "momentum", "0.95 to 0.85", True),
+        (OneCycleSchedule(0.1, 1200, cycle_momentum=False), 12, "momentum", "it stays", False),
+        (RampSchedule(0.0, 0.1, 1200), 12, "range test", "linear, rising", True),
+        (RampSchedule(0.1, 0.0, 1200), 12, "range test", "linear, not rising", None),
+        (RampSchedule(0.01, 0.1, 1200, ramp="exponential"), 12, "range test", "exponential, rising", None),
+    ],
+)
+def test_checks(schedule: Schedule, epochs: int, name: str, found: str, ok: bool | None) -> None:
+    check(schedule, epochs, name, found, ok)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "epochs", "found", "ok"),
+    [
+        (cyclic(), 12, "the end of cycle 3", True),
+        (cyclic(), 13, "100 steps into cycle 4, which lasts from epoch 12 to 16", False),
+        (cyclic(), 3, "300 steps into cycle 1, which lasts from epoch 0 to 4", False),
+        (OneCycleSchedule(0.1, 1200), 12, "the end of the schedule", True),
         (
             OneCycleSchedule(0.1, 1300),
             12,
-            "end of the run",
             "100 steps before the end of the schedule, which is after 1,300 steps, 13 epochs",
             False,
         ),
         (
             OneCycleSchedule(0.1, 1199),
             12,
-            "end of the run",
             "1 step after the end of the schedule, in which the rate stays at 4e-07",
             False,
         ),
-        (OneCycleSchedule(0.1, 1200), 12, "final_lr", "4e-07, that is initial_lr / 10,000", True),
-        (OneCycleSchedule(0.1, 1200, final_div_factor=10.0), 12, "final_lr", "0.0004, that is initial_lr / 10", False),
-        (
-            OneCycleSchedule(0.1, 1200, convention="fastai"),
-            12,
-            "final_lr",
-            "1e-06, that is initial_lr / 4,000",
-            True,
-        ),
-        (OneCycleSchedule(0.1, 1200), 12, "momentum", "0.95 to 0.85", True),
-        (OneCycleSchedule(0.1, 1200, cycle_momentum=False), 12, "momentum", "it stays", False),
-        (RampSchedule(0.0, 0.1, 1200), 12, "end of the run", "the end of the ramp", True),
-        (RampSchedule(0.0, 0.1, 1199), 12, "end of the run", "the end of the ramp", True),  # both rates are met
-        (
-            RampSchedule(0.0, 0.1, 1100),
-            12,
-            "end of the run",
-            "99 steps after the end of the ramp, in which the rate stays at 0.1",
-            False,
-        ),
+        (RampSchedule(0.0, 0.1, 1200), 12, "the end of the ramp", True),
+        (RampSchedule(0.0, 0.1, 1199), 12, "the end of the ramp", True),  # both rates are met
+        (RampSchedule(0.0, 0.1, 1100), 12, "99 steps after the end of the ramp, in which the rate stays at 0.1", False),
         (
             RampSchedule(0.0, 0.1, 1201),
             12,
-            "end of the run",
             "1 step before the end of the ramp, which is after 1,201 steps, 12.01 epochs",
             False,
         ),
-        (RampSchedule(0.0, 0.1, 1200), 12, "range test", "linear, rising", True),
-        (RampSchedule(0.1, 0.0, 1200), 12, "range test", "linear, not rising", None),
-        (RampSchedule(0.01, 0.1, 1200, ramp="exponential"), 12, "range test", "exponential, rising", None),
-        (PAPER, 250, "end of the run", "the end of the sequence", True),
-        (
-            PAPER,
-            249,
-            "end of the run",
-            "100 steps before the end of the sequence, which is after 25,000 steps, 250 epochs",
-            False,
-        ),
-        (
-            PAPER,
-            251,
-            "end of the run",
-            "100 steps after the end of the sequence, in which the last value is held",
-            False,
-        ),
+        (PAPER, 250, "the end of the sequence", True),
+        (PAPER, 249, "100 steps before the end of the sequence, which is after 25,000 steps, 250 epochs", False),
+        (PAPER, 251, "100 steps after the end of the sequence, in which the last value is held", False),
         (
             ScheduleSequence([(RampSchedule(0.0, 0.1, 500), 500), (cyclic(), None)]),
             5,
-            "end of the run",
             "0 steps before the last segment begins",
             False,
         ),
     ],
 )
-def test_checks(schedule: Schedule, epochs: int, name: str, found: str, ok: bool | None) -> None:
-    summary = schedule.summary(PER_EPOCH, epochs)
-    (check,) = (check for check in summary.checks if check.name == name)
-    assert (check.found, check.ok) == (found, ok)
-    assert check.advised
-    assert (summary.schedule, summary.steps, summary.steps_per_epoch) == (schedule, PER_EPOCH * epochs, PER_EPOCH)
-    mark = {True: "  ok  ", False: "  no  ", None: "   ?  "}[ok]
-    assert f"{mark}{name}: {found} (advised: {check.advised})" in str(summary)
+def test_the_end_of_the_run(schedule: Schedule, epochs: int, found: str, ok: bool) -> None:
+    check(schedule, epochs, "end of the run", found, ok)
 
 
 def test_a_sequence_is_summed_up_by_segment() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from clr_native.cli import main
 
+# The command in a process of its own.
+COMMAND = [sys.executable, "-W", "error::ResourceWarning", "-c", "from clr_native.cli import main; exit(main())"]
 CYCLIC = "cyclic --base-lr 0.1 --max-lr 0.5 --step-size-up 3"
 
 

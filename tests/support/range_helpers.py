@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from clr_native import RangeTestResult, lr_range_test
 
 Batch = tuple[Tensor, Tensor]
 
@@ -58,3 +61,12 @@ def mse(outputs: Tensor, targets: Tensor) -> Tensor:
 def quick(**settings: Any) -> dict[str, Any]:
     """Returns the settings of a short test."""
     return {"num_steps": 6, "start_lr": 1e-3, "end_lr": 1e-1, **settings}
+
+
+def trial(
+    model: nn.Module, loss_fn: Any = mse, loader: Any = None, *, optimizer: Optimizer | None = None, **settings: Any
+) -> RangeTestResult:
+    """Runs a short test of a model, under torch's SGD where no optimizer is given."""
+    optimizer = optimizer or SGD(model.parameters(), lr=1.0)
+    loader = batches(dtype=next(model.parameters()).dtype) if loader is None else loader
+    return lr_range_test(model, optimizer, loss_fn, loader, **quick(**settings))

@@ -37,6 +37,10 @@ def _fraction(x: Any) -> Fraction:
     return Fraction(int(x.man)) * Fraction(2) ** int(x.exp)
 
 
+def bits(*arrays: Any) -> bytes:
+    return np.array(arrays, dtype=np.float64).tobytes()
+
+
 def cyclic(boundaries: Boundaries, up: int, down: int | None = None, **arguments: Any) -> CyclicSchedule:
     names = ("base_lr", "max_lr", "base_momentum", "max_momentum")
     limits: dict[str, Any] = dict(zip(names, boundaries, strict=True))
