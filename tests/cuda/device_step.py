@@ -151,6 +151,7 @@ class DeviceStep:
             row["averages"] = group["ema_decay"] is not None
             row["ema_decay"] = group["ema_decay"] or 0.0
             row["trust_coefficient"] = group["trust_coefficient"] or 0.0
+            row["trust_eps"] = group["trust_eps"]
             row["counts_updates"] = group["rounding"] == "stochastic"
             for parameter in group["params"]:
                 chunks += [(len(slots), part) for part in range(-(-parameter.numel() // CHUNK))]
