@@ -17,8 +17,9 @@ import torch
 from bench.harness import machine, tables
 from bench.harness.contenders import CONTENDERS, OURS, TORCH
 from bench.harness.rounds import Spread
-from bench.in_loop.contenders import build, verify
+from bench.in_loop.contenders import FLOOR, build, verify
 from bench.in_loop.networks import NETWORKS, Network
+from bench.step.floor import available
 
 ITERATIONS = 60
 WARM_UP = 5
@@ -28,7 +29,8 @@ def measure(network: Network, whole_tail: bool, threads: int, iterations: int) -
     """Seconds of the optimizer's lines and of whole iterations. Contenders take turns, in an order drawn anew."""
     torch.set_num_threads(threads)
     verify(network, whole_tail)
-    loops = {name: build(name, network, whole_tail) for name in CONTENDERS}
+    names = [*CONTENDERS, *[FLOOR] * available()]
+    loops = {name: build(name, network, whole_tail) for name in names}
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in loops}
     order, shuffle = list(loops), random.Random(0).shuffle
     gc.collect()
@@ -55,9 +57,10 @@ def row(title: str, threads: int, samples: dict[str, list[tuple[float, float]]])
     return {
         "network": title,
         "threads": threads,
-        **{name: tables.time_text(Spread.of(lines[name])) for name in CONTENDERS},
+        **{name: tables.time_text(Spread.of(each)) for name, each in lines.items()},
         "torch's best / ours": over(lines[best], lines[OURS]),
         "whole iteration": over(whole[best], whole[OURS]),
+        **({"ours / floor": over(lines[OURS], lines[FLOOR])} if FLOOR in lines else {}),
     }
 
 

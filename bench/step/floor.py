@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from sysconfig import get_path
 
 import torch
 from torch import Tensor
@@ -55,15 +56,19 @@ def available() -> bool:
     return shutil.which("cc") is not None and sys.platform != "win32"
 
 
+def compiled(module: str, name: str, kind: type[ctypes.CDLL]) -> ctypes.CDLL:
+    """A file in C beside a module, compiled for this very processor: -march=native is right here and nowhere else."""
+    source = Path(module).with_name(name)
+    with tempfile.TemporaryDirectory() as folder:
+        built = Path(folder, "compiled.so")
+        flags = ["-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared", f"-I{get_path('include')}"]
+        subprocess.run(["cc", *flags, str(source), "-o", str(built), "-lm"], check=True)
+        return kind(str(built))
+
+
 @cache
 def library() -> ctypes.CDLL:
-    """floor.c, compiled for this very processor: -march=native is right here and nowhere else."""
-    source = Path(__file__).with_name("floor.c")
-    with tempfile.TemporaryDirectory() as folder:
-        built = Path(folder, "floor.so")
-        flags = ["-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared"]
-        subprocess.run(["cc", *flags, str(source), "-o", str(built), "-lm"], check=True)
-        return ctypes.CDLL(str(built))
+    return compiled(__file__, "floor.c", ctypes.CDLL)
 
 
 @cache

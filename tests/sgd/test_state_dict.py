@@ -156,6 +156,29 @@ def test_a_buffer_that_is_none_is_absent() -> None:
     assert_goes_on_alike(one, other)
 
 
+def test_what_was_set_by_hand_is_saved_and_holds_for_one_update() -> None:
+    one = trained()
+    one.param_groups[1].update(lr=0.25, momentum=0.5)
+    state = one.state_dict()
+    one.param_groups[1]["lr"] = torch.tensor(0.25)  # another object for the same rate
+    for groups in (state["param_groups"], one.state_dict()["param_groups"]):
+        found = [(group["overridden"], group["lr"], group["momentum"]) for group in groups]
+        assert found == [(False, one.get_last_lr()[0], one.get_last_momentum()[0]), (True, 0.25, 0.5)]
+    other = fresh(one)
+    other.load_state_dict(state)
+    assert_goes_on_alike(one, other)
+
+
+def test_buffers_take_the_layout_of_their_parameter() -> None:
+    one, state = trained(), copy.deepcopy(trained().state_dict())
+    state["state"][2]["momentum_buffer"] = state["state"][2]["momentum_buffer"].contiguous()
+    other = fresh(one)
+    other.load_state_dict(state)
+    weight = every_parameter(other)[2]
+    assert weight.stride() == buffer_of(other, weight).stride() != state["state"][2]["momentum_buffer"].stride()
+    assert_goes_on_alike(one, other)
+
+
 def renamed(d: dict[str, Any], name: str, value: Any) -> None:
     d[name] = value
 

@@ -201,8 +201,8 @@ def test_a_handle_is_a_context() -> None:
 
 
 def test_a_hook_may_add_and_remove_hooks() -> None:
-    """From the next cycle on."""
-    optimizer, later = made(), Ends()
+    """From the next cycle on. Hooks after it are called in this one."""
+    optimizer, later, ends = made(), Ends(), Ends()
     calls: list[int] = []
 
     def once(each: FusedCyclicSGD) -> None:
@@ -211,9 +211,9 @@ def test_a_hook_may_add_and_remove_hooks() -> None:
         handle.remove()
 
     handle = optimizer.register_cycle_end_hook(once)
+    optimizer.register_cycle_end_hook(ends)
     step(optimizer, 3 * CYCLE)
-    assert calls == [3]
-    assert later == [6, 9]
+    assert (calls, later, ends) == ([3], [6, 9], [3, 6, 9])
 
 
 def test_an_error_in_a_hook_comes_out_of_step_and_the_update_stands() -> None:

@@ -7,12 +7,16 @@
 
 namespace clr {
 
-// Returns the dict's version. CPython before 3.12 gives each change of any dict a new number: while a dict's version
-// stays, the dict has not changed. Returns 0 where there are no versions; the dict then has to be compared.
-#if PY_VERSION_HEX < 0x030c0000 && !defined(PYPY_VERSION)
+// Returns the version of a dict: while the version stays, the dict has not changed. Returns 0 if there are no versions;
+// the dict then has to be compared.
+#if defined(PYPY_VERSION)
+inline std::uint64_t version_of(PyObject*) { return 0; }
+#elif PY_VERSION_HEX < 0x030c0000
+// CPython gives each change of any dict a new number.
 inline std::uint64_t version_of(PyObject* dict) { return reinterpret_cast<PyDictObject*>(dict)->ma_version_tag; }
 #else
-inline std::uint64_t version_of(PyObject*) { return 0; }
+// CPython has no such number any more, but tells a watcher of every change. The first call for a dict has it watched.
+std::uint64_t version_of(PyObject* dict);
 #endif
 
 }  // namespace clr
