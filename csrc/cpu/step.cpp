@@ -1,5 +1,6 @@
 #include "cpu/step.h"
 
+#include "core/prefetch.h"
 #include "cpu/parallel.h"
 
 namespace clr {
@@ -11,17 +12,11 @@ constexpr std::int64_t kSerialBytes = 64 * 1024;
 
 constexpr std::size_t kAhead = 2;  // how many slots ahead prefetch() runs
 
-void prefetch(const Slot& slot) {
-#if defined(__GNUC__)
-  for (const void* array :
-       {static_cast<const void*>(slot.parameter), slot.gradient, static_cast<const void*>(slot.buffer)}) {
-    const char* const first = static_cast<const char*>(array);
-    __builtin_prefetch(first);
-    __builtin_prefetch(first + 64);
-    __builtin_prefetch(first + 128);
-    __builtin_prefetch(first + 192);
-  }
-#endif
+CLR_INLINE void prefetch(const Slot& slot) {
+  constexpr std::size_t kBytes = 256;
+  prefetch_bytes(slot.parameter, kBytes);
+  prefetch_bytes(slot.gradient, kBytes);
+  prefetch_bytes(slot.buffer, kBytes);
 }
 
 struct StepContext {

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing._internal.two_tensor import TwoTensor
 
 from clr_native import FusedCyclicSGD
-from helpers import assert_refused, give, parameters, picture
+from helpers import Shape, assert_refused, give, parameters, picture
 
 
 class Plain(Tensor):
@@ -81,6 +81,20 @@ def test_a_parameter_that_may_yet_become_another_is_refused_at_the_step(weight: 
     optimizer = FusedCyclicSGD(over, 0.1, 0.5)
     give(over, [torch.ones(3), torch.ones(4, device=weight.device)])
     assert_refused(optimizer.step, TypeError, words, optimizer)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3), (2, 3, 2, 2)], ids=str)
+def test_a_lazy_negative_among_ordinary_gradients_is_refused(shape: Shape, dtype: torch.dtype) -> None:
+    over = [parameter.detach().to(dtype).requires_grad_() for parameter in parameters([3, shape, shape, 5])]
+    optimizer = FusedCyclicSGD(over, 0.1, 0.5)
+    ordinary = [torch.ones_like(parameter, requires_grad=False) for parameter in over]
+    for make in (torch.clone, lambda each: each.view_as(each), lambda each: torch._neg_view(each).resolve_neg()):
+        give(over, [make(each) for each in ordinary])
+        optimizer.step()
+    for negative in (torch._neg_view(ordinary[2]), torch._neg_view(ordinary[2]).detach()):
+        give(over, [*ordinary[:2], negative, ordinary[3]])
+        assert_refused(optimizer.step, TypeError, "parameter 2 .*gradient.*is_neg=True", optimizer)
 
 
 def test_a_lazy_negative_at_the_place_of_a_known_gradient_is_refused() -> None:

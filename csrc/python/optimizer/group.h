@@ -40,6 +40,16 @@ class BoundGroup {
   // Writes the lr and momentum that were last written into the group again.
   void restore();
 
+  // Asks for the memory of the dict and of the list of parameters, which the other two functions then read.
+  CLR_INLINE_MEMBER void prefetch_dict() const {
+    prefetch_line(group_.ptr());
+    prefetch_line(parameters_.ptr());
+  }
+  CLR_INLINE_MEMBER void prefetch_parameters() const {
+    if (parameters_) prefetch_line(PySequence_Fast_ITEMS(parameters_.ptr()));
+  }
+  CLR_INLINE_MEMBER void prefetch_entries() const { clr::prefetch_entries(group_.ptr()); }
+
   PyObject* group() const { return group_.ptr(); }
   const py::object& schedule() const { return schedule_; }
   // True if the group holds the very dict of a schedule that was bound.

@@ -31,6 +31,18 @@ class BoundGroups {
   // Returns the binding of this dict, or null if there is none.
   BoundGroup* find(const py::dict& group) const;
 
+  // Asks for the memory of groups to come, in stages: the group itself, its dict and list, the parameters in the list.
+  CLR_INLINE_MEMBER void prefetch(std::size_t index) const {
+    if (index + 2 * kApart < all_.size() && all_[index + 2 * kApart]) prefetch_object(*all_[index + 2 * kApart]);
+    if (index + kApart < all_.size() && all_[index + kApart]) all_[index + kApart]->prefetch_dict();
+    if (all_[index]) all_[index]->prefetch_parameters();
+  }
+  // The same for write(): entries instead of the dict, which has been read in the same step.
+  CLR_INLINE_MEMBER void prefetch_to_write(std::size_t index) const {
+    if (index + 2 * kApart < all_.size()) prefetch_object(*all_[index + 2 * kApart]);
+    if (index + kApart < all_.size()) all_[index + kApart]->prefetch_entries();
+  }
+
   // Returns null for a group that is not bound.
   const std::unique_ptr<BoundGroup>& operator[](std::size_t index) const { return all_[index]; }
   const BoundGroup& front() const { return *all_.front(); }
@@ -48,6 +60,8 @@ class BoundGroups {
  private:
   void reorder(const py::list& groups);
   void place(std::size_t index, std::unique_ptr<BoundGroup> bound);
+
+  static constexpr std::size_t kApart = 4;  // groups between two stages of a prefetch
 
   std::vector<std::unique_ptr<BoundGroup>> all_;
   std::unordered_map<PyObject*, std::size_t> places_;  // of their dicts in all_

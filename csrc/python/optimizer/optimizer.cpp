@@ -142,6 +142,7 @@ bool NativeOptimizer::read_groups(const py::list& groups) {
     const auto place = static_cast<Py_ssize_t>(g);
     // A scale_fn that was called for a position set by hand may have removed groups.
     if (place >= PyList_GET_SIZE(groups.ptr())) return false;
+    groups_.prefetch(g);
     if (!groups_[g] || !groups_[g]->is_bound_to(PyList_GET_ITEM(groups.ptr(), place))) return false;
     BoundGroup& group = *groups_[g];
     group.read();
@@ -229,9 +230,10 @@ void NativeOptimizer::write() {
   if (plan_.makes_state) {
     for (BoundParameter& parameter : parameters_) parameter.write(keep_alive_);
   }
-  for (const auto& group : groups_) {
-    if (warns) group->count_driver();
-    group->write(keep_alive_.replaced);
+  for (std::size_t g = 0; g < groups_.size(); ++g) {
+    groups_.prefetch_to_write(g);
+    if (warns) groups_[g]->count_driver();
+    groups_[g]->write(keep_alive_.replaced);
   }
   open_ = false;
 }

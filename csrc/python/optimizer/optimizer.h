@@ -102,6 +102,7 @@ class NativeOptimizer {
   static void empty(const py::list& list);
   bool read(Reading reading);
   bool take_gradients(std::size_t begin, std::size_t end);
+  void prefetch(std::size_t position) const;
   void look(std::size_t begin, std::size_t end, std::size_t block);
   void settle(const py::dict& state, Reading reading);
   void note_device(const BoundParameter& parameter, std::size_t position, Reading reading);
@@ -129,6 +130,7 @@ class NativeOptimizer {
   StepPlan plan_;
   KeepAlive keep_alive_;
   static constexpr std::size_t kBlock = 16;  // parameters that are looked at together
+  static constexpr std::size_t kApart = 6;   // parameters between two stages of a prefetch
   BoundParameter::Look looks_[kBlock];
   CpuExecutor cpu_;
   DeviceSteps devices_;

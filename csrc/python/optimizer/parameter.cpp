@@ -8,12 +8,6 @@ namespace clr {
 BoundParameter::BoundParameter(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position)
     : group_(group), parameter_(std::move(parameter)), index_(index), position_(position) {}
 
-void BoundParameter::prefetch() const {
-  prefetch_tensor(parameter_.ptr(), shape_);
-  prefetch_tensor(state_.ptr(), gradient_shape_);
-  buffer_.prefetch();
-}
-
 void BoundParameter::relayout(const DLTensor& view) {
   const Layout layout(view);
   require_device(layout.device, parameter_, name());
@@ -44,8 +38,6 @@ void BoundParameter::read_gradient(const py::object& gradient, const Look& look,
   // Checks the gradient at every step: autograd itself makes lazy negatives, and remembering the answer would mean to
   // keep the gradient alive.
   require_plain(gradient.ptr(), ", gradient");
-  gradient_hint_ = gradient.ptr();
-  gradient_shape_ = view.shape;
   Slot& slot = plan.slots.back();
   const bool dense = density_ == Density::dense && is_exactly(layout_, view);
   if (!dense) require_alike(layout_, dtype_, view, gradient, parameter_, name() + ", gradient");
@@ -145,7 +137,6 @@ bool BoundParameter::read(const BoundGroup& group, const py::object& gradient, c
   moved_ = other_layout || data_ != data_of(view);
   if (moved_ || size_ == 1) require_plain(parameter_.ptr(), "");
   data_ = data_of(view);
-  shape_ = view.shape;
 
   // The slot is filled in place: a copy of bytes that were just written would wait for them.
   static const Slot blank = {};

@@ -61,8 +61,12 @@ class BoundParameter {
   bool read(const BoundGroup& group, const py::object& gradient, const Look& look, Reading reading, StepPlan& plan,
             KeepAlive& keep_alive);
 
-  // Prefetches the memory that read() looks at.
-  void prefetch() const;
+  // Asks for the memory that look() and read() look at.
+  CLR_INLINE_MEMBER void prefetch(TensorInternals::Stage stage) const {
+    TensorInternals::get().prefetch(stage, parameter_.ptr());
+    if (stage == TensorInternals::Stage::object) prefetch_line(state_.ptr());
+    if (stage != TensorInternals::Stage::gradient) buffer_.prefetch(stage);
+  }
 
   // Throws the RuntimeError for a second gradient before step().
   [[noreturn]] void refuse_second_gradient() const;
@@ -119,8 +123,6 @@ class BoundParameter {
   py::object parameter_;
   Layout layout_;  // of the parameter, as last seen
   void* data_ = nullptr;
-  const void* shape_ = nullptr;  // where the last read() found it: a prefetch hint, like the next two
-  const void *gradient_hint_ = nullptr, *gradient_shape_ = nullptr;
   std::int64_t size_ = 0;
   std::unique_ptr<Layout> dense_;  // of a parameter with gaps
   py::object state_;

@@ -39,6 +39,7 @@ class BoundParameters {
 
   std::size_t size() const { return all_.size(); }
   BoundParameter& operator[](std::size_t position) { return all_[position]; }
+  const BoundParameter& operator[](std::size_t position) const { return all_[position]; }
 
   // Returns the position of a parameter. Looks at position `guess` first. Throws ValueError if the parameter is not
   // among them.

@@ -91,12 +91,23 @@ bool NativeOptimizer::read(Reading reading) {
   return is_settled && without_entry_.empty() && !plan_.makes_state;
 }
 
+// Asks for the memory of parameters to come, of each in stages, the last of them `kApart` parameters ahead.
+CLR_INLINE_MEMBER void NativeOptimizer::prefetch(std::size_t position) const {
+  const std::size_t own = position + kApart * (TensorInternals::kStages + 1);
+  if (own < parameters_.size()) prefetch_object(parameters_[own]);
+  if (own < plan_.slots.capacity()) prefetch_object(plan_.slots.data()[own]);
+  for (int stage = 0; stage < TensorInternals::kStages; ++stage) {
+    const std::size_t ahead = position + kApart * static_cast<std::size_t>(TensorInternals::kStages - stage);
+    if (ahead < parameters_.size()) parameters_[ahead].prefetch(static_cast<TensorInternals::Stage>(stage));
+  }
+}
+
 // Takes the gradients of a block of parameters. Returns false if taking them may have run any code.
 bool NativeOptimizer::take_gradients(std::size_t begin, std::size_t end) {
   const TorchReader& torch = TorchReader::get();
   bool is_plain = true;
   for (std::size_t position = begin; position < end; ++position) {
-    if (position + kBlock < parameters_.size()) parameters_[position + kBlock].prefetch();
+    prefetch(position);
     BoundParameter& parameter = parameters_[position];
     parameter.drop_new_state();
     is_plain = is_plain && torch.is_plain(parameter.parameter().ptr());

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "core/prefetch.h"
+
 namespace clr {
 
 namespace py = pybind11;
@@ -18,6 +20,14 @@ inline PyObject* group_item(PyObject* group, PyObject* key, std::size_t index) {
   if (object != nullptr) return object;
   if (PyErr_Occurred()) throw py::error_already_set();
   throw py::value_error(group_label(index) + "has lost its key '" + py::str(key).cast<std::string>() + "'");
+}
+
+// Asks for the memory of a dict's entries, which CPython keeps in a table of their own. The dict itself is read.
+CLR_INLINE void prefetch_entries(PyObject* dict) {
+#if !defined(PYPY_VERSION)
+  constexpr std::size_t kBytes = 512;  // some thirty entries of a group
+  prefetch_bytes(reinterpret_cast<PyDictObject*>(dict)->ma_keys, kBytes);
+#endif
 }
 
 inline void set_group_item(PyObject* group, PyObject* key, const py::object& value) {

@@ -59,7 +59,6 @@ void StateTensor::adopt(py::object tensor, const DLTensor& view, DType dtype, co
   if (same_strides(owner.dense, view)) {
     if (!is_exactly(owner.dense, dtype, view)) layout_ = std::make_unique<Layout>(view);
     data_ = data_of(view);
-    shape_ = view.shape;
     tensor_ = std::move(tensor);
     return;
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "python/torch/tensor_checks.h"
+#include "python/torch/tensor_internals.h"
 
 namespace clr {
 
@@ -58,8 +59,10 @@ class StateTensor {
   void drop_new() { fresh_ = converted_ = py::object(); }
   void forget();
 
-  // Prefetches the memory that the next read() looks at.
-  void prefetch() const { prefetch_tensor(tensor_.ptr(), shape_); }
+  // Asks for the memory that the next read() looks at.
+  CLR_INLINE_MEMBER void prefetch(TensorInternals::Stage stage) const {
+    TensorInternals::get().prefetch(stage, tensor_.ptr());
+  }
 
   int traverse(visitproc visit, void* arg) const {
     Py_VISIT(tensor_.ptr());
@@ -75,7 +78,6 @@ class StateTensor {
   py::object tensor_;  // the object in the state, if data_ points into it
   void* data_ = nullptr;
   std::uint64_t version_ = 0;       // of the dict, when tensor_ was found in it
-  const void* shape_ = nullptr;     // where the last read() found it: a prefetch hint
   std::unique_ptr<Layout> layout_;  // of tensor_, if it is not exactly the parameter's
   bool has_moved_ = false;
   py::object fresh_;      // a new tensor that is not yet in the state

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "python/torch/tensor_internals.h"
+
 namespace clr {
 
 namespace {
@@ -86,6 +88,7 @@ const TorchReader& TorchReader::get() {
 }
 
 TorchReader::TorchReader() {
+  TensorInternals::get();
   const py::object tensor = py::module_::import("torch").attr("Tensor");
   if (!py::hasattr(tensor, "__dlpack_c_exchange_api__")) {
     throw py::import_error("torch.Tensor has no __dlpack_c_exchange_api__: clr-native needs torch >= 2.10");
@@ -126,6 +129,7 @@ bool TorchReader::read(PyObject* tensor, DLTensor& view) const {
 }
 
 bool TorchReader::is_negative(PyObject* tensor) const {
+  if (is_plain(tensor) && !TensorInternals::get().may_be_negative(tensor)) return false;
   PyObject* const answer = is_neg_(tensor, nullptr);
   if (answer == nullptr) throw py::error_already_set();
   Py_DECREF(answer);

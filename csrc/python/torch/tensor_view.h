@@ -84,19 +84,6 @@ enum class Density {
 };
 Density density_of(const Layout& layout);
 
-// Prefetches the memory that reading a tensor looks at. Both addresses are hints from the last read, and may belong to
-// other objects by now. `shape`: the pointer in DLTensor, which points into torch's own object.
-inline void prefetch_tensor(const void* object, const void* shape) {
-#if defined(__GNUC__)
-  constexpr std::ptrdiff_t line = 64;
-  const char* const inside = static_cast<const char*>(shape);
-  __builtin_prefetch(object);
-  __builtin_prefetch(inside - line);
-  __builtin_prefetch(inside);
-  __builtin_prefetch(inside + line);
-#endif
-}
-
 inline void* data_of(const DLTensor& tensor) { return static_cast<char*>(tensor.data) + tensor.byte_offset; }
 
 // The parts of torch's Python interface that a step uses, looked up once. All functions need the GIL.
@@ -116,7 +103,7 @@ class TorchReader {
   // has no readable memory of its own.
   bool read(PyObject* tensor, DLTensor& view) const;
 
-  // True if the tensor is a lazy negative. DLPack does not tell, and this call costs three times as much as read().
+  // True if the tensor is a lazy negative. DLPack does not tell, and torch takes three times as long as read().
   bool is_negative(PyObject* tensor) const;
 
   // Returns tensor.grad, or null for None.
