@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from clr_native import CyclicSchedule, FusedCyclicSGD
-from helpers import output_of, parameters, picture, python_process, raised
+from helpers import give, output_of, parameters, picture, python_process, raised
 
 
 def made(scale_fn: Callable[[int], float] | None = None) -> tuple[FusedCyclicSGD, Tensor]:
@@ -227,3 +227,35 @@ def happened() -> dict[str, str]:
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_crashes(name: str, happened: dict[str, str]) -> None:
     assert happened[name] == CASES[name][1]
+
+
+def test_no_garbage_is_collected_while_a_step_reads_tensors() -> None:
+    """A finalizer may do anything, as move memory whose address has just been read."""
+    over = parameters([3] * 40)
+    optimizer = FusedCyclicSGD(over, 0.1, 0.5)
+    give(over, [torch.ones(3)] * 40)
+    errors: list[Exception | None] = []
+
+    class Garbage:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            errors.append(raised(optimizer.step))
+
+    optimizer.step()
+    threshold = gc.get_threshold()
+    gc.collect()
+    gc.disable()
+    try:
+        optimizer.zero_grad()
+        torch.autograd.backward(torch.cat(over).sum())  # gradients that Python has yet to make objects of
+        Garbage()
+        gc.set_threshold(gc.get_count()[0] + 30)  # reached at about the thirtieth object
+        gc.enable()
+        optimizer.step()
+    finally:
+        gc.enable()
+        gc.set_threshold(*threshold)
+    gc.collect()
+    assert errors == [None]

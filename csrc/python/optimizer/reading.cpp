@@ -3,6 +3,7 @@
 #include <string>
 
 #include "python/optimizer/optimizer.h"
+#include "python/torch/gc_support.h"
 #include "python/torch/warning.h"
 
 namespace clr {
@@ -40,6 +41,7 @@ bool NativeOptimizer::needs_entry(const BoundGroup& group, bool has_gradient) {
 // Reads all tensors once. Returns false if reading ran, or may have run, any code (tensors may have moved since), or if
 // entries in optimizer.state are missing.
 bool NativeOptimizer::read(Reading reading) {
+  const CollectorPause pause;
   const bool again = !keep_alive_.gradients.empty();
   plan_.slots.clear();
   plan_.copied.clear();

@@ -22,4 +22,18 @@ pybind11::custom_type_setup collected() {
   });
 }
 
+// Keeps the garbage collector from running, where new objects may start it: a finalizer may do anything.
+class CollectorPause {
+ public:
+  CollectorPause() = default;
+  ~CollectorPause() {
+    if (was_enabled_) PyGC_Enable();
+  }
+  CollectorPause(const CollectorPause&) = delete;
+  CollectorPause& operator=(const CollectorPause&) = delete;
+
+ private:
+  bool was_enabled_ = PyGC_Disable() != 0;
+};
+
 }  // namespace clr

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "python/torch/gc_support.h"
 #include "python/torch/tensor_internals.h"
 
 namespace clr {
@@ -168,6 +169,7 @@ void* TorchReader::current_stream(int device) const {
 }
 
 void TorchReader::increment_version(const py::list& tensors) const {
+  const CollectorPause pause;
   PyObject* const none = PyObject_CallOneArg(increment_version_.ptr(), tensors.ptr());
   if (none == nullptr) throw py::error_already_set();
   Py_DECREF(none);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -73,15 +74,15 @@ class GradScaler(torch.amp.GradScaler):
                 own = left.get("grad_scale")  # the user's own factor
                 attributes["grad_scale"] = scale if own is None else scale * own
                 attributes.pop("found_inf", None)  # torch replaces it too; absent, the optimizer looks for itself
-                found_inf = torch.zeros((), dtype=torch.float32, device=scale.device)
-                on_gpu = _core.is_on_gpu(scale)
-                if on_gpu:
-                    attributes["_report_inf"] = found_inf  # the step writes it without a wait of the host
+                found_inf = None
+                if _core.is_on_gpu(scale):  # the step writes it without a wait of the host
+                    found_inf = torch.zeros((), dtype=torch.float32, device=scale.device)
+                    attributes["_report_inf"] = found_inf
                 looked = any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
                 answer = optimizer.step(*args, **kwargs)
                 if looked:  # without gradients nothing is recorded, and update() raises, as torch's does
-                    if not on_gpu:
-                        found_inf.fill_(float(optimizer.last_step_skipped))
+                    if found_inf is None:
+                        found_inf = self._found_inf(optimizer.last_step_skipped)
                     state["found_inf_per_device"] = {scale.device: found_inf}
                 state["stage"] = OptState.STEPPED
             else:  # after unscale_(), a step that is skipped counts as well
@@ -96,3 +97,19 @@ class GradScaler(torch.amp.GradScaler):
                 attributes.pop(name, None)
             attributes.update(left)
         return answer
+
+    def _found_inf(self, found: bool) -> torch.Tensor:
+        """A tensor with this number. It is the last one again, unless somebody still holds that: in a loop, with cold
+        caches, a new tensor takes 20 us."""
+        kept = self.__dict__.setdefault("_kept_found_inf", {"tensor": None, "number": None, "references": None})
+        tensor = kept["tensor"]
+        if sys.getrefcount(tensor) != kept["references"]:
+            tensor = torch.zeros(())
+            kept.update(tensor=tensor, number=tensor.numpy())
+            kept["references"] = sys.getrefcount(tensor)
+        kept["number"][()] = found
+        return tensor
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]  # untyped in torch
+        return {name: value for name, value in state.items() if name != "_kept_found_inf"}

@@ -53,9 +53,10 @@ def is_found(found_inf: object) -> bool:
 
 def _number(name: str, value: object) -> float:
     if isinstance(value, torch.Tensor):
-        if value.numel() != 1:
-            raise ValueError(f"{name} of shape={tuple(value.shape)} must be one number")
-        return float(value.item())
+        try:
+            return float(value.item())
+        except RuntimeError:
+            raise ValueError(f"{name} of shape={tuple(value.shape)} must be one number") from None
     if not isinstance(value, (int, float)):
         raise TypeError(f"{name}={value!r} must be a number, a tensor of one, or None")
     return float(value)
