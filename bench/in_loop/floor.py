@@ -22,7 +22,7 @@ FLOAT_BYTES = 4
 def read_gradients() -> Callable[[Any, list[Tensor]], list[Tensor]]:
     function = compiled(__file__, "reading.c", ctypes.PyDLL).read_gradients
     function.argtypes, function.restype = (ctypes.py_object, ctypes.py_object), ctypes.py_object
-    return function  # type: ignore[no-any-return]  # a function of ctypes
+    return function
 
 
 class Floor:
@@ -47,11 +47,11 @@ class Floor:
         first = np.cumsum([0, *map(len, shares)], dtype=np.int64)
         self.job = Job(weight_decay=WEIGHT_DECAY, scale=1 / scale, coefficient=1.0, **tail)
         self.kept = (first, np.zeros(self.threads))  # the job points to them
-        for name, array in (("pieces", self.pieces), ("first", first), ("squares", self.kept[1])):
-            kind = dict(Job._fields_)[name]
-            setattr(self.job, name, ctypes.cast(array.ctypes.data, kind))
+        self.job.pieces = ctypes.cast(self.pieces.ctypes.data, ctypes.POINTER(Piece))
+        self.job.first = ctypes.cast(first.ctypes.data, ctypes.POINTER(ctypes.c_int64))
+        self.job.squares = ctypes.cast(self.kept[1].ctypes.data, ctypes.POINTER(ctypes.c_double))
 
-    def step(self, lr: float, momentum: float) -> float:
+    def step(self, lr: float, momentum: float | None) -> float:
         """Makes one update. Returns the seconds that it took, without those in which pointers were found."""
         self.job.lr, self.job.momentum = lr, momentum
         gradients: list[Tensor] = []

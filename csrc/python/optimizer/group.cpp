@@ -4,7 +4,6 @@
 #include <cmath>
 #include <utility>
 
-#include "python/torch/dict_version.h"
 #include "python/torch/group_keys.h"
 #include "python/torch/tensor_checks.h"
 #include "python/torch/warning.h"
@@ -49,7 +48,7 @@ bool BoundGroup::holds_bound_schedule() const {
 
 bool BoundGroup::is_bound_to(PyObject* group) {
   if (group != group_.ptr()) return false;
-  const std::uint64_t version = version_of(group);
+  const std::uint64_t version = group_.version();
   change_ = version_ != 0 && version_ == version ? Change::none : entries_.empty() ? Change::any : change();
   version_ = is_unchanged() ? version : 0;
   return is_unchanged() || holds_bound_schedule();
@@ -97,7 +96,7 @@ void BoundGroup::remember() {
     entries_.emplace_back(key, value);
   }
   if (!as_read) return forget();
-  version_ = version_of(group_.ptr());
+  version_ = group_.version();
 }
 
 void BoundGroup::forget() {
@@ -280,7 +279,7 @@ void BoundGroup::read_new_values() {
   if (!written_.lr || !momentum) return forget();
   entries_[place_.lr].second = written_.lr.ptr();
   entries_[place_.momentum].second = momentum.ptr();
-  version_ = version_of(group_.ptr());
+  version_ = group_.version();
 }
 
 void BoundGroup::require_valid_values() const {

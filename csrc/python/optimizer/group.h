@@ -12,6 +12,7 @@
 #include "python/optimizer/group_options.h"
 #include "python/scheduler/bound_schedule.h"
 #include "python/torch/group_dict.h"
+#include "python/torch/watched_dict.h"
 
 namespace clr {
 
@@ -189,7 +190,7 @@ class BoundGroup {
   void write_next(std::vector<py::object>& replaced);
 
   // The members that every step touches come first: a step over many groups waits for memory, not for arithmetic.
-  py::dict group_;
+  WatchedDict group_;
   // These tell that the dict is as the last read() and write() left it: its version, or its entries in their order
   // (walking over the entries is far cheaper than looking up all keys). 0 and empty say nothing (a tensor can change in
   // place).

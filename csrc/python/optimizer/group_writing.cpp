@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "python/optimizer/group.h"
-#include "python/torch/dict_version.h"
 #include "python/torch/group_keys.h"
 
 namespace clr {
@@ -87,6 +86,7 @@ void BoundGroup::write_items() {
 
 // Writes the objects of the next position. If nobody has touched the group, next_ keeps the replaced objects alive.
 void BoundGroup::write_next(std::vector<py::object>& replaced) {
+  const OwnWrites writing(group_);
   std::swap(written_, next_);
   if (!is_unchanged()) replaced.push_back(std::move(step_object_));
   step_object_ = written_.step_object;
@@ -102,7 +102,7 @@ void BoundGroup::write_next(std::vector<py::object>& replaced) {
 void BoundGroup::write(std::vector<py::object>& replaced) {
   // Counters are not among the remembered entries: without versions, a group that counts is read anew at every step.
   if (next_n_averaged_ || next_n_updates_) entries_.clear();
-  const bool untouched = version_ != 0 && version_ == version_of(group_.ptr());
+  const bool untouched = version_ != 0 && version_ == group_.version();
   const bool same_keys = has_scheduled_momentum() == has_momentum(next_.value);
   if (next_n_averaged_) replace_group_item(group_.ptr(), keys().n_averaged, next_n_averaged_, replaced);
   if (next_n_updates_) replace_group_item(group_.ptr(), keys().n_updates, next_n_updates_, replaced);
@@ -113,7 +113,7 @@ void BoundGroup::write(std::vector<py::object>& replaced) {
   clr::prepare_next(settings_, progress_, next_.value);
   write_next(replaced);
   if (!same_keys) return forget();
-  version_ = untouched ? version_of(group_.ptr()) : 0;
+  version_ = untouched ? group_.version() : 0;
   if (untouched && !bound_.is_constant) entries_.clear();  // the version suffices
   if (entries_.empty()) return;
   entries_[place_.step].second = written_.step_object.ptr();

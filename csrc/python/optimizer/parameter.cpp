@@ -1,7 +1,6 @@
 #include "python/optimizer/parameter.h"
 
 #include "core/random.h"
-#include "python/torch/dict_version.h"
 
 namespace clr {
 
@@ -70,7 +69,7 @@ void* BoundParameter::dense_copy(const py::object& tensor, const DLTensor& view,
 
 // Points the slot to its momentum buffer, if there is one or one is to be kept.
 void BoundParameter::read_buffer(const DLTensor* view, bool kept, StateTensor::Content content, Slot& slot) {
-  slot.first = !buffer_.read(state_.ptr(), view, slot.buffer_dtype, owner());
+  slot.first = !buffer_.read(state_, view, slot.buffer_dtype, owner());
   if (slot.first && kept) buffer_.make(slot.buffer_dtype, owner(), content);
   has_other_buffer_ = buffer_.has_moved();
   has_new_state_ = has_new_state_ || buffer_.is_new();
@@ -80,7 +79,7 @@ void BoundParameter::read_buffer(const DLTensor* view, bool kept, StateTensor::C
 
 // Finds the tensor in the state, or makes it. Returns true if it holds valid numbers.
 bool BoundParameter::read_state(StateTensor& tensor, DType dtype, StateTensor::Content content) {
-  const bool found = tensor.read(state_.ptr(), nullptr, dtype, owner());
+  const bool found = tensor.read(state_, nullptr, dtype, owner());
   if (!found) tensor.make(dtype, owner(), content);
   has_new_state_ = has_new_state_ || tensor.is_new();
   moved_ = moved_ || tensor.has_moved();
@@ -122,7 +121,7 @@ void BoundParameter::look(const py::object& gradient, bool averages, Look& look)
   look.has_parameter = torch.read(parameter_.ptr(), look.parameter);
   if (!gradient) return;
   look.has_gradient = torch.read(gradient.ptr(), look.gradient);
-  look.has_buffer = buffer_.look(state_.ptr(), look.buffer);
+  look.has_buffer = buffer_.look(state_, look.buffer);
 }
 
 bool BoundParameter::read(const BoundGroup& group, const py::object& gradient, const Look& look, Reading reading,
@@ -179,11 +178,11 @@ void BoundParameter::forget_new_state() {
 
 void BoundParameter::write(KeepAlive& keep_alive) {
   if (!has_new_state_) return;
-  buffer_.write(state_.ptr(), keep_alive.replaced);
+  buffer_.write(state_, keep_alive.replaced);
   if (extras_) {
-    extras_->average.write(state_.ptr(), keep_alive.replaced);
-    extras_->compensation.write(state_.ptr(), keep_alive.replaced);
-    extras_->master_weight.write(state_.ptr(), keep_alive.replaced);
+    extras_->average.write(state_, keep_alive.replaced);
+    extras_->compensation.write(state_, keep_alive.replaced);
+    extras_->master_weight.write(state_, keep_alive.replaced);
   }
   has_new_state_ = false;
 }

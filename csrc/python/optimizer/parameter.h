@@ -39,7 +39,7 @@ class BoundParameter {
   std::uint32_t group() const { return group_; }
 
   // `state`: the dict in optimizer.state for this parameter, or null.
-  void bind_state(PyObject* state) { state_ = py::reinterpret_borrow<py::object>(state); }
+  void bind_state(PyObject* state) { state_ = WatchedDict(py::reinterpret_borrow<py::object>(state)); }
   bool has_state() const { return bool(state_); }
 
   // Releases the state that a step made and did not write, because the step was skipped or refused.
@@ -125,7 +125,7 @@ class BoundParameter {
   void* data_ = nullptr;
   std::int64_t size_ = 0;
   std::unique_ptr<Layout> dense_;  // of a parameter with gaps
-  py::object state_;
+  WatchedDict state_;
   StateTensor buffer_{kMomentumBuffer};
   std::unique_ptr<Extras> extras_;
   std::size_t index_, position_;

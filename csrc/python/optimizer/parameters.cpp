@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <string>
 
-#include "python/torch/dict_version.h"
-
 namespace clr {
 
 bool BoundParameters::is_known(const BoundGroups& groups) const {
@@ -45,7 +43,8 @@ void BoundParameters::bind(const BoundGroups& groups) {
 
 // Compares the entries in their order, which is far cheaper than hashing every tensor.
 void BoundParameters::refresh_state(const py::dict& state) {
-  const std::uint64_t version = version_of(state.ptr());
+  if (state_.ptr() != state.ptr()) state_ = WatchedDict(state);
+  const std::uint64_t version = state_.version();
   if (state_is_known_ && version != 0 && version == state_version_) return;
   Py_ssize_t place = 0;
   PyObject *key = nullptr, *value = nullptr;
@@ -115,9 +114,11 @@ void BoundParameters::clear() {
   all_.clear();
   known_.clear();
   known_state_.clear();
+  state_ = {};
 }
 
 int BoundParameters::traverse(visitproc visit, void* arg) const {
+  Py_VISIT(state_.ptr());
   for (const BoundParameter& parameter : all_) {
     if (const int stop = parameter.traverse(visit, arg)) return stop;
   }

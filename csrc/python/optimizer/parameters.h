@@ -52,6 +52,7 @@ class BoundParameters {
   std::vector<BoundParameter> all_;
   std::vector<std::pair<std::size_t, PyObject*>> known_;      // parameters with their groups; kept alive by all_
   std::vector<std::pair<PyObject*, PyObject*>> known_state_;  // kept alive by all_, or never dereferenced
+  WatchedDict state_;                                         // optimizer.state
   std::uint64_t state_version_ = 0;
   bool state_is_known_ = false;
 };

@@ -1,6 +1,5 @@
 #include "python/scheduler/group_writer.h"
 
-#include "python/torch/dict_version.h"
 #include "python/torch/group_dict.h"
 #include "python/torch/group_keys.h"
 #include "python/torch/tensor_view.h"
@@ -105,12 +104,12 @@ void GroupWriter::read(const py::list& groups, std::uint64_t step) {
   for (std::size_t g = 0; g < targets_.size(); ++g) {
     PyObject* const group = PyList_GET_ITEM(groups.ptr(), static_cast<Py_ssize_t>(g));
     if (!PyDict_Check(group)) throw py::type_error(group_label(g) + "must be a dict");
-    targets_[g].group = owned(group);
+    if (targets_[g].group.ptr() != group) targets_[g].group = WatchedDict(owned(group));
   }
   for (std::size_t g = 0; g < targets_.size(); ++g) {
     GroupTarget& target = targets_[g];
     const ScheduleInUse& source = values_[target.source];
-    if (target.version == 0 || target.version != version_of(target.group.ptr())) look_at(target, g);
+    if (target.version == 0 || target.version != target.group.version()) look_at(target, g);
     scale(target, source, step, g);
     if (target.lr_is_tensor) fill_later(group_item(target.group.ptr(), keys().lr, g), "lr", target.lr, g);
     if (source.momentum && target.momentum_key != nullptr) read_momentum(target, source, g);
@@ -212,6 +211,9 @@ void GroupWriter::fill() {
 void GroupWriter::put(GroupTarget& target) {
   const ScheduleInUse& source = values_[target.source];
   PyObject* const group = target.group.ptr();
+  // If an object other than a float is replaced, its destruction may run code that changes the dict again.
+  std::optional<OwnWrites> writing;
+  if (target.replaces_floats) writing.emplace(target.group);
   if (!target.lr_is_tensor) set_group_item(group, keys().lr, target.lr);
   if (source.momentum && target.momentum_key != nullptr) {
     if (target.betas) {
@@ -220,8 +222,8 @@ void GroupWriter::put(GroupTarget& target) {
       set_group_item(group, keys().momentum, source.momentum);
     }
   }
-  // If an object other than a float was replaced, its destruction may have run code that changed the dict again.
-  target.version = target.replaces_floats ? version_of(group) : 0;
+  writing.reset();
+  target.version = target.replaces_floats ? target.group.version() : 0;
   target.written = target.version != 0 ? target.betas.ptr() : nullptr;
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "python/scheduler/scheduled_values.h"
+#include "python/torch/watched_dict.h"
 
 namespace clr {
 
@@ -20,7 +21,8 @@ struct GroupTarget {
   std::uint64_t version = 0;    // of the dict: while it stays, the values are plain numbers; 0 says nothing
   PyObject* written = nullptr;  // betas as last written; alive while the version stays
   double lr_scale = 1.0;        // the factor of its rate
-  py::object group, betas, lr;  // of the running write()
+  WatchedDict group;            // of the last write()
+  py::object betas, lr;         // of the running write()
   bool lr_is_tensor = false, momentum_is_tensor = false;
   bool replaces_floats = false;  // True if write() replaces only floats
 };
@@ -46,13 +48,16 @@ class GroupWriter {
 
   py::list last_momentum() const;
 
-  int traverse(visitproc visit, void* arg) const { return values_.traverse(visit, arg); }
+  int traverse(visitproc visit, void* arg) const {
+    for (const GroupTarget& target : targets_) Py_VISIT(target.group.ptr());
+    return values_.traverse(visit, arg);
+  }
 
   void clear();
 
  private:
   // Throws if a write is already running: a scale_fn, a tensor's method, or the destruction of a replaced object may
-  // call the writer. Releases the groups at its end.
+  // call the writer.
   class Busy {
    public:
     explicit Busy(GroupWriter& writer) : writer_(writer) {
@@ -61,7 +66,6 @@ class GroupWriter {
     }
     ~Busy() {
       for (GroupTarget& target : writer_.targets_) {
-        target.group = py::object();
         target.betas = py::object();
         target.lr = py::object();
       }

@@ -1,21 +1,19 @@
 #include "python/torch/state_tensor.h"
 
-#include "python/torch/dict_version.h"
-
 namespace clr {
 
 // Returns the tensor in the state, borrowed. Returns null if there is none, or if it is None.
-PyObject* StateTensor::found_in(PyObject* state) {
-  if (state == nullptr) return nullptr;
-  const std::uint64_t version = version_of(state);
+PyObject* StateTensor::found_in(const WatchedDict& state) {
+  if (!state) return nullptr;
+  const std::uint64_t version = state.version();
   if (version != 0 && version == version_ && tensor_) return tensor_.ptr();
-  PyObject* const found = PyDict_GetItemWithError(state, key_);
+  PyObject* const found = PyDict_GetItemWithError(state.ptr(), key_);
   if (found == nullptr && PyErr_Occurred()) throw py::error_already_set();
   version_ = found == tensor_.ptr() ? version : 0;
   return found == Py_None ? nullptr : found;
 }
 
-bool StateTensor::look(PyObject* state, DLTensor& view) {
+bool StateTensor::look(const WatchedDict& state, DLTensor& view) {
   PyObject* const found = found_in(state);
   return found != nullptr && found == tensor_.ptr() && TorchReader::get().read(found, view);
 }
@@ -25,7 +23,7 @@ bool StateTensor::accept(const DLTensor& view, DType dtype, const StateOwner& ow
   return data_of(view) == data_ && is_exactly(layout_ ? *layout_ : owner.dense, dtype, view);
 }
 
-bool StateTensor::read(PyObject* state, const DLTensor* view, DType dtype, const StateOwner& owner) {
+bool StateTensor::read(const WatchedDict& state, const DLTensor* view, DType dtype, const StateOwner& owner) {
   has_moved_ = false;
   if (view != nullptr && !fresh_ && accept(*view, dtype, owner)) return true;
   PyObject* const found = found_in(state);
@@ -83,10 +81,10 @@ void StateTensor::make(DType dtype, const StateOwner& owner, Content content) {
   take_fresh(owner);
 }
 
-void StateTensor::write(PyObject* state, std::vector<py::object>& replaced) {
+void StateTensor::write(const WatchedDict& state, std::vector<py::object>& replaced) {
   if (!fresh_) return;
   replaced.push_back(std::move(converted_));
-  if (PyDict_SetItem(state, key_, fresh_.ptr()) != 0) throw py::error_already_set();
+  if (PyDict_SetItem(state.ptr(), key_, fresh_.ptr()) != 0) throw py::error_already_set();
   tensor_ = std::move(fresh_);
 }
 

@@ -10,6 +10,7 @@
 
 #include "python/torch/tensor_checks.h"
 #include "python/torch/tensor_internals.h"
+#include "python/torch/watched_dict.h"
 
 namespace clr {
 
@@ -31,16 +32,16 @@ class StateTensor {
  public:
   explicit StateTensor(const char* key) : key_(PyUnicode_InternFromString(key)) {}
 
-  // Reads the memory of the tensor in `state`, a dict or null, into `view`, if that is the tensor known from the last
-  // read(). Returns false, with nothing read, if it is another tensor.
-  bool look(PyObject* state, DLTensor& view);
+  // Reads the memory of the tensor in `state`, which may be null, into `view`, if that is the tensor known from the
+  // last read(). Returns false, with nothing read, if it is another tensor.
+  bool look(const WatchedDict& state, DLTensor& view);
 
   // Points data() into the tensor in `state`, or into a copy of it if its layout is not the parameter's. The tensor's
   // memory is read anew each time, because it can move while the object stays in its place. `view` is the result of
   // look(), or null if look() returned false; read() then reads the memory itself. Returns false if the state holds no
   // such tensor; data() is then the memory that make() made in this step, or null. Throws TypeError or ValueError for a
   // tensor that does not fit.
-  bool read(PyObject* state, const DLTensor* view, DType dtype, const StateOwner& owner);
+  bool read(const WatchedDict& state, const DLTensor* view, DType dtype, const StateOwner& owner);
 
   enum class Content { anything, zeros, parameter };
   // Makes a new tensor, unless this step has made one already. write() puts it into the state.
@@ -53,7 +54,7 @@ class StateTensor {
 
   // Puts a tensor that read() or make() made into the state. Runs no Python: `replaced` takes the object that stood
   // there.
-  void write(PyObject* state, std::vector<py::object>& replaced);
+  void write(const WatchedDict& state, std::vector<py::object>& replaced);
 
   // drop_new() releases a tensor that was made and not written, forget() everything known.
   void drop_new() { fresh_ = converted_ = py::object(); }
@@ -70,7 +71,7 @@ class StateTensor {
   }
 
  private:
-  PyObject* found_in(PyObject* state);
+  PyObject* found_in(const WatchedDict& state);
   bool accept(const DLTensor& view, DType dtype, const StateOwner& owner) const;
   void adopt(py::object tensor, const DLTensor& view, DType dtype, const StateOwner& owner);
   void take_fresh(const StateOwner& owner);

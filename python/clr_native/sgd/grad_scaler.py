@@ -102,7 +102,7 @@ class GradScaler(torch.amp.GradScaler):
         """A tensor with this number. It is the last one again, unless somebody still holds that: in a loop, with cold
         caches, a new tensor takes 20 us."""
         kept = self.__dict__.setdefault("_kept_found_inf", {"tensor": None, "number": None, "references": None})
-        tensor = kept["tensor"]
+        tensor: torch.Tensor = kept["tensor"]
         if sys.getrefcount(tensor) != kept["references"]:
             tensor = torch.zeros(())
             kept.update(tensor=tensor, number=tensor.numpy())
@@ -111,5 +111,4 @@ class GradScaler(torch.amp.GradScaler):
         return tensor
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]  # untyped in torch
-        return {name: value for name, value in state.items() if name != "_kept_found_inf"}
+        return {name: value for name, value in super().__getstate__().items() if name != "_kept_found_inf"}
