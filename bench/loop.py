@@ -51,8 +51,8 @@ def row(title: str, threads: int, samples: dict[str, list[tuple[float, float]]])
     whole = {name: [seconds for _, seconds in each] for name, each in samples.items()}
     best = min(TORCH, key=lambda name: median(lines[name]))
 
-    def over(theirs: list[float], ours: list[float]) -> str:
-        return tables.ratio_text("torch's", Spread.of(a / b for a, b in zip(theirs, ours, strict=True)))
+    def over(theirs: list[float], ours: list[float], label: str = "torch's") -> str:
+        return tables.ratio_text(label, Spread.of(a / b for a, b in zip(theirs, ours, strict=True)))
 
     return {
         "network": title,
@@ -60,7 +60,7 @@ def row(title: str, threads: int, samples: dict[str, list[tuple[float, float]]])
         **{name: tables.time_text(Spread.of(each)) for name, each in lines.items()},
         "torch's best / ours": over(lines[best], lines[OURS]),
         "whole iteration": over(whole[best], whole[OURS]),
-        **({"ours / floor": over(lines[OURS], lines[FLOOR])} if FLOOR in lines else {}),
+        **({"ours / floor": over(lines[OURS], lines[FLOOR], FLOOR)} if FLOOR in lines else {}),
     }
 
 

@@ -20,6 +20,7 @@ CLR_INLINE void prefetch_line(const void* address) {
 }
 
 CLR_INLINE void prefetch_bytes(const void* first, std::size_t bytes) {
+  if (first == nullptr) return;
   const char* const start = static_cast<const char*>(first);
   for (std::size_t i = 0; i < bytes; i += kCacheLine) prefetch_line(start + i);
   prefetch_line(start + bytes - 1);

@@ -102,7 +102,7 @@ class NativeOptimizer {
   static void empty(const py::list& list);
   bool read(Reading reading);
   bool take_gradients(std::size_t begin, std::size_t end);
-  void prefetch(std::size_t position) const;
+  void prefetch(const TensorInternals& internals, std::ptrdiff_t position) const;
   void look(std::size_t begin, std::size_t end, std::size_t block);
   void settle(const py::dict& state, Reading reading);
   void note_device(const BoundParameter& parameter, std::size_t position, Reading reading);
@@ -129,8 +129,8 @@ class NativeOptimizer {
   py::list unscaled_;  // gradients that the running step writes
   StepPlan plan_;
   KeepAlive keep_alive_;
-  static constexpr std::size_t kBlock = 16;  // parameters that are looked at together
-  static constexpr std::size_t kApart = 6;   // parameters between two stages of a prefetch
+  static constexpr std::size_t kBlock = 16;    // parameters that are looked at together
+  static constexpr std::ptrdiff_t kApart = 6;  // parameters between two stages of a prefetch
   BoundParameter::Look looks_[kBlock];
   CpuExecutor cpu_;
   DeviceSteps devices_;

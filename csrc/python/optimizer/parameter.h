@@ -62,10 +62,10 @@ class BoundParameter {
             KeepAlive& keep_alive);
 
   // Asks for the memory that look() and read() look at.
-  CLR_INLINE_MEMBER void prefetch(TensorInternals::Stage stage) const {
-    TensorInternals::get().prefetch(stage, parameter_.ptr());
+  CLR_INLINE_MEMBER void prefetch(const TensorInternals& internals, TensorInternals::Stage stage) const {
+    internals.prefetch(stage, parameter_.ptr());
     if (stage == TensorInternals::Stage::object) prefetch_line(state_.ptr());
-    if (stage != TensorInternals::Stage::gradient) buffer_.prefetch(stage);
+    if (stage != TensorInternals::Stage::gradient) buffer_.prefetch(internals, stage);
   }
 
   // Throws the RuntimeError for a second gradient before step().

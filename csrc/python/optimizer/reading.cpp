@@ -38,12 +38,30 @@ bool NativeOptimizer::needs_entry(const BoundGroup& group, bool has_gradient) {
          group.settings().averaging != Averaging::none;
 }
 
+// Asks for the memory of parameters behind `position`, of each in stages: first for the parameter and its slot, in the
+// end, kApart before its turn, for its gradient.
+CLR_INLINE_MEMBER void NativeOptimizer::prefetch(const TensorInternals& internals, std::ptrdiff_t position) const {
+  const auto at = [&](int stage) { return position + kApart * (TensorInternals::kStages - stage); };
+  const auto count = static_cast<std::ptrdiff_t>(parameters_.size());
+  const std::ptrdiff_t own = at(-1);
+  if (own >= 0 && own < count) {
+    prefetch_object(parameters_[static_cast<std::size_t>(own)]);
+    prefetch_bytes(plan_.slots.data() + own, sizeof(Slot));
+  }
+  for (int stage = 0; stage < TensorInternals::kStages; ++stage) {
+    const std::ptrdiff_t ahead = at(stage);
+    if (ahead < 0 || ahead >= count) continue;
+    parameters_[static_cast<std::size_t>(ahead)].prefetch(internals, static_cast<TensorInternals::Stage>(stage));
+  }
+}
+
 // Reads all tensors once. Returns false if reading ran, or may have run, any code (tensors may have moved since), or if
 // entries in optimizer.state are missing.
 bool NativeOptimizer::read(Reading reading) {
   const CollectorPause pause;
   const bool again = !keep_alive_.gradients.empty();
   plan_.slots.clear();
+  plan_.slots.reserve(parameters_.size());
   plan_.copied.clear();
   plan_.copies.clear();
   keep_alive_.device_copies.clear();
@@ -55,6 +73,10 @@ bool NativeOptimizer::read(Reading reading) {
   moved_ = true;  // until all tensors have been read
   Py_ssize_t active = 0;
   const std::size_t count = parameters_.size();
+  const TensorInternals& internals = TorchReader::get().internals();
+  for (std::ptrdiff_t before = -kApart * (TensorInternals::kStages + 1); before < 0; ++before) {
+    prefetch(internals, before);
+  }
   for (std::size_t begin = 0; begin < count; begin += kBlock) {
     const std::size_t end = std::min(begin + kBlock, count);
     if (!again) is_settled = take_gradients(begin, end) && is_settled;
@@ -93,23 +115,12 @@ bool NativeOptimizer::read(Reading reading) {
   return is_settled && without_entry_.empty() && !plan_.makes_state;
 }
 
-// Asks for the memory of parameters to come, of each in stages, the last of them `kApart` parameters ahead.
-CLR_INLINE_MEMBER void NativeOptimizer::prefetch(std::size_t position) const {
-  const std::size_t own = position + kApart * (TensorInternals::kStages + 1);
-  if (own < parameters_.size()) prefetch_object(parameters_[own]);
-  if (own < plan_.slots.capacity()) prefetch_object(plan_.slots.data()[own]);
-  for (int stage = 0; stage < TensorInternals::kStages; ++stage) {
-    const std::size_t ahead = position + kApart * static_cast<std::size_t>(TensorInternals::kStages - stage);
-    if (ahead < parameters_.size()) parameters_[ahead].prefetch(static_cast<TensorInternals::Stage>(stage));
-  }
-}
-
 // Takes the gradients of a block of parameters. Returns false if taking them may have run any code.
 bool NativeOptimizer::take_gradients(std::size_t begin, std::size_t end) {
   const TorchReader& torch = TorchReader::get();
   bool is_plain = true;
   for (std::size_t position = begin; position < end; ++position) {
-    prefetch(position);
+    prefetch(torch.internals(), static_cast<std::ptrdiff_t>(position));
     BoundParameter& parameter = parameters_[position];
     parameter.drop_new_state();
     is_plain = is_plain && torch.is_plain(parameter.parameter().ptr());

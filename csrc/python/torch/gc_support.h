@@ -3,6 +3,8 @@
 
 #include <pybind11/pybind11.h>
 
+#include "core/portable.h"
+
 namespace clr {
 
 // Sets up garbage collection for a class with `int traverse(visitproc, void*) const` and `void clear()`.
@@ -25,15 +27,15 @@ pybind11::custom_type_setup collected() {
 // Keeps the garbage collector from running, where new objects may start it: a finalizer may do anything.
 class CollectorPause {
  public:
-  CollectorPause() = default;
-  ~CollectorPause() {
+  CLR_INLINE_MEMBER CollectorPause() : was_enabled_(PyGC_Disable() != 0) {}
+  CLR_INLINE_MEMBER ~CollectorPause() {
     if (was_enabled_) PyGC_Enable();
   }
   CollectorPause(const CollectorPause&) = delete;
   CollectorPause& operator=(const CollectorPause&) = delete;
 
  private:
-  bool was_enabled_ = PyGC_Disable() != 0;
+  const bool was_enabled_;
 };
 
 }  // namespace clr

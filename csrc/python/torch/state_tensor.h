@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "python/torch/tensor_checks.h"
-#include "python/torch/tensor_internals.h"
 #include "python/torch/watched_dict.h"
 
 namespace clr {
@@ -61,8 +60,8 @@ class StateTensor {
   void forget();
 
   // Asks for the memory that the next read() looks at.
-  CLR_INLINE_MEMBER void prefetch(TensorInternals::Stage stage) const {
-    TensorInternals::get().prefetch(stage, tensor_.ptr());
+  CLR_INLINE_MEMBER void prefetch(const TensorInternals& internals, TensorInternals::Stage stage) const {
+    internals.prefetch(stage, tensor_.ptr());
   }
 
   int traverse(visitproc visit, void* arg) const {

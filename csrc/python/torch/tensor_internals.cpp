@@ -16,7 +16,10 @@ constexpr int kWord = sizeof(std::uint64_t);
 constexpr int kHeader = sizeof(PyObject), kPointers = 64, kFlags = 176;
 
 const void* address_of(const py::object& object) {
-  return reinterpret_cast<const void*>(object.attr("_cdata").cast<std::uintptr_t>());
+  const auto number = object.attr("_cdata").cast<std::uintptr_t>();
+  const void* address = nullptr;
+  std::memcpy(static_cast<void*>(&address), &number, sizeof address);
+  return address;
 }
 
 std::uint64_t word(const void* object, int offset) {
@@ -42,11 +45,6 @@ int only(int begin, int end, const Holds& holds) {
 }
 
 }  // namespace
-
-const TensorInternals& TensorInternals::get() {
-  static const TensorInternals found;
-  return found;
-}
 
 TensorInternals::TensorInternals() {
   static_assert(sizeof(void*) == kWord || sizeof(void*) == kWord / 2);

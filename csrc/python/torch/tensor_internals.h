@@ -13,8 +13,7 @@ namespace clr {
 
 class TensorInternals {
  public:
-  // Needs torch.
-  static const TensorInternals& get();
+  TensorInternals();  // needs torch
 
   // Asks for the memory that reading a tensor looks at: torch spreads a tensor over several objects that each name the
   // next. Each stage reads what the stage before has asked for, so stages of one tensor lie some tensors apart. Where
@@ -38,7 +37,7 @@ class TensorInternals {
   }
 
   // Returns false if a tensor of one of torch's own types is no lazy negative, and true if only torch can tell.
-  bool may_be_negative(PyObject* tensor) const {
+  CLR_INLINE_MEMBER bool may_be_negative(PyObject* tensor) const {
     if (negative_ == 0) return true;
     std::uint64_t word = 0;
     std::memcpy(&word, static_cast<const char*>(impl(tensor)) + negative_word_, sizeof word);
@@ -46,7 +45,6 @@ class TensorInternals {
   }
 
  private:
-  TensorInternals();
   void find_pointers();
   void find_negative();
 
@@ -54,14 +52,14 @@ class TensorInternals {
   static constexpr std::size_t kImplBytes = 192;  // of torch's own tensor, or about that
 
   // Returns the pointer at this offset of an object, or null.
-  static const void* named(const void* object, int offset) {
+  static CLR_INLINE_MEMBER const void* named(const void* object, int offset) {
     const void* next = nullptr;
     if (object != nullptr && offset != kUnknown) {
-      std::memcpy(&next, static_cast<const char*>(object) + offset, sizeof next);
+      std::memcpy(static_cast<void*>(&next), static_cast<const char*>(object) + offset, sizeof next);
     }
     return next;
   }
-  const void* impl(PyObject* tensor) const { return named(tensor, impl_); }
+  CLR_INLINE_MEMBER const void* impl(PyObject* tensor) const { return named(tensor, impl_); }
 
   // The offsets of pointers: to torch's own tensor in Python's, to storage, version counter and autograd's part in that
   // one, and to the gradient in autograd's part.

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "python/torch/gc_support.h"
-#include "python/torch/tensor_internals.h"
 
 namespace clr {
 
@@ -89,7 +88,6 @@ const TorchReader& TorchReader::get() {
 }
 
 TorchReader::TorchReader() {
-  TensorInternals::get();
   const py::object tensor = py::module_::import("torch").attr("Tensor");
   if (!py::hasattr(tensor, "__dlpack_c_exchange_api__")) {
     throw py::import_error("torch.Tensor has no __dlpack_c_exchange_api__: clr-native needs torch >= 2.10");
@@ -130,7 +128,7 @@ bool TorchReader::read(PyObject* tensor, DLTensor& view) const {
 }
 
 bool TorchReader::is_negative(PyObject* tensor) const {
-  if (is_plain(tensor) && !TensorInternals::get().may_be_negative(tensor)) return false;
+  if (is_plain(tensor) && !internals_.may_be_negative(tensor)) return false;
   PyObject* const answer = is_neg_(tensor, nullptr);
   if (answer == nullptr) throw py::error_already_set();
   Py_DECREF(answer);

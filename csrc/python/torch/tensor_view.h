@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/slot.h"
+#include "python/torch/tensor_internals.h"
 
 namespace clr {
 
@@ -106,6 +107,8 @@ class TorchReader {
   // True if the tensor is a lazy negative. DLPack does not tell, and torch takes three times as long as read().
   bool is_negative(PyObject* tensor) const;
 
+  const TensorInternals& internals() const { return internals_; }
+
   // Returns tensor.grad, or null for None.
   py::object grad(PyObject* tensor) const;
 
@@ -130,6 +133,7 @@ class TorchReader {
 
  private:
   TorchReader();
+  const TensorInternals internals_;
   const DLPackExchangeAPI* api_;
   PyTypeObject *tensor_type_, *parameter_type_;
   getter grad_getter_;
