@@ -30,6 +30,18 @@ struct Reading {
 };
 
 class BoundParameter {
+  // State that a plain update does not have.
+  struct Extras {
+    StateTensor average{kAverage}, compensation{kCompensation}, master_weight{kMasterWeight};
+
+    // A stage later than other tensors: this object comes first.
+    CLR_INLINE_MEMBER void prefetch(const TensorInternals& internals, TensorInternals::Stage stage) const {
+      if (stage == TensorInternals::Stage::object) return prefetch_object(*this);
+      const auto before = static_cast<TensorInternals::Stage>(static_cast<int>(stage) - 1);
+      for (const StateTensor* tensor : {&average, &compensation, &master_weight}) tensor->prefetch(internals, before);
+    }
+  };
+
  public:
   // `index`: place among the group's parameters. `position`: place among all parameters.
   BoundParameter(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position);
@@ -66,6 +78,7 @@ class BoundParameter {
     internals.prefetch(stage, parameter_.ptr());
     if (stage == TensorInternals::Stage::object) prefetch_line(state_.ptr());
     if (stage != TensorInternals::Stage::gradient) buffer_.prefetch(internals, stage);
+    if (extras_) extras_->prefetch(internals, stage);
   }
 
   // Throws the RuntimeError for a second gradient before step().
@@ -92,11 +105,6 @@ class BoundParameter {
   int traverse(visitproc visit, void* arg) const;
 
  private:
-  // State that a plain update does not have.
-  struct Extras {
-    StateTensor average{kAverage}, compensation{kCompensation}, master_weight{kMasterWeight};
-  };
-
   std::string name() const { return parameter_name(group_, index_); }
   // Returns the parameter's layout without gaps.
   const Layout& dense() const { return dense_ ? *dense_ : layout_; }
