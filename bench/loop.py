@@ -86,22 +86,30 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--iterations", type=int, default=ITERATIONS, help=f"of each contender; default: {ITERATIONS}")
     add("--json", type=Path, metavar="FILE", help="write machine and rows")
+    add("--markdown", type=Path, metavar="FILE", help="write the table")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = arguments(argv)
     found = machine.describe() | machine.load()
-    rows = []
+    rows: list[dict[str, object]] = []
     for tail, name, threads in product(options.tail, options.network, options.threads):
         print(f"measuring {name}, {tail}, {threads} ...", file=sys.stderr, flush=True)
         network = NETWORKS[name]
         title = network.title + (", whole tail" if tail == "whole" else "")
         rows.append(row(title, threads, measure(network, tail == "whole", threads, options.iterations)))
-    print(tables.table(list(rows[0]), [[str(value) for value in each.values()] for each in rows]))
-    print(f"\nTime in the lines between backward() and zero_grad(); {tables.KEY}\n\n{machine.caption(found)}")
+    text = markdown(found, rows)
+    print(text)
     if options.json:
         options.json.write_text(json.dumps({"machine": found, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(text + "\n", encoding="utf-8")
+
+
+def markdown(found: dict[str, str], rows: Sequence[dict[str, object]]) -> str:
+    table = tables.table(list(rows[0]), [[str(value) for value in each.values()] for each in rows])
+    return f"{table}\n\nTime in the lines between backward() and zero_grad(). {tables.KEY}\n\n{machine.caption(found)}"
 
 
 if __name__ == "__main__":
