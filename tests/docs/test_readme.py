@@ -29,6 +29,7 @@ NOT_RUN = {
     "python -m bench.range_test.noise": "takes minutes; docs/range_test.md has what it printed",
     "python -m bench.range_test.digits": "takes minutes; docs/range_test.md has what it printed",
     "python -m bench.snapshots.ensemble": "takes minutes; docs/training_step.md has what it printed",
+    "python -m bench.loop": "takes minutes; bench/results has what it printed",
     "python -m bench.paired": "takes minutes; bench/results has what it printed",
     "python -m bench.paired --workload scheduler": "takes a minute; bench/results has what it printed",
     "python -m bench.paired --workload whole-step": "takes minutes; bench/results has what it printed",
