@@ -36,6 +36,7 @@ class Binding:
         self.native = _core.NativeOptimizer(read_schedule, owner._averaged_entries)
         self.cycle_end_hooks: OrderedDict[int, Callable[[Any], None]] = OrderedDict()
         self.options = options
+        self.members: set[torch.Tensor] | None = None  # all parameters, while a constructor appends groups
         options.apply_to(self.native)
 
     def set_options(self, options: GradientOptions) -> None:

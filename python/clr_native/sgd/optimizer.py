@@ -190,7 +190,9 @@ class FusedCyclicSGD(Optimizer):
         arguments = ScheduleArguments.of(flat, schedule, momentum, given["lr"])
         self._arguments = arguments
         self._binding = Binding(self, GradientOptions(**{name: given[name] for name in GLOBAL_DEFAULTS}))
+        self._binding.members = set()
         super().__init__(params, given)
+        self._binding.members = None
         if lr is None and arguments.schedule is not None:  # a scale_fn has already been called for the first value
             has_function = bool(arguments.schedule._functions())
             self.defaults["lr"] = self.param_groups[0]["lr"] if has_function else arguments.schedule(0).lr
@@ -423,7 +425,7 @@ class FusedCyclicSGD(Optimizer):
             group.update(standing)
         group["momentum_dtype"] = dtype_name(group.get("momentum_dtype", self.defaults["momentum_dtype"]))
         own = group.keys() | _IN_GROUPS
-        super().add_param_group(group)
+        self._append(group)
         for name in self.defaults.keys() - own:  # put there by torch
             del group[name]
         try:
@@ -433,6 +435,27 @@ class FusedCyclicSGD(Optimizer):
         except BaseException:
             self.param_groups.pop()
             raise
+
+    def _append(self, group: Group) -> None:
+        """Has torch check and append a group.
+
+        torch collects the parameters of all groups for it. In a constructor that would take time with the square of
+        their number: there one set is kept, and torch sees a group that is empty.
+        """
+        members = self._binding.members
+        if members is None:
+            super().add_param_group(group)
+            return
+        present = self.param_groups
+        self.param_groups = [{key: [] for key in ("params", "param_names") if key in first} for first in present[:1]]
+        try:
+            super().add_param_group(group)
+        finally:
+            self.param_groups = present
+        if not members.isdisjoint(group["params"]):
+            raise ValueError("some parameters appear in more than one parameter group")
+        members.update(group["params"])
+        present.append(group)
 
     def _schedule_of(self, group: Group) -> Schedule:
         """Returns the schedule that stands in a group, with the scale_fn of the schedule that was bound."""
