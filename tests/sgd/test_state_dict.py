@@ -24,6 +24,7 @@ from helpers import (
     halving,
     parameters,
     picture,
+    raised,
     take_weights,
     through_a_file,
 )
@@ -258,6 +259,14 @@ def test_a_skipped_first_step_leaves_nothing_in_a_checkpoint() -> None:
     over[0].grad = torch.full((3,), torch.inf)
     optimizer.step()
     assert (optimizer.skipped_steps, optimizer.state_dict()["state"]) == (1, {})
+
+
+def test_a_refused_first_step_leaves_nothing_in_a_checkpoint() -> None:
+    over = parameters([3])
+    optimizer = FusedCyclicSGD(over, 0.1, 0.5, max_grad_norm=1.0, error_if_nonfinite=True)
+    over[0].grad = torch.full((3,), torch.inf)
+    assert isinstance(raised(optimizer.step), RuntimeError)
+    assert optimizer.state_dict()["state"] == {}
 
 
 def test_what_others_keep_in_the_state_stays_as_it_is() -> None:

@@ -90,8 +90,9 @@ def test_a_schedule_put_into_a_group_is_saved_as_plain_data_before_any_step(kind
     optimizer = made(CYCLES)
     go_on(optimizer, 3)
     optimizer.param_groups[0]["schedule"] = KINDS[kind]
-    saved = optimizer.state_dict()["param_groups"][0]["schedule"]
-    assert json.loads(json.dumps(saved)) == KINDS[kind]._to_dict()
+    group = optimizer.state_dict()["param_groups"][0]
+    assert json.loads(json.dumps(group["schedule"])) == KINDS[kind]._to_dict()
+    assert group["lr"] == KINDS[kind](3).lr
     if not KINDS[kind]._scale_fns:
         one, other = (_loaded(optimizer, optimizer.state_dict()) for _ in range(2))
         assert_goes_on_alike(one, other)
