@@ -19,7 +19,7 @@ from clr_native import FusedCyclicSGD
 
 COUNTS = (10_000, 100_000)
 GROUPS = (2_000, 20_000)
-SIZE, REPEATS = 8, 5
+SIZE, REPEATS, STEPS = 8, 3, 5
 BOUNDS: dict[str, Any] = {"base_lr": 1e-4, "max_lr": 6e-4}
 
 
@@ -42,11 +42,11 @@ def torchs(groups: list[dict[str, Any]]) -> Callable[[], Any]:
 
 
 def costs(
-    maker: Callable[[list[dict[str, Any]]], Callable[[], Any]], count: int, a_group_each: bool
+    maker: Callable[[list[dict[str, Any]]], Callable[[], Any]], count: int, a_group_each: bool, repeats: int
 ) -> dict[str, float]:
     """Seconds of each: the median of some new optimizers, and of some steps of each."""
     samples: dict[str, list[float]] = {"construction": [], "first step": [], "step": [], "state_dict": []}
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         parameters = [nn.Parameter(torch.ones(SIZE)) for _ in range(count)]
         for parameter in parameters:
             parameter.grad = torch.ones(SIZE)
@@ -60,17 +60,17 @@ def costs(
         optimizer, scheduler = made.pop()
         step = partial(both, optimizer, scheduler)
         samples["first step"].append(seconds(step))
-        samples["step"].append(median(seconds(step) for _ in range(REPEATS)))
+        samples["step"].append(median(seconds(step) for _ in range(STEPS)))
         samples["state_dict"].append(seconds(optimizer.state_dict))
         gc.unfreeze()
     return {name: median(each) for name, each in samples.items()}
 
 
-def rows(counts: Sequence[int], a_group_each: bool) -> list[list[str]]:
+def rows(counts: Sequence[int], a_group_each: bool, repeats: int) -> list[list[str]]:
     """A row a cost: ours and torch's at both counts, and how many times more the larger takes."""
     few, many = counts
     found = {
-        name: [costs(maker, count, a_group_each) for count in counts]
+        name: [costs(maker, count, a_group_each, repeats) for count in counts]
         for name, maker in (("ours", ours), ("torch", torchs))
     }
     table = []
@@ -89,11 +89,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.step.growth", description=__doc__)
     parser.add_argument("--counts", nargs=2, type=int, default=COUNTS, help=f"of parameters; default: {COUNTS}")
     parser.add_argument("--groups", nargs=2, type=int, default=GROUPS, help=f"default: {GROUPS}")
+    parser.add_argument(
+        "--repeats", type=int, default=REPEATS, help=f"new optimizers for each figure; default: {REPEATS}"
+    )
     options = parser.parse_args(argv)
     found = machine.describe() | machine.load()
     torch.set_num_threads(1)
     header = ["cost", "ours, few", "ours, many", "times", "torch's, few", "torch's, many", "times"]
-    print(tables.table(header, [*rows(options.counts, False), *rows(options.groups, True)]))
+    print(
+        tables.table(
+            header, [*rows(options.counts, False, options.repeats), *rows(options.groups, True, options.repeats)]
+        )
+    )
     print(f"\nMedians, one thread, fused=True for torch.\n\n{machine.caption(found)}")
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing._internal.two_tensor import TwoTensor
 
 from clr_native import FusedCyclicSGD
-from helpers import Shape, assert_refused, give, parameters, picture
+from helpers import Shape, assert_refused, give, output_of, parameters, picture, python_process
 
 
 class Plain(Tensor):
@@ -116,3 +116,37 @@ def test_a_lazy_negative_at_the_place_of_a_known_gradient_is_refused() -> None:
         assert picture(optimizer)["weights"] == before
     if not came_back:  # then nothing was tried: the fault shows only if Python gives an address a second time
         pytest.skip("no tensor object came back at a known address here")
+
+
+FIRST_USED_INSIDE = """
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+
+import clr_native
+
+class Refuses(TorchFunctionMode):
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.zeros:
+            raise RuntimeError("no zeros here")
+        return function(*args, **(kwargs or {}))
+
+weight = torch.nn.Parameter(torch.ones(3))
+with %s:
+    optimizer = clr_native.FusedCyclicSGD([weight], 0.5, 0.5, cycle_momentum=False, momentum=0.0)
+weight.grad = torch.ones(3)
+optimizer.step()
+print(weight.tolist())
+weight.grad = torch._neg_view(torch.ones(3))
+try:
+    optimizer.step()
+except TypeError as error:
+    print("is_neg" in str(error))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["torch.device('meta')", "torch.inference_mode()", "FakeTensorMode()", "Refuses()"])
+def test_a_process_may_use_the_package_first_inside_any_mode(mode: str) -> None:
+    """At the first use experiments find out what torch's tensors look like inside."""
+    assert output_of(python_process(FIRST_USED_INSIDE % mode)) == "[0.5, 0.5, 0.5]\nTrue\n"

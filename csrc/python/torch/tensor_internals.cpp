@@ -49,13 +49,17 @@ int only(int begin, int end, const Holds& holds) {
 TensorInternals::TensorInternals() {
   static_assert(sizeof(void*) == kWord || sizeof(void*) == kWord / 2);
   if (sizeof(void*) != kWord || !py::hasattr(py::module_::import("torch").attr("Tensor"), "_cdata")) return;
-  find_pointers();
-  if (impl_ != kUnknown) find_negative();
+  try {
+    find_pointers();
+    if (impl_ != kUnknown) find_negative();
+  } catch (const py::error_already_set&) {
+    // A mode of the user's refused the tensors: what has not been found stays unknown.
+  }
 }
 
 void TensorInternals::find_pointers() {
   const py::module_ torch = py::module_::import("torch");
-  const auto zeros = [&] { return torch.attr("zeros")(1); };
+  const auto zeros = [&] { return torch.attr("zeros")(1, py::arg("device") = "cpu"); };
   const py::object gradient = zeros(), other = zeros(), parameter = torch.attr("nn").attr("Parameter")(zeros());
   const py::object alias = gradient.attr("detach")();  // shares storage and version counter
   parameter.attr("grad") = gradient;
@@ -83,7 +87,8 @@ void TensorInternals::find_negative() {
   if (!py::hasattr(torch, "_neg_view")) return;
   std::vector<py::object> ordinary, negative;
   for (int i = 1; i <= 16; ++i) {
-    const py::object tensor = torch.attr("zeros")(i, py::arg("dtype") = torch.attr(i % 2 != 0 ? "float32" : "float64"));
+    const py::object dtype = torch.attr(i % 2 != 0 ? "float32" : "float64");
+    const py::object tensor = torch.attr("zeros")(i, py::arg("dtype") = dtype, py::arg("device") = "cpu");
     const py::object parameter = torch.attr("nn").attr("Parameter")(tensor);
     ordinary.insert(ordinary.end(), {tensor, parameter, tensor.attr("view")(-1), parameter.attr("view")(1, -1)});
     negative.insert(negative.end(), {torch.attr("_neg_view")(tensor), torch.attr("_neg_view")(parameter),
