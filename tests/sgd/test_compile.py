@@ -10,7 +10,10 @@ import torch
 
 from clr_native import FusedCyclicSGD
 
-pytestmark = pytest.mark.slow  # the compiler takes seconds to import
+pytestmark = [
+    pytest.mark.slow,  # the compiler takes seconds to import
+    pytest.mark.filterwarnings("ignore:Guards may run slower:RuntimeWarning"),  # what it says of Python 3.13.0
+]
 
 STEPS = 24  # three cycles
 
