@@ -34,6 +34,7 @@ NOT_RUN = {
     "python -m bench.paired --workload scheduler": "takes a minute; bench/results has what it printed",
     "python -m bench.paired --workload whole-step": "takes minutes; bench/results has what it printed",
     "pytest bench --benchmark-only": "takes minutes",
+    "nox -s newest": "takes ten minutes for each Python",
     "nox -s neon": "needs a cross compiler and qemu; a job of the workflow runs it",
     "pip install .": "installs; CI does it",
     'pip install ".[test,bench]"': "installs; CI does it with more",

@@ -53,7 +53,7 @@ TensorInternals::TensorInternals() {
     find_pointers();
     if (impl_ != kUnknown) find_negative();
   } catch (const py::error_already_set&) {
-    // A mode of the user's refused the tensors: what has not been found stays unknown.
+    impl_ = kUnknown;  // a mode of the user's refused the tensors: then nothing is known
   }
 }
 
