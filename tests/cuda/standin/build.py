@@ -44,7 +44,7 @@ def built_folder() -> Path:
     return Path(os.environ[_FOLDER])
 
 
-def run_tests(file: Path, timeout: int = 100) -> None:
+def run_tests(file: Path, timeout: int = 300) -> None:
     """The tests of a file in a new process, with the fixtures of plugin.py. Fails with what pytest wrote there."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
     paths = [*map(str, IMPORTED_FROM), *filter(None, [os.environ.get("PYTHONPATH")])]
