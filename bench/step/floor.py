@@ -57,7 +57,12 @@ def available() -> bool:
 
 
 def compiled(module: str, name: str, kind: type[ctypes.CDLL]) -> ctypes.CDLL:
-    """A file in C beside a module, compiled for this very processor: -march=native is right here and nowhere else."""
+    """Compiles and loads a C file that stands beside a module.
+
+    -march=native lets the floor be as low as this very processor allows; the code runs here only. -ffp-contract=off keeps
+    a product and a sum two roundings, for the floor's weights are compared with torch's bit by bit. The folder is that of
+    Python.h, which reading.c includes.
+    """
     source = Path(module).with_name(name)
     with tempfile.TemporaryDirectory() as folder:
         built = Path(folder, "compiled.so")

@@ -70,6 +70,23 @@ def test_a_result_that_somebody_holds_stays_and_others_are_made_in_its_place() -
     assert held.item() == 1
 
 
+@pytest.mark.parametrize("skips", [False, True])
+def test_defaults_of_torch_do_not_matter(skips: bool) -> None:
+    (weight,) = parameters([3])
+    optimizer, scaler = FusedCyclicSGD([weight], 0.1, 0.5), GradScaler("cpu", init_scale=4.0)
+    scaler.scale(torch.ones(()))
+    weight.grad = torch.full((3,), INF if skips else 1.0)
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            scaler.step(optimizer)
+    finally:
+        torch.set_default_dtype(dtype)
+    scaler.update()
+    assert (optimizer.last_step_skipped, scaler.get_scale()) == (skips, 2.0 if skips else 4.0)
+
+
 # --- the pass that is left out ------------------------------------------------------------------------------
 
 

@@ -82,7 +82,7 @@ class GradScaler(torch.amp.GradScaler):
                 answer = optimizer.step(*args, **kwargs)
                 if looked:  # without gradients nothing is recorded, and update() raises, as torch's does
                     if found_inf is None:
-                        found_inf = self._found_inf(optimizer.last_step_skipped)
+                        found_inf = self._found_inf(optimizer.last_step_skipped).to(scale.device)
                     state["found_inf_per_device"] = {scale.device: found_inf}
                 state["stage"] = OptState.STEPPED
             else:  # after unscale_(), a step that is skipped counts as well
@@ -99,12 +99,15 @@ class GradScaler(torch.amp.GradScaler):
         return answer
 
     def _found_inf(self, found: bool) -> torch.Tensor:
-        """A tensor with this number. It is the last one again, unless somebody still holds that: in a loop, with cold
-        caches, a new tensor takes 20 us."""
+        """Returns a tensor with this number, on the CPU.
+
+        The tensor of the last call is used again, unless somebody still holds it: in a loop, where caches are cold, a
+        new tensor takes 20 us.
+        """
         kept = self.__dict__.setdefault("_kept_found_inf", {"tensor": None, "number": None, "references": None})
         tensor: torch.Tensor = kept["tensor"]
         if sys.getrefcount(tensor) != kept["references"]:
-            tensor = torch.zeros(())
+            tensor = torch.zeros((), dtype=torch.float32, device="cpu")
             kept.update(tensor=tensor, number=tensor.numpy())
             kept["references"] = sys.getrefcount(tensor)
         kept["number"][()] = found

@@ -56,6 +56,8 @@ def _number(name: str, value: object) -> float:
         try:
             return float(value.item())
         except RuntimeError:
+            if value.numel() == 1:
+                raise
             raise ValueError(f"{name} of shape={tuple(value.shape)} must be one number") from None
     if not isinstance(value, (int, float)):
         raise TypeError(f"{name}={value!r} must be a number, a tensor of one, or None")
