@@ -59,9 +59,9 @@ def available() -> bool:
 def compiled(module: str, name: str, kind: type[ctypes.CDLL]) -> ctypes.CDLL:
     """Compiles and loads a C file that stands beside a module.
 
-    -march=native lets the floor be as low as this very processor allows; the code runs here only. -ffp-contract=off keeps
-    a product and a sum two roundings, for the floor's weights are compared with torch's bit by bit. The folder is that of
-    Python.h, which reading.c includes.
+    -march=native lets the floor be as low as this very processor allows; the code runs here only. -ffp-contract=off
+    keeps a product and a sum two roundings, for the floor's weights are compared with torch's bit by bit. The include
+    folder is that of Python.h, which reading.c needs.
     """
     source = Path(module).with_name(name)
     with tempfile.TemporaryDirectory() as folder:
