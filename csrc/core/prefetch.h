@@ -1,13 +1,13 @@
 // Asks for memory before its turn.
 #pragma once
 
-#include <cstddef>
+#include <stddef.h>
 
 #include "core/portable.h"
 
 namespace clr {
 
-constexpr std::size_t kCacheLine = 64;
+constexpr size_t kCacheLine = 64;
 
 // These functions are inlined always: gcc takes a function that does nothing but prefetch for one without effect, and
 // removes its calls.
@@ -19,10 +19,10 @@ CLR_INLINE void prefetch_line(const void* address) {
 #endif
 }
 
-CLR_INLINE void prefetch_bytes(const void* first, std::size_t bytes) {
+CLR_INLINE void prefetch_bytes(const void* first, size_t bytes) {
   if (first == nullptr) return;
   const char* const start = static_cast<const char*>(first);
-  for (std::size_t i = 0; i < bytes; i += kCacheLine) prefetch_line(start + i);
+  for (size_t i = 0; i < bytes; i += kCacheLine) prefetch_line(start + i);
   prefetch_line(start + bytes - 1);
 }
 

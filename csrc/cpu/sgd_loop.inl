@@ -1,4 +1,5 @@
 // The loop over elements and its tail, once for all instruction sets and types. Included after F32, F64 and U32.
+#include "core/prefetch.h"
 #include "kernel/update.inl"
 
 namespace clr {
@@ -13,12 +14,8 @@ constexpr int64_t kPrefetchAhead = 1024;
 // Asks for the lines of elements begin to end of an array before they are needed. Results do not depend on it.
 template <class Element>
 CLR_INLINE void prefetch(const Element* array, int64_t begin, int64_t end) {
-#if defined(__GNUC__)
-  constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(Element));
-  for (int64_t i = begin; i < end; i += line) __builtin_prefetch(array + i);
-#else
-  static_cast<void>(array), static_cast<void>(begin), static_cast<void>(end);
-#endif
+  constexpr auto line = static_cast<int64_t>(kCacheLine / sizeof(Element));
+  for (int64_t i = begin; i < end; i += line) prefetch_line(array + i);
 }
 
 // Runs `work` for elements begin to end: calls `work.at<Lane>(i, access)` for each lane, and `work.prefetch(begin,

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <functional>
 
+#include "core/prefetch.h"
+
 namespace clr {
 
 namespace {
-
-constexpr std::int64_t kCacheLine = 64;
 
 std::int64_t bytes_of(const Slot& slot) { return slot.size * size_of(slot.dtype); }
 
@@ -15,7 +15,7 @@ std::int64_t bytes_of(const Slot& slot) { return slot.size * size_of(slot.dtype)
 std::int64_t aligned_element(const Slot& slot, std::int64_t byte) {
   const auto address = reinterpret_cast<std::uintptr_t>(slot.parameter) + static_cast<std::uintptr_t>(byte);
   const auto past_line = static_cast<std::int64_t>(address % kCacheLine);
-  const std::int64_t aligned = past_line == 0 ? byte : byte + kCacheLine - past_line;
+  const std::int64_t aligned = past_line == 0 ? byte : byte + std::int64_t{kCacheLine} - past_line;
   const std::int64_t element = (aligned + size_of(slot.dtype) - 1) / size_of(slot.dtype);
   return std::min(element, slot.size);
 }

@@ -107,6 +107,7 @@ class TorchReader {
   // True if the tensor is a lazy negative. DLPack does not tell, and torch takes three times as long as read().
   bool is_negative(PyObject* tensor) const;
 
+  // What torch's tensors look like inside, found out when this object was made.
   const TensorInternals& internals() const { return internals_; }
 
   // Returns tensor.grad, or null for None.
