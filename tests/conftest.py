@@ -20,6 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
     from hardware import Hardware
+    from processes import Outcomes
     from twins import Machine
 
 # Tests marked cuda that ask for a `machine` and nothing else run with this plugin too, in a process of their own: where
@@ -100,6 +101,14 @@ def hardware(request: pytest.FixtureRequest) -> Hardware:
         pytest.skip("asks torch for what the stand-in does not have")
     real: Hardware = request.getfixturevalue("machine")
     return real
+
+
+@pytest.fixture(scope="module")
+def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """Of the cases of a module, which run in several processes."""
+    from processes import Outcomes
+
+    return Outcomes(request.module.__name__, tmp_path_factory.mktemp("processes"))
 
 
 @pytest.fixture(autouse=True)

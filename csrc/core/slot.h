@@ -36,6 +36,14 @@ struct GradientValues {
   double limit = 0.0;             // within plus and minus this; 0 for no limit
 };
 
+// Where the elements of a shard stand in the whole tensor, whose elements are counted in the order of rows: `run` of
+// them follow each other, and the next run begins `stride` places after the one before.
+struct Places {
+  int64_t first = 0;
+  int64_t run = 0;  // 0: all elements are one run
+  int64_t stride = 0;
+};
+
 // One tensor to update: dense arrays of `size` elements in the same order.
 struct Slot {
   void* parameter;
@@ -46,7 +54,7 @@ struct Slot {
   DType dtype;
   bool first;  // True if the buffer holds nothing yet
   // A plain update leaves the members from here on as they are.
-  DType buffer_dtype = dtype;
+  DType buffer_dtype = dtype, gradient_dtype = dtype;
   Storage storage = Storage::nearest;
   bool first_average = false;  // the average holds nothing yet
   bool trusted = false;        // True if LARS needs its norms
@@ -55,7 +63,8 @@ struct Slot {
   void* companion = nullptr;   // see Storage
   void* unscaled = nullptr;    // where the gradient, times the scale, is written; null for nowhere
   double trust_ratio = 1.0;    // LARS: the factor of gradient and weight decay
-  uint64_t random_key = 0;     // Storage::stochastic
+  uint64_t random_key = 0;     // Storage::stochastic: of the whole tensor
+  Places places;               // the same
 };
 
 // Returns the dtype of the companion, and of the average: the average is of the weight that the updates go on from.
@@ -95,11 +104,17 @@ CLR_INLINE GradientCoefficients<Real> coefficients(const GradientValues& gradien
           static_cast<Real>(gradients.limit), double_to_bits(gradients.limit) != 0};
 }
 
+// True if an update can read gradients of another dtype than its parameter: converting them to the dtype of the
+// arithmetic, float32 or the parameter's float64, loses nothing.
+CLR_INLINE bool reads_gradient(DType parameter, DType gradient) {
+  return gradient == parameter || gradient != DType::float64;
+}
+
 // True if this is an update and nothing else.
 CLR_INLINE bool is_bare_update(const GradientValues& gradients, const Slot& slot) {
   return gradients.scale == 1 && gradients.clip_coefficient == 1 && gradients.limit == 0 && slot.gradient != nullptr &&
          slot.average == nullptr && slot.unscaled == nullptr && slot.storage == Storage::nearest &&
-         slot.buffer_dtype == slot.dtype;
+         slot.buffer_dtype == slot.dtype && slot.gradient_dtype == slot.dtype;
 }
 
 }  // namespace clr

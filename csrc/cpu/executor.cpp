@@ -30,30 +30,29 @@ void run_one_by_one(const StepPlan& plan, const CpuKernels& kernels) {
 
 }  // namespace
 
-Measured CpuExecutor::measure(StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
+void CpuExecutor::measure_all(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
+  const bool complete = wants_norm(plan, options)
+                            ? run_norms(plan, *kernels_, options.max_value / request.scale, norms_)
+                            : run_finite_check(plan, *kernels_, norms_);
+  if (!complete) fail("nothing has changed");
+}
+
+Measured CpuExecutor::decide(StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
   last_ = {};
-  const bool finite = !measures_gradients(plan, options, request) || all_are_finite(plan, options, request);
-  last_.skipped = request.found_inf.value_or(false) || (!finite && looks_for_infinity(options, request));
+  if (wants_norm(plan, options)) {
+    const DoubleDouble norm = scaled(square_root(norms_.total.squares), request.scale);
+    last_.gradient_norm = norm.hi;
+    if (options.max_norm != 0.0) last_.clip_coefficient = clip_coefficient(norm, options.max_norm);
+    plan.gradients.clip_coefficient = last_.clip_coefficient;
+  }
+  const bool finite = !looks_for_infinity(options, request) || norms_.total.finite;
+  last_.skipped = request.found_inf.value_or(false) || !finite;
   if (last_.skipped) return {true, false};
   if (options.error_if_nonfinite && last_.gradient_norm && !std::isfinite(*last_.gradient_norm)) {
     refuse_norm(*last_.gradient_norm);
   }
   if (plan.trusts) set_trust_ratios(plan);
   return {};
-}
-
-// Reads all gradients. Returns true if all are finite. Also finds the norm and the clip coefficient if they are wanted.
-bool CpuExecutor::all_are_finite(StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
-  if (options.max_norm != 0.0 || plan.trusts) {
-    if (!run_norms(plan, *kernels_, options.max_value / request.scale, norms_)) fail("nothing has changed");
-    const DoubleDouble norm = scaled(square_root(norms_.total.squares), request.scale);
-    last_.gradient_norm = norm.hi;
-    if (options.max_norm != 0.0) last_.clip_coefficient = clip_coefficient(norm, options.max_norm);
-    plan.gradients.clip_coefficient = last_.clip_coefficient;
-    return norms_.total.finite;
-  }
-  if (!run_finite_check(plan, *kernels_, norms_)) fail("nothing has changed");
-  return norms_.total.finite;
 }
 
 void CpuExecutor::set_trust_ratios(StepPlan& plan) const {

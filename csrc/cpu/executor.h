@@ -11,13 +11,17 @@ namespace clr {
 
 class CpuExecutor final : public Executor {
  public:
-  Measured measure(StepPlan& plan, const GradientOptions& options, const StepRequest& request) override;
+  void measure(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) override {
+    if (measures_gradients(plan, options, request)) measure_all(plan, options, request);
+  }
+  Found* found() override { return &norms_; }
+  Measured decide(StepPlan& plan, const GradientOptions& options, const StepRequest& request) override;
   void run(const StepPlan& plan) override;
   LastStep last_step() const override { return last_; }
   bool works_without_python() const override { return true; }
 
  private:
-  bool all_are_finite(StepPlan& plan, const GradientOptions& options, const StepRequest& request);
+  void measure_all(const StepPlan& plan, const GradientOptions& options, const StepRequest& request);
   void set_trust_ratios(StepPlan& plan) const;
 
   const CpuKernels* kernels_ = selected_isa().kernels;

@@ -28,8 +28,8 @@ std::size_t chunks_of(const Slot& slot) { return static_cast<std::size_t>(norm_c
 
 NormPart of_gradient(const NormContext& pass, const Slot& slot, std::int64_t begin, std::int64_t end) {
   if (slot.gradient == nullptr) return {};
-  if (pass.squares) return pass.kernels.sum_squares(slot.gradient, slot.dtype, begin, end, pass.limit);
-  return {{0.0, 0.0}, pass.kernels.all_finite(slot.gradient, slot.dtype, begin, end)};
+  if (pass.squares) return pass.kernels.sum_squares(slot.gradient, slot.gradient_dtype, begin, end, pass.limit);
+  return {{0.0, 0.0}, pass.kernels.all_finite(slot.gradient, slot.gradient_dtype, begin, end)};
 }
 
 NormPart of_parameter(const NormContext& pass, const Slot& slot, std::int64_t begin, std::int64_t end) {
@@ -84,10 +84,12 @@ double norm_of(const NormPart* parts, std::size_t count) { return square_root(co
 void combine(const NormContext& pass) {
   Norms& norms = pass.norms;
   norms.total = combined(norms.parts.data(), norms.chunk_count);
+  norms.squares.clear();
   for (std::size_t i = 0; i < pass.plan.slots.size(); ++i) {
     const Slot& slot = pass.plan.slots[i];
-    if (!measures_parameter(pass, slot)) continue;
     const NormPart* const gradient = norms.parts.data() + norms.first_chunks[i];
+    if (pass.plan.is_shared) norms.squares.push_back(combined(gradient, chunks_of(slot)).squares.hi);
+    if (!measures_parameter(pass, slot)) continue;
     norms.slots[i] = {norm_of(gradient + norms.chunk_count, chunks_of(slot)), norm_of(gradient, chunks_of(slot))};
   }
 }

@@ -5,22 +5,14 @@
 #include <cstddef>
 #include <vector>
 
-#include "core/norm.h"
 #include "cpu/kernels.h"
+#include "kernel/found.h"
 #include "kernel/plan.h"
 
 namespace clr {
 
-// The lengths of a slot's parameter and gradient, within 0.5 ulp and a little (core/norm.h).
-struct SlotNorms {
-  double parameter, gradient;
-};
-
 // The results, and scratch that keeps its memory from step to step.
-struct Norms {
-  NormPart total;                // of all gradients
-  std::vector<SlotNorms> slots;  // run_norms: one a slot; zeros unless the slot is trusted and has a gradient
-
+struct Norms : Found {
   std::vector<Cut> cuts;
   std::vector<std::size_t> first_chunks;  // one a slot: the number of chunks of the slots before it
   std::size_t chunk_count = 0;

@@ -20,9 +20,11 @@ bool same(const GroupSettings& a, const GroupSettings& b) {
 
 bool same(const Slot& a, const Slot& b) {
   return a.parameter == b.parameter && a.gradient == b.gradient && a.buffer == b.buffer && a.size == b.size &&
-         a.group == b.group && a.dtype == b.dtype && a.buffer_dtype == b.buffer_dtype && a.storage == b.storage &&
-         a.trusted == b.trusted && a.average == b.average && a.companion == b.companion && a.unscaled == b.unscaled &&
-         a.random_key == b.random_key;
+         a.group == b.group && a.dtype == b.dtype && a.buffer_dtype == b.buffer_dtype &&
+         a.gradient_dtype == b.gradient_dtype && a.storage == b.storage && a.trusted == b.trusted &&
+         a.average == b.average && a.companion == b.companion && a.unscaled == b.unscaled &&
+         a.random_key == b.random_key && a.places.first == b.places.first && a.places.run == b.places.run &&
+         a.places.stride == b.places.stride;
 }
 
 template <class T>

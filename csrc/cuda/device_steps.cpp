@@ -179,7 +179,7 @@ void DeviceSteps::prepare(const StepPlan& plan) {
   position_versions_ = new_position_versions_;
 }
 
-Measured DeviceSteps::measure(StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
+void DeviceSteps::measure(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
   refuse(plan, options, request);
   step_ = device_step(plan, options, request);
   prepare(plan);
@@ -188,6 +188,9 @@ Measured DeviceSteps::measure(StepPlan& plan, const GradientOptions& options, co
   }
   measured_norm_ = step_.max_norm != 0.0 || step_.trusts;
   clips_ = step_.max_norm != 0.0;
+}
+
+Measured DeviceSteps::decide(StepPlan&, const GradientOptions& options, const StepRequest&) {
   if (options.error_if_nonfinite && !step_.skipped) {
     if (captured_) {
       refuse_step("error_if_nonfinite=True has to wait for the norm, and cannot be captured in a CUDA graph");

@@ -40,7 +40,9 @@ class DeviceSteps final : public Executor {
   void note_state(int device, StateChange change) { changes_[device].push_back(change); }
 
   // Also throws std::runtime_error for a step that cannot be captured in a graph.
-  Measured measure(StepPlan& plan, const GradientOptions& options, const StepRequest& request) override;
+  void measure(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) override;
+  Found* found() override { return nullptr; }
+  Measured decide(StepPlan& plan, const GradientOptions& options, const StepRequest& request) override;
   void run(const StepPlan& plan) override;
   LastStep last_step() const override;
   bool works_without_python() const override { return false; }

@@ -110,7 +110,7 @@ __device__ void measure_chunk(const DeviceWork& work, const Wanted& wanted, uint
   const int count = wanted.trusts && slot.trusted ? 2 : 1;
 #pragma unroll 1
   for (int i = 0; i < count; ++i) {
-    const Numbers numbers = i == 0 ? Numbers{slot.gradient, slot.dtype} : weight_of(slot);
+    const Numbers numbers = i == 0 ? Numbers{slot.gradient, slot.gradient_dtype} : weight_of(slot);
     const double limit = i == 0 ? wanted.limit : kInfinity;
     NormPart part;
     if (slot.gradient != nullptr) {

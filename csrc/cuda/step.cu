@@ -22,22 +22,26 @@ namespace clr {
 namespace {
 
 // The threads of a block share the elements: one by one up to the first address that is aligned to 16 bytes, then 16
-// bytes a thread, then one by one again.
+// bytes a thread, then one by one again. One by one throughout if some array does not fit into such packs.
 template <class Element, class Work>
 CLR_INLINE void for_lanes(const Work& work, int64_t begin, int64_t end) {
 #if defined(__CUDA_ARCH__)
   using Lane = typename LaneOf<Element>::type;
-  using Block = Pack<Lane, 16 / static_cast<int>(sizeof(Element))>;
-  const auto past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(work.first() + begin) % 16 / sizeof(Element));
-  const int64_t before = (Block::width - past) % Block::width;
-  const int64_t first = before < end - begin ? begin + before : end;
-  const int64_t last = first + (end - first) / Block::width * Block::width;
-  if (begin + threadIdx.x < first) work.template at<Lane>(begin + threadIdx.x, AllLanes{});
-  for (int64_t i = first + static_cast<int64_t>(threadIdx.x) * Block::width; i < last;
-       i += kDeviceThreads * Block::width) {
-    work.template at<Block>(i, Vector{});
+  if constexpr (Work::is_packed) {
+    using Block = Pack<Lane, 16 / static_cast<int>(sizeof(Element))>;
+    const auto past = static_cast<int64_t>(reinterpret_cast<uintptr_t>(work.first() + begin) % 16 / sizeof(Element));
+    const int64_t before = (Block::width - past) % Block::width;
+    const int64_t first = before < end - begin ? begin + before : end;
+    const int64_t last = first + (end - first) / Block::width * Block::width;
+    if (begin + threadIdx.x < first) work.template at<Lane>(begin + threadIdx.x, AllLanes{});
+    for (int64_t i = first + static_cast<int64_t>(threadIdx.x) * Block::width; i < last;
+         i += kDeviceThreads * Block::width) {
+      work.template at<Block>(i, Vector{});
+    }
+    if (last + threadIdx.x < end) work.template at<Lane>(last + threadIdx.x, AllLanes{});
+  } else {
+    for (int64_t i = begin + threadIdx.x; i < end; i += kDeviceThreads) work.template at<Lane>(i, AllLanes{});
   }
-  if (last + threadIdx.x < end) work.template at<Lane>(last + threadIdx.x, AllLanes{});
 #endif
 }
 

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "kernel/found.h"
 #include "kernel/plan.h"
 
 namespace clr {
@@ -38,9 +39,14 @@ inline bool looks_for_infinity(const GradientOptions& options, const StepRequest
   return options.skip_nonfinite || (!request.found_inf && request.device_found_inf.at == nullptr);
 }
 
+// True if the length of all gradients together is wanted.
+inline bool wants_norm(const StepPlan& plan, const GradientOptions& options) {
+  return options.max_norm != 0.0 || plan.trusts;
+}
+
 // True if a pass over all gradients must come before the update.
 inline bool measures_gradients(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
-  return options.max_norm != 0.0 || plan.trusts || looks_for_infinity(options, request);
+  return wants_norm(plan, options) || looks_for_infinity(options, request);
 }
 
 // What the host knows about a step before the first write.
@@ -60,9 +66,16 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
-  // Measures the gradients and puts the results into the plan. Changes no weight. Throws std::runtime_error if the step
-  // cannot be run.
-  virtual Measured measure(StepPlan& plan, const GradientOptions& options, const StepRequest& request) = 0;
+  // Measures the gradients. Changes no weight. Throws std::runtime_error if the step cannot be run.
+  virtual void measure(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) = 0;
+
+  // Returns what measure() found, or null if only a device knows. Where processes share a model, their owner puts what
+  // all have found together into its place before decide().
+  virtual Found* found() = 0;
+
+  // Says what comes of it, and puts the factors of gradients into the plan. Changes no weight. Throws
+  // std::runtime_error if that is an error.
+  virtual Measured decide(StepPlan& plan, const GradientOptions& options, const StepRequest& request) = 0;
 
   // Updates everything in the plan, which was measured just before. Throws std::runtime_error only where weights are
   // lost.

@@ -19,6 +19,9 @@ CLR_INLINE uint32_t bits_of_float(float value) {
   return bits;
 }
 
+CLR_INLINE float widened(float x) { return x; }
+CLR_INLINE void narrow(float x, float& to) { to = x; }
+
 CLR_INLINE float widened(Bfloat16 x) { return float_of_bits(static_cast<uint32_t>(x) << 16); }
 
 CLR_INLINE Bfloat16 rounded_to_bfloat16(float x) {
@@ -26,6 +29,8 @@ CLR_INLINE Bfloat16 rounded_to_bfloat16(float x) {
   const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
   return static_cast<Bfloat16>(x != x ? 0x7fc0u : rounded);
 }
+
+CLR_INLINE void narrow(float x, Bfloat16& to) { to = rounded_to_bfloat16(x); }
 
 CLR_INLINE float widened(Float16 x) {
   const uint32_t sign = (static_cast<uint32_t>(x) & 0x8000u) << 16;
@@ -48,6 +53,8 @@ CLR_INLINE Float16 rounded_to_float16(float x) {
   const uint32_t rebased = magnitude - (112u << 23);
   return static_cast<Float16>(sign | ((rebased + 0xfffu + ((rebased >> 13) & 1u)) >> 13));
 }
+
+CLR_INLINE void narrow(float x, Float16& to) { to = rounded_to_float16(x); }
 
 }  // namespace
 }  // namespace clr

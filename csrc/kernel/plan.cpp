@@ -54,7 +54,7 @@ bool StepPlan::has_overlap() const {
     add(slot.buffer, slot.buffer_dtype);
     add(slot.average, companion_dtype(slot.dtype, slot.storage));
     add(slot.companion, companion_dtype(slot.dtype, slot.storage));
-    add(slot.unscaled, slot.dtype);
+    add(slot.unscaled, slot.gradient_dtype);
   }
   const std::less<const void*> before;
   std::sort(ranges.begin(), ranges.end(), [&](const Range& a, const Range& b) { return before(a.begin, b.begin); });

@@ -39,6 +39,7 @@ class StepPlan {
   bool in_order = false;             // True if some slots share memory: their updates must follow each other as listed
   bool trusts = false;               // True if any slot takes a trust ratio
   bool makes_state = false;          // True if tensors of the state are new
+  bool is_shared = false;            // True if other processes hold other parts of the model
   std::size_t device_slots = 0;      // slots on CUDA devices
   std::size_t parameter_count = 0;   // of all groups, whether they have a slot or not
   std::vector<GroupRecord> records;  // of the groups, where slots are on devices

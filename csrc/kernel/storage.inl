@@ -2,6 +2,7 @@
 //
 // All have read(i, access, p); write(p, i, access); written(p, i, access), which returns the value that goes into an
 // average; prefetch(begin, end); and the types Element, of the parameter, and Averaged, of its average.
+#include "kernel/half.h"
 #include "kernel/lanes.h"
 #include "kernel/stochastic.inl"
 
@@ -10,6 +11,10 @@ namespace {
 
 // Accesses whole lanes (AllLanes), or the first n elements of a lane (FirstLanes).
 struct AllLanes {
+  template <class Lane>
+  CLR_INLINE_MEMBER int count() const {
+    return Lane::width;
+  }
   template <class Lane, class Element>
   CLR_INLINE_MEMBER void read(const Element* from, Lane& to) const {
     load(from, to);
@@ -26,6 +31,10 @@ struct AllLanes {
 
 struct FirstLanes {
   int n;
+  template <class Lane>
+  CLR_INLINE_MEMBER int count() const {
+    return n;
+  }
   template <class Lane, class Element>
   CLR_INLINE_MEMBER void read(const Element* from, Lane& to) const {
     load_first(from, n, to);
@@ -39,6 +48,33 @@ struct FirstLanes {
     store_stochastic_first(from, random, n, to);
   }
 };
+
+// Reads elements from `i` on of an array of another dtype than the parameter's. For a float64 parameter they are
+// converted one by one: the wider lane has no load for narrower numbers.
+template <class Element, class Lane, class Access>
+CLR_INLINE void read_as(const void* array, int64_t i, Access access, Lane& to) {
+  const Element* const from = static_cast<const Element*>(array) + i;
+  if constexpr (sizeof(typename Lane::Real) == sizeof(double)) {
+    double wide[Lane::width] = {};
+    for (int j = 0; j < access.template count<Lane>(); ++j) wide[j] = static_cast<double>(widened(from[j]));
+    load(wide, to);
+  } else {
+    access.read(from, to);
+  }
+}
+
+// Writes elements from `i` on of such an array.
+template <class Element, class Lane, class Access>
+CLR_INLINE void write_as(const Lane& from, void* array, int64_t i, Access access) {
+  Element* const to = static_cast<Element*>(array) + i;
+  if constexpr (sizeof(typename Lane::Real) == sizeof(double)) {
+    double wide[Lane::width];
+    store(from, wide);
+    for (int j = 0; j < access.template count<Lane>(); ++j) narrow(static_cast<float>(wide[j]), to[j]);
+  } else {
+    access.write(from, to);
+  }
+}
 
 template <class Element>
 CLR_INLINE void prefetch(const Element* array, int64_t begin, int64_t end);
@@ -85,9 +121,10 @@ struct Stochastic {
   using Averaged = E;
   Element* parameter;
   uint64_t key;
+  int64_t first;  // the place of element 0 in the whole tensor
 
   CLR_INLINE_MEMBER explicit Stochastic(const Slot& slot)
-      : parameter(static_cast<Element*>(slot.parameter)), key(slot.random_key) {}
+      : parameter(static_cast<Element*>(slot.parameter)), key(slot.random_key), first(slot.places.first) {}
 
   template <class Lane, class Access>
   CLR_INLINE_MEMBER void read(int64_t i, Access access, Lane& p) const {
@@ -96,7 +133,7 @@ struct Stochastic {
   template <class Lane, class Access>
   CLR_INLINE_MEMBER void write(const Lane& p, int64_t i, Access access) const {
     typename RandomOf<Lane>::type random;
-    random_from(key, static_cast<uint64_t>(i), random);
+    random_from(key, static_cast<uint64_t>(first + i), random);
     access.write_stochastic(p, random, parameter + i);
   }
   template <class Lane, class Access>

@@ -25,6 +25,7 @@ struct LaneOf<double> {
 // A plain update.
 template <class Element>
 struct PlainUpdate {
+  static constexpr bool is_packed = true;
   SgdCoefficients<typename LaneOf<Element>::type::Real> c;
   Element* parameter;
   const Element* gradient;
@@ -60,19 +61,66 @@ struct PlainUpdate {
   }
 };
 
+// A gradient of the parameter's dtype.
+template <class E>
+struct OwnGradient {
+  static constexpr bool is_packed = true;  // True if lanes of the parameter's width read it well
+  const E* numbers;                        // null: only the average is updated
+  E* unscaled;
+
+  CLR_INLINE_MEMBER explicit OwnGradient(const Slot& slot)
+      : numbers(static_cast<const E*>(slot.gradient)), unscaled(static_cast<E*>(slot.unscaled)) {}
+
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void read(int64_t i, Access access, Lane& g) const {
+    access.read(numbers + i, g);
+  }
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void write_unscaled(const Lane& g, int64_t i, Access access) const {
+    access.write(g, unscaled + i);
+  }
+  CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const { clr::prefetch(numbers, begin, end); }
+};
+
+// A gradient of another dtype than the parameter's, which is read in the dtype of the arithmetic.
+struct OtherGradient {
+  static constexpr bool is_packed = false;
+  const void* numbers;
+  void* unscaled;
+  DType dtype;
+
+  CLR_INLINE_MEMBER explicit OtherGradient(const Slot& slot)
+      : numbers(slot.gradient), unscaled(slot.unscaled), dtype(slot.gradient_dtype) {}
+
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void read(int64_t i, Access access, Lane& g) const {
+    if (dtype == DType::float32) return read_as<float>(numbers, i, access, g);
+    if (dtype == DType::bfloat16) return read_as<Bfloat16>(numbers, i, access, g);
+    read_as<Float16>(numbers, i, access, g);
+  }
+  template <class Lane, class Access>
+  CLR_INLINE_MEMBER void write_unscaled(const Lane& g, int64_t i, Access access) const {
+    if (dtype == DType::float32) return write_as<float>(g, unscaled, i, access);
+    if (dtype == DType::bfloat16) return write_as<Bfloat16>(g, unscaled, i, access);
+    write_as<Float16>(g, unscaled, i, access);
+  }
+  // The processor finds this array by itself.
+  CLR_INLINE_MEMBER void prefetch(int64_t, int64_t) const {}
+};
+
 // An update with everything that may come before and after it. WeightStorage says how the parameter is kept, see
 // kernel/storage.inl.
-template <class WeightStorage, class Buffer>
+template <class WeightStorage, class Buffer, class Gradient>
 struct FullUpdate {
   using Element = typename WeightStorage::Element;
   using Real = typename LaneOf<Element>::type::Real;
+  static constexpr bool is_packed = Gradient::is_packed;
   SgdCoefficients<Real> c;
   GradientCoefficients<Real> before;
   Real average_weight;
   bool first_average;
   WeightStorage kept;
-  const Element* gradient;  // null: only the average is updated
-  Element* unscaled_gradient;
+  Gradient gradient;
   Buffer* buffer;
   typename WeightStorage::Averaged* average;
 
@@ -82,8 +130,7 @@ struct FullUpdate {
         average_weight(static_cast<Real>(group.average_weight)),
         first_average(slot.first_average),
         kept(slot),
-        gradient(static_cast<const Element*>(slot.gradient)),
-        unscaled_gradient(static_cast<Element*>(slot.unscaled)),
+        gradient(slot),
         buffer(static_cast<Buffer*>(slot.buffer)),
         average(static_cast<typename WeightStorage::Averaged*>(slot.average)) {}
 
@@ -93,11 +140,11 @@ struct FullUpdate {
   CLR_INLINE_MEMBER void at(int64_t i, Access access) const {
     Lane p;
     kept.read(i, access, p);
-    if (gradient != nullptr) {
+    if (gradient.numbers != nullptr) {
       Lane g, m;
-      access.read(gradient + i, g);
+      gradient.read(i, access, g);
       g = unscaled(before, g);
-      if (unscaled_gradient != nullptr) access.write(g, unscaled_gradient + i);
+      if (gradient.unscaled != nullptr) gradient.write_unscaled(g, i, access);
       g = clipped(before, g);
       if (c.has_buffer && !c.first) {
         access.read(buffer + i, m);
@@ -123,8 +170,8 @@ struct FullUpdate {
 
   CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const {
     kept.prefetch(begin, end);
-    if (gradient != nullptr) clr::prefetch(gradient, begin, end);
-    if (gradient != nullptr && c.has_buffer) clr::prefetch(buffer, begin, end);
+    if (gradient.numbers != nullptr) gradient.prefetch(begin, end);
+    if (gradient.numbers != nullptr && c.has_buffer) clr::prefetch(buffer, begin, end);
     if (average != nullptr) clr::prefetch(average, begin, end);
   }
 };
@@ -137,10 +184,30 @@ struct Job {
   int64_t begin, end;
 };
 
+template <class WeightStorage, class Buffer, class Gradient>
+CLR_FUNCTION void update_with(const Job& job) {
+  for_lanes<typename WeightStorage::Element>(
+      FullUpdate<WeightStorage, Buffer, Gradient>(job.gradients, job.group, job.slot), job.begin, job.end);
+}
+
 template <class WeightStorage, class Buffer>
 CLR_FUNCTION void update_whole(const Job& job) {
-  for_lanes<typename WeightStorage::Element>(FullUpdate<WeightStorage, Buffer>(job.gradients, job.group, job.slot),
-                                             job.begin, job.end);
+  if (job.slot.gradient_dtype != job.slot.dtype) return update_with<WeightStorage, Buffer, OtherGradient>(job);
+  update_with<WeightStorage, Buffer, OwnGradient<typename WeightStorage::Element>>(job);
+}
+
+// Updates run by run: within a run, the place of an element in the whole tensor differs from its number by a constant.
+template <class Element, class Buffer>
+CLR_FUNCTION void update_stochastic(const Job& job) {
+  const Places& places = job.slot.places;
+  if (places.run == 0) return update_whole<Stochastic<Element>, Buffer>(job);
+  Slot slot = job.slot;
+  for (int64_t run = job.begin / places.run; run * places.run < job.end; ++run) {
+    const int64_t begin = run * places.run, end = begin + places.run;
+    slot.places.first = places.first + run * (places.stride - places.run);
+    update_whole<Stochastic<Element>, Buffer>(
+        {job.gradients, job.group, slot, begin < job.begin ? job.begin : begin, end < job.end ? end : job.end});
+  }
 }
 
 template <class Element, class Buffer>
@@ -149,7 +216,7 @@ CLR_FUNCTION void update_half(const Job& job) {
     case Storage::nearest:
       return update_whole<Nearest<Element>, Buffer>(job);
     case Storage::stochastic:
-      return update_whole<Stochastic<Element>, Buffer>(job);
+      return update_stochastic<Element, Buffer>(job);
     case Storage::split:
       return update_whole<Split<Element>, Buffer>(job);
     case Storage::master:

@@ -95,9 +95,13 @@ void bind_optimizer(py::module_& m) {
           "schedule's are written, once all groups have been bound.");
   // It refers to parameters and to a user's scale_fn, which may refer to the optimizer.
   py::class_<NativeOptimizer>(m, "NativeOptimizer", "The steps of one optimizer.", collected<NativeOptimizer>())
-      .def(py::init<py::object, py::object>(), py::arg("read_schedule"), py::arg("averaged_entries"),
+      .def(py::init<py::object, py::object, py::object>(), py::arg("read_schedule"), py::arg("averaged_entries"),
+           py::arg("sharding"),
            "read_schedule(group, known): the schedule that stands in a group, with the functions of the known one. "
-           "averaged_entries: of AveragesInPlace.")
+           "averaged_entries: of AveragesInPlace. sharding: of the parameters.")
+      .def(
+          "refresh_sharding", [](NativeOptimizer& optimizer) { optimizer.shards.refresh(); },
+          "Look again whether other processes hold parts of the model: the process group of plain parameters was set.")
       .def("append", &NativeOptimizer::append, py::arg("group"), py::arg("schedule"), py::arg("is_obeyed"),
            "Bind one more group, as BoundGroups does.")
       .def("adopt", &NativeOptimizer::adopt, py::arg("groups"), "Replace all groups by these.")

@@ -87,7 +87,8 @@ struct Owner {
   }
 
   clr::Measured step(const clr::StepRequest& request = {}) {
-    const clr::Measured measured = steps.measure(plan, options, request);
+    steps.measure(plan, options, request);
+    const clr::Measured measured = steps.decide(plan, options, request);
     steps.run(plan);
     return measured;
   }

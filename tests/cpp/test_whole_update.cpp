@@ -221,9 +221,64 @@ TEST_CASE("whole update: what is not plain") {
   CHECK(changed([&](clr::Slot& s) { s.average = tensors.average.data(); }));
   CHECK(changed([&](clr::Slot& s) { s.unscaled = tensors.unscaled.data(); }));
   CHECK(changed([](clr::Slot& s) { s.buffer_dtype = clr::DType::float32; }));
+  CHECK(changed([](clr::Slot& s) { s.gradient_dtype = clr::DType::float32; }));
   CHECK(changed([](clr::Slot& s) { s.storage = clr::Storage::stochastic; }));
   CHECK(changed([](clr::Slot& s) { s.storage = clr::Storage::split; }));
   CHECK(changed([](clr::Slot& s) { s.storage = clr::Storage::master; }));
+}
+
+namespace {
+
+// Numbers of dtype G that K's parameter has too, infinities among them, in both dtypes.
+template <class K, class G>
+std::vector<typename G::Element> common_gradient(WholeTensors<K>& tensors, Random& random) {
+  using T = typename K::Parameter;
+  auto gradient = clr_test::numbers<G>(tensors.size(), random, 5);
+  for (std::size_t i = 0; i < gradient.size(); ++i) {
+    auto x = static_cast<typename T::Real>(G::read(gradient[i]));
+    if (!(T::read(T::stored(x)) == x)) x = static_cast<typename T::Real>(random.below(127)) / 64;
+    gradient[i] = G::stored(static_cast<typename G::Real>(x));
+    tensors.gradient[i] = T::stored(x);
+  }
+  return gradient;
+}
+
+// A gradient gives the same update in either dtype. Unscaled it is rounded to its own.
+template <class K, class G>
+void check_gradient_of() {
+  using T = typename K::Parameter;
+  if (G::dtype == T::dtype) return;
+  for (const clr::Isa& isa : clr_test::testable_isas()) {
+    for (const Around& around : clr_test::arounds()) {
+      Random random(11);
+      WholeTensors<K> want(181, random, 5);
+      const auto gradient = common_gradient<K, G>(want, random);
+      auto unscaled = clr_test::numbers<G>(181, random, 0);
+      WholeTensors<K> got = want;
+      clr::Slot slot = got.slot(kMomentum, around);
+      slot.gradient_dtype = G::dtype;
+      if (slot.gradient != nullptr) slot.gradient = gradient.data();
+      if (slot.unscaled != nullptr) slot.unscaled = unscaled.data();
+      clr_test::update_slot(isa, kMomentum, around, slot, 0, 181);
+      want.update(isa, kMomentum, around, 0, 181);
+      INFO(std::string(isa.name), ", ", std::string(G::name), ", ", clr_test::described(around));
+      for (std::size_t i = 0; i < 181 && slot.unscaled != nullptr && slot.gradient != nullptr; ++i) {
+        const auto scale = static_cast<typename T::Real>(around.gradients.scale);
+        const auto x = static_cast<typename T::Real>(G::read(gradient[i])) * scale;
+        CHECK(G::same(unscaled[i], G::stored(static_cast<typename G::Real>(x))));
+      }
+      want.unscaled = got.unscaled;
+      CHECK(clr_test::differences(got, want) == "");
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("whole update: gradients of another dtype", K, CLR_ALL_KINDS) {
+  check_gradient_of<K, clr_test::Float32>();
+  check_gradient_of<K, clr_test::Bfloat16>();
+  check_gradient_of<K, clr_test::Float16>();
 }
 
 TEST_CASE_TEMPLATE("whole update: instruction sets with fma give one another's bits", K, CLR_ALL_KINDS) {

@@ -25,8 +25,7 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 ASKED_SLOT = np.dtype(
     [(name, "u8") for name in ("parameter", "gradient", "buffer", "average", "companion")]
     + [("size", "i8"), ("position", "u8"), ("trust_ratio", "f8"), ("group", "u4")]
-    + [(name, "i4") for name in ("dtype", "buffer_dtype", "storage", "trusted")]
-    + [("", "V4")]
+    + [(name, "i4") for name in ("dtype", "buffer_dtype", "gradient_dtype", "storage", "trusted")]
 )
 ASKED_GROUP = np.dtype(
     [("pieces", "u8")]
@@ -166,10 +165,11 @@ class DeviceStep:
         storage = [1, 2, 3, 0][kept.index(True)]
         wide = torch.float32 if storage == 3 else parameter.dtype
         buffer_dtype = getattr(torch, group["momentum_dtype"]) if group["momentum_dtype"] else wide
+        gradient_dtype = getattr(parameter, "grad_dtype", None) or parameter.dtype
         zeros = torch.zeros_like(parameter)
         places = {
             "parameter": self._place(parameter, offset, "parameter"),
-            "gradient": self._place(zeros, offset, "gradient"),
+            "gradient": self._place(zeros.to(gradient_dtype), offset, "gradient"),
             "momentum_buffer": self._place(zeros.to(buffer_dtype), offset, "momentum_buffer"),
             "average": self._place(zeros.to(wide), offset, "average"),
             "compensation": self._place(zeros if storage == 2 else parameter.to(wide), offset, "companion"),
@@ -180,8 +180,8 @@ class DeviceStep:
         addresses[3] *= group["ema_decay"] is not None
         addresses[4] *= storage >= 2
         trusted = has_gradient and bool(group["trust_coefficient"]) and parameter.dim() >= group["trust_min_ndim"]
-        dtypes = (DTYPES.index(parameter.dtype), DTYPES.index(buffer_dtype), storage)
-        return (*addresses, parameter.numel(), position, 1.0, g, *dtypes, trusted, b"")
+        dtypes = [DTYPES.index(dtype) for dtype in (parameter.dtype, buffer_dtype, gradient_dtype)]
+        return (*addresses, parameter.numel(), position, 1.0, g, *dtypes, storage, trusted)
 
     def make_huge(self, parameter: int, gradient: int, size: int, parts: list[int]) -> None:
         """One float32 tensor in the place of all, of which a step runs over some parts only."""

@@ -13,9 +13,13 @@ TESTS = Path(__file__).parents[1]
 # What only a stand-in can show, and what is tested on real hardware too.
 RUNS = sorted((TESTS / "cuda" / "standin_runs").glob("run_*.py"))
 RUNS += sorted(file for file in (TESTS / "gpu").glob("test_*.py") if "machine: Machine" in file.read_text())
+# Those that take a second or two. The others are slow.
+QUICK = ("run_late", "test_gpu_refused")
 
 
-@pytest.mark.parametrize("file", RUNS, ids=[file.stem for file in RUNS])
+@pytest.mark.parametrize(
+    "file", [pytest.param(file, id=file.stem, marks=[] if file.stem in QUICK else [pytest.mark.slow]) for file in RUNS]
+)
 def test_with_the_stand_in(file: Path, begun: dict[Path, Future[None]]) -> None:
     begun[file].result()
 

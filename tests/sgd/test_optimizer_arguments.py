@@ -77,6 +77,7 @@ def test_signature_is_the_contracts() -> None:
         "kahan": False,
         "master_weights": False,
         "lr": None,
+        "process_group": None,
     }
     by_position = [name for name, p in signature.parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert by_position == ["params", "base_lr", "max_lr"]

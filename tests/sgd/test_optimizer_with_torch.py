@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, lr_scheduler
 
 from clr_native import FusedCyclicSGD
-from helpers import Beside, assert_same_training, give, parameters
+from helpers import Beside, assert_same_training, give, gradient_sets, parameters
 
 
 def test_version_counters_of_updated_parameters_move_and_no_others() -> None:
@@ -114,18 +114,45 @@ def test_under_ddp() -> None:
 
 
 @pytest.mark.usefixtures("process_group")
-def test_dtensor_is_refused_by_name() -> None:
+def test_dtensors_of_one_process() -> None:
+    """tests/sharded has those of several."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (1,))
+    plain, other = parameters([(4, 3), 5])
+    shards: Any = [nn.Parameter(distribute_tensor(p.detach().clone(), mesh, [Shard(0)])) for p in (plain, other)]
+    settings: dict[str, Any] = {"base_lr": 0.1, "max_lr": 0.5, "max_grad_norm": 0.3, "skip_nonfinite": True}
+    ours, alone = FusedCyclicSGD(shards[:1], **settings), FusedCyclicSGD([plain], **settings)
+    ours.add_param_group({"params": shards[1:]})
+    alone.add_param_group({"params": [other]})
+    for gradients in gradient_sets([plain, other], 5):
+        give([plain, other], gradients)
+        give(shards, [distribute_tensor(g, mesh, [Shard(0)]) for g in gradients])
+        versions = [(p._version, p._local_tensor._version) for p in shards]
+        for each in (ours, alone):
+            each.step()
+        assert [(p._version - 1, p._local_tensor._version - 1) for p in shards] == versions
+    assert ours.last_grad_norm == alone.last_grad_norm
+    for p, q in zip(shards, (plain, other), strict=True):
+        assert torch.equal(p.to_local(), q)
+        assert torch.equal(ours.state[p]["momentum_buffer"].to_local(), alone.state[q]["momentum_buffer"])
+
+
+@pytest.mark.usefixtures("process_group")
+def test_a_gradient_is_sharded_if_its_parameter_is() -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Replicate, distribute_tensor
 
     mesh = init_device_mesh("cpu", (1,))
-    sharded = nn.Parameter(distribute_tensor(torch.zeros(4), mesh, [Replicate()]))
-    with pytest.raises(TypeError, match="DTensor"):
-        FusedCyclicSGD([sharded], 0.1, 0.5)
-    optimizer = FusedCyclicSGD(parameters([4]), 0.1, 0.5)
-    with pytest.raises(TypeError, match="DTensor"):
-        optimizer.add_param_group({"params": [sharded]})
-    assert len(optimizer.param_groups) == 1
+    plain, sharded = torch.zeros(4), distribute_tensor(torch.zeros(4), mesh, [Replicate()])
+    for tensor, gradient in ((plain, sharded), (sharded, plain)):
+        parameter = nn.Parameter(tensor.clone())
+        parameter.grad = gradient
+        optimizer = FusedCyclicSGD([parameter], 0.1, 0.5)
+        with pytest.raises(TypeError, match=r"parameter 0 of group 0, gradient: type=\w+ must be the parameter's"):
+            optimizer.step()
+        assert parameter._version == 0
 
 
 def test_training_a_network_beside_torch() -> None:

@@ -130,7 +130,6 @@ CASES: dict[str, tuple[Callable[[Spoiled], Undo], type[Exception], str]] = {
     "gradient: more dimensions": (gradient_data(lambda t: t[None]), ValueError, r"shape=.*\[1, 3, 4\]"),
     "gradient: one value": (gradient_data(lambda t: torch.zeros(())), ValueError, r"shape=.*\[\]"),
     "gradient: float64": (gradient_data(of(torch.float64)), TypeError, "dtype=torch.float64"),
-    "gradient: bfloat16": (gradient_data(of(torch.bfloat16)), TypeError, "dtype=torch.bfloat16"),
     "gradient: int32": (gradient_data(of(torch.int32)), TypeError, "dtype=torch.int32"),
     "gradient: complex64": (gradient_data(of(torch.complex64)), TypeError, "dtype=torch.complex64"),
     "gradient: conj": (

@@ -30,7 +30,8 @@ bool NativeOptimizer::read_released(BoundParameter& bound, const py::dict& state
   const BoundGroup& group = *groups_[bound.group()];
   parameters_.refresh_state(state);
   if (!bound.has_state() && needs_entry(group, true)) parameters_.make_entries(state, {bound.position()});
-  const py::object gradient = TorchReader::get().grad(bound.parameter().ptr());
+  py::object gradient = TorchReader::get().grad(bound.parameter().ptr());
+  if (bound.shard() != nullptr) shards.localise(bound, gradient);
   plan_.gradients = {};
   keep_alive_.gradients.assign(1, gradient);
   const auto read = [&] {
@@ -50,6 +51,7 @@ bool NativeOptimizer::read_released(BoundParameter& bound, const py::dict& state
   plan_.in_order = plan_.has_overlap();
   empty(active_);
   active_.append(bound.parameter());
+  if (bound.shard() != nullptr) active_.append(py::handle(TorchReader::get().local(bound.parameter().ptr())));
   return true;
 }
 

@@ -20,8 +20,11 @@ void* current_stream(int device) { return TorchReader::get().current_stream(devi
 
 }  // namespace
 
-NativeOptimizer::NativeOptimizer(py::object read_schedule, py::object averaged_entries)
-    : averages(std::move(averaged_entries)), read_schedule_(std::move(read_schedule)), devices_(current_stream) {}
+NativeOptimizer::NativeOptimizer(py::object read_schedule, py::object averaged_entries, py::object sharding)
+    : averages(std::move(averaged_entries)),
+      shards(std::move(sharding)),
+      read_schedule_(std::move(read_schedule)),
+      devices_(current_stream) {}
 
 NativeOptimizer::Busy::Busy(NativeOptimizer& optimizer) : optimizer_(optimizer) {
   if (std::exchange(optimizer.busy_, true)) refuse_reentry();
@@ -45,25 +48,78 @@ void NativeOptimizer::empty(const py::list& list) {
 void NativeOptimizer::apply(const py::list& groups, const py::dict& state, const StepRequest& request) {
   const Busy busy(*this);
   averages.refuse_inside("step()");
-  begin(groups, state);
-  if (open_) refuse_release(request);
-  read_tensors(state, request);
-  if (only_makes_state_) return make_state();
-  Executor& chosen = executor();
-  const Measured measured = measure(chosen, request);
+  Executor* const chosen =
+      shards.is_shared() ? prepare_together(groups, state, request) : prepare(groups, state, request);
+  if (chosen == nullptr) return make_state();
+  const Measured measured = chosen->decide(plan_, options, request);
   captured_ = measured.is_recorded;
   if (measured.skips) return write_skipped(state);
   // From here on nothing is refused. The version counters come first, because only they can still fail.
   TorchReader::get().increment_version(active_);
   if (writes_unscaled(request)) TorchReader::get().increment_version(unscaled_);
-  run(chosen);
+  run(*chosen);
   if (!captured_) write();
+}
+
+// Reads and measures everything. Returns null if the step is only asked to make state.
+Executor* NativeOptimizer::prepare(const py::list& groups, const py::dict& state, const StepRequest& request) {
+  begin(groups, state);
+  if (open_) refuse_release(request);
+  if (shards.has_flat()) shards.refuse_flat(groups_, options, request);
+  read_tensors(state, request);
+  if (only_makes_state_) return nullptr;
+  Executor& chosen = executor(request);
+  measure(chosen, request);
+  return &chosen;
+}
+
+// Does the same for an optimizer that shares its model with other processes. All of them take part where they add up,
+// even those that refuse the step.
+Executor* NativeOptimizer::prepare_together(const py::list& groups, const py::dict& state, const StepRequest& request) {
+  has_voted_ = is_refused_ = false;
+  Executor* chosen = nullptr;
+  try {
+    chosen = prepare(groups, state, request);
+  } catch (...) {
+    const bool others_wait =
+        (asks_for_state_ && !has_updated_ && !has_voted_) || shards.must_add_up(groups_, options, request);
+    if (others_wait && !is_refused_) tell_refusal();
+    throw;
+  }
+  if (chosen == nullptr || !shards.must_add_up(groups_, options, request)) return chosen;
+  add_up(chosen->found(), false);
+  // The others may have taken long, and this process has run other code.
+  const std::vector<std::size_t> measured = slot_positions_;
+  read({writes_unscaled(request), false});
+  if (slot_positions_ != measured) {
+    throw std::runtime_error("gradients came or went while the step waited for other processes");
+  }
+  return chosen;
+}
+
+// Adds up over the processes. Returns true if all are only asked to make state. Throws if another one refuses the step.
+bool NativeOptimizer::add_up(Found* found, bool makes_state) {
+  const Shards::Flags all = shards.add_up(parameters_, groups_, slot_positions_, found, {false, makes_state});
+  is_refused_ = all.refuses;
+  if (is_refused_) {
+    throw std::runtime_error("another process refused this step, and says why: nothing has changed in any of them");
+  }
+  return all.makes_state;
+}
+
+void NativeOptimizer::tell_refusal() {
+  try {
+    shards.add_up(parameters_, groups_, {}, nullptr, {true, false});
+  } catch (py::error_already_set& error) {
+    error.discard_as_unraisable("telling other processes that a step is refused");
+  }
 }
 
 // --- groups ---------------------------------------------------------------------------------------------------------
 
 void NativeOptimizer::append(py::dict group, py::object schedule, bool is_obeyed) {
   const Busy busy(*this);
+  shards.note(group);
   groups_.append(std::move(group), std::move(schedule), is_obeyed);
 }
 
@@ -73,6 +129,7 @@ void NativeOptimizer::adopt(BoundGroups& groups) {
   parameters_.clear();
   devices_.forget_parameters();
   moved_ = true;
+  has_updated_ = false;
   steps_without_gradient_ = 0;
 }
 
@@ -114,6 +171,7 @@ void NativeOptimizer::begin(const py::list& groups, const py::dict& state) {
   if (devices_.are_used() && !catch_up(groups, state)) bind_groups(groups);
   if (!parameters_.is_known(groups_)) {
     parameters_.bind(groups_);
+    shards.bind(parameters_);
     devices_.forget_parameters();
   }
   if (calls_user_code_) call_user_code();
@@ -138,6 +196,7 @@ bool NativeOptimizer::read_groups(const py::list& groups) {
   const Scheduled none;
   const Scheduled* before = &none;
   calls_user_code_ = is_driven_ = false;
+  asks_for_state_ = groups_.size() != 0;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const auto place = static_cast<Py_ssize_t>(g);
     // A scale_fn that was called for a position set by hand may have removed groups.
@@ -148,6 +207,7 @@ bool NativeOptimizer::read_groups(const py::list& groups) {
     group.read();
     calls_user_code_ = calls_user_code_ || group.calls_back() || group.is_at_end();
     is_driven_ = is_driven_ || group.is_driven(kDrivenUpdates);
+    asks_for_state_ = asks_for_state_ && group.has_foreign_zero();
     if (!group.calls_back()) {
       group.prepare_next(*before, groups_.front());
       before = &group.next();
@@ -188,9 +248,12 @@ void NativeOptimizer::warn_of_driver() {
 // --- the update -----------------------------------------------------------------------------------------------------
 
 // Chooses the executor of this step: tensors may have been moved since the last one.
-Executor& NativeOptimizer::executor() {
-  if (plan_.device_slots == 0 && !devices_.are_used()) return cpu_;
-  refuse_on_devices();
+Executor& NativeOptimizer::executor(const StepRequest& request) {
+  return plan_.device_slots == 0 && !devices_.are_used() ? cpu_ : devices(request);
+}
+
+Executor& NativeOptimizer::devices(const StepRequest& request) {
+  refuse_on_devices(request);
   plan_.records.clear();
   for (const auto& group : groups_) {
     plan_.records.push_back({&group->settings(), &group->progress(), group->binding_id(), group->position_version()});
@@ -199,7 +262,12 @@ Executor& NativeOptimizer::executor() {
 }
 
 // Throws if a group has an option that only the CPU supports.
-void NativeOptimizer::refuse_on_devices() const {
+void NativeOptimizer::refuse_on_devices(const StepRequest& request) const {
+  if (plan_.is_shared && shards.must_add_up(groups_, options, request)) {
+    throw std::runtime_error(
+        "max_grad_norm, skip_nonfinite, trust_coefficient and clr_native.GradScaler cannot add up over processes on "
+        "CUDA devices yet: leave them out, or clip with torch.nn.utils.clip_grad_norm_");
+  }
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     if (groups_[g]->calls_back()) {
       throw std::runtime_error(
@@ -211,10 +279,10 @@ void NativeOptimizer::refuse_on_devices() const {
   }
 }
 
-Measured NativeOptimizer::measure(Executor& executor, const StepRequest& request) {
+void NativeOptimizer::measure(Executor& executor, const StepRequest& request) {
   std::optional<py::gil_scoped_release> release;
   if (executor.works_without_python() && measures_gradients(plan_, options, request)) release.emplace();
-  return executor.measure(plan_, options, request);
+  executor.measure(plan_, options, request);
 }
 
 void NativeOptimizer::run(Executor& executor) {
@@ -236,6 +304,7 @@ void NativeOptimizer::write() {
     groups_[g]->write(keep_alive_.replaced);
   }
   open_ = false;
+  has_updated_ = true;
 }
 
 void NativeOptimizer::write_skipped(const py::dict& state) {
@@ -269,6 +338,7 @@ int NativeOptimizer::traverse(visitproc visit, void* arg) const {
   if (const int stop = groups_.traverse(visit, arg)) return stop;
   if (const int stop = parameters_.traverse(visit, arg)) return stop;
   if (const int stop = averages.traverse(visit, arg)) return stop;
+  if (const int stop = shards.traverse(visit, arg)) return stop;
   Py_VISIT(read_schedule_.ptr());
   Py_VISIT(active_.ptr());
   Py_VISIT(unscaled_.ptr());

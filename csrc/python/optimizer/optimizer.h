@@ -11,13 +11,15 @@
 #include "python/optimizer/averages_in_place.h"
 #include "python/optimizer/groups.h"
 #include "python/optimizer/parameters.h"
+#include "python/optimizer/shards.h"
 
 namespace clr {
 
 class NativeOptimizer {
  public:
-  // `read_schedule(group, known)`: see BoundGroups::rebind. `averaged_entries()`: see AveragesInPlace.
-  NativeOptimizer(py::object read_schedule, py::object averaged_entries);
+  // `read_schedule(group, known)`: see BoundGroups::rebind. `averaged_entries()`: see AveragesInPlace. `sharding`: see
+  // Shards.
+  NativeOptimizer(py::object read_schedule, py::object averaged_entries, py::object sharding);
 
   GradientOptions options;
 
@@ -25,6 +27,7 @@ class NativeOptimizer {
   bool warns = true;
 
   AveragesInPlace averages;
+  Shards shards;
 
   // Binds one more group.
   void append(py::dict group, py::object schedule, bool is_obeyed);
@@ -93,7 +96,7 @@ class NativeOptimizer {
   // True if a step needs a dict in optimizer.state for a parameter of this group.
   static bool needs_entry(const BoundGroup& group, bool has_gradient);
   bool warn_of_no_gradient();
-  bool is_probe() const;
+  bool is_probe(const py::dict& state);
   // True if the step writes unscaled gradients. At scale 1 gradients are unscaled already.
   bool writes_unscaled(const StepRequest& request) const {
     return options.write_unscaled && (request.scale != 1.0 || request.grad_scale.at != nullptr);
@@ -110,9 +113,14 @@ class NativeOptimizer {
   void make_state();
 
   // The update.
-  Executor& executor();
-  void refuse_on_devices() const;
-  Measured measure(Executor& executor, const StepRequest& request);
+  Executor* prepare(const py::list& groups, const py::dict& state, const StepRequest& request);
+  Executor* prepare_together(const py::list& groups, const py::dict& state, const StepRequest& request);
+  bool add_up(Found* found, bool makes_state);
+  void tell_refusal();
+  Executor& executor(const StepRequest& request);
+  Executor& devices(const StepRequest& request);
+  void refuse_on_devices(const StepRequest& request) const;
+  void measure(Executor& executor, const StepRequest& request);
   void run(Executor& executor);
   void write();
   void write_skipped(const py::dict& state);
@@ -142,10 +150,15 @@ class NativeOptimizer {
   unsigned steps_without_gradient_ = 0;     // in a row
   bool warned_of_driver_ = false, warned_of_no_gradient_ = false;
   bool calls_user_code_ = false;
-  bool is_driven_ = false;  // True if something else has driven a group for long enough to warn
+  bool asks_for_state_ = false;  // True if every lr is a zero that somebody else has written
+  bool is_driven_ = false;       // True if something else has driven a group for long enough to warn
   bool open_ = false;
-  std::vector<bool> released_;  // of an open step: True for each parameter that is updated
-  bool captured_ = false;       // True if the last step is part of a graph
+  bool has_voted_ = false;    // True if processes have told each other in this step whether they only make state
+  bool is_refused_ = false;   // True if one of them has refused this step
+  bool has_updated_ = false;  // True if an update has been made since the groups were adopted
+  std::vector<std::size_t> slot_positions_;  // of a step over shards: the position of each slot's parameter
+  std::vector<bool> released_;               // of an open step: True for each parameter that is updated
+  bool captured_ = false;                    // True if the last step is part of a graph
   bool busy_ = false;
 };
 

@@ -1,11 +1,37 @@
 #include "python/optimizer/parameter.h"
 
+#include <pybind11/stl.h>
+
+#include <tuple>
+
 #include "core/random.h"
 
 namespace clr {
 
 BoundParameter::BoundParameter(py::object parameter, std::uint32_t group, std::size_t index, std::size_t position)
     : group_(group), parameter_(std::move(parameter)), index_(index), position_(position) {}
+
+void BoundParameter::bind_shard(const py::object& sharding) {
+  shard_.reset();
+  if (!sharding) return;
+  const py::object spec = TorchReader::get().spec(parameter_.ptr());
+  try {
+    const py::object found = sharding.attr("shard_of")(parameter_), places = found.attr("places");
+    auto shard = std::make_unique<Shard>();
+    shard->spec = spec;
+    shard->sum = found.attr("sum").cast<std::uint32_t>();
+    shard->counts = found.attr("counts").cast<bool>();
+    shard->has_places = !places.is_none();
+    if (shard->has_places) {
+      const auto [first, run, stride] = places.cast<std::tuple<std::int64_t, std::int64_t, std::int64_t>>();
+      shard->places = {first, run, stride};
+    }
+    shard_ = std::move(shard);
+  } catch (py::error_already_set& error) {
+    if (!error.matches(PyExc_ValueError)) throw;
+    throw py::value_error(name() + ": " + py::str(error.value()).cast<std::string>());
+  }
+}
 
 void BoundParameter::relayout(const DLTensor& view) {
   const Layout layout(view);
@@ -29,17 +55,33 @@ void BoundParameter::require_plain(PyObject* tensor, const char* role) const {
   if (TorchReader::get().is_negative(tensor)) throw py::type_error(name() + role + ": " + why_unreadable(tensor));
 }
 
+// Returns the dtype of a gradient. Throws if the kernels cannot read it beside the parameter's.
+DType BoundParameter::gradient_dtype(const py::object& gradient, const DLTensor& view) const {
+  const std::optional<DType> dtype = known_dtype(view.dtype);
+  if (dtype && reads_gradient(dtype_, *dtype)) return *dtype;
+  throw py::type_error(name() + ", gradient: " + described(gradient, "dtype") + " must be the parameter's, " +
+                       described(parameter_, "dtype") + ", or float32, bfloat16 or float16");
+}
+
 // Points the slot to the gradient, or to a copy of it in the parameter's layout.
 void BoundParameter::read_gradient(const py::object& gradient, const Look& look, bool writes_unscaled, StepPlan& plan,
                                    KeepAlive& keep_alive) {
+  const TorchReader& torch = TorchReader::get();
   if (!look.has_gradient) throw py::type_error(name() + ", gradient: " + why_unreadable(gradient));
+  if (!torch.is_plain(gradient.ptr()) && torch.is_dtensor(gradient.ptr())) {
+    throw py::type_error(name() + ", gradient: type=DTensor must be the parameter's, " +
+                         Py_TYPE(parameter_.ptr())->tp_name);
+  }
   const DLTensor& view = look.gradient;
   // Checks the gradient at every step: autograd itself makes lazy negatives, and remembering the answer would mean to
   // keep the gradient alive.
   require_plain(gradient.ptr(), ", gradient");
   Slot& slot = plan.slots.back();
   const bool dense = density_ == Density::dense && is_exactly(layout_, view);
-  if (!dense) require_alike(layout_, dtype_, view, gradient, parameter_, name() + ", gradient");
+  if (!dense) {
+    slot.gradient_dtype = gradient_dtype(gradient, view);
+    require_alike(layout_, slot.gradient_dtype, view, gradient, torch.local(parameter_.ptr()), name() + ", gradient");
+  }
   if (dense || same_strides(this->dense(), view)) {
     slot.gradient = data_of(view);
     slot.unscaled = writes_unscaled ? data_of(view) : nullptr;
@@ -63,7 +105,9 @@ void* BoundParameter::dense_copy(const py::object& tensor, const DLTensor& view,
     plan.copies.push_back(strided_copy(plan.slots.size() - 1, view, dense(), use));
     return plan.copies.back().data();
   }
-  keep_alive.device_copies.emplace_back(tensor, parameter_, use);
+  const TorchReader& torch = TorchReader::get();
+  keep_alive.device_copies.emplace_back(py::reinterpret_borrow<py::object>(torch.local(tensor.ptr())),
+                                        torch.local(parameter_.ptr()), use);
   return keep_alive.device_copies.back().data();
 }
 
@@ -87,14 +131,22 @@ bool BoundParameter::read_state(StateTensor& tensor, DType dtype, StateTensor::C
 }
 
 // Reads everything that a slot has beyond parameter, gradient and buffer.
-void BoundParameter::read_extras(const BoundGroup& group, bool averages, StateTensor::Content content, Slot& slot) {
+void BoundParameter::read_extras(const BoundGroup& group, bool has_gradient, bool averages,
+                                 StateTensor::Content content, Slot& slot) {
   const GroupSettings& settings = group.settings();
   const GroupProgress& progress = group.progress();
   slot.storage = group.options().storage;
-  slot.trusted =
-      slot.gradient != nullptr && settings.trust_coefficient != 0.0 && layout_.ndim() >= group.options().trust_min_ndim;
+  slot.trusted = has_gradient && settings.trust_coefficient != 0.0 && layout_.ndim() >= group.options().trust_min_ndim;
   slot.random_key = slot.storage == Storage::stochastic ? random_key(settings.seed, progress.n_updates, position_) : 0;
-  const bool splits = slot.storage == Storage::split && slot.gradient != nullptr;
+  if (slot.storage == Storage::stochastic && shard_) {
+    if (!shard_->has_places) {
+      throw py::type_error(name() + ": rounding='stochastic' with placements=" +
+                           py::str(parameter_.attr("placements")).cast<std::string>() +
+                           " is not supported: shard one dimension behind the first, and leave its memory in order");
+    }
+    slot.places = shard_->places;
+  }
+  const bool splits = slot.storage == Storage::split && has_gradient;
   const bool masters = slot.storage == Storage::master;
   if (!extras_ && (averages || splits || masters)) extras_ = std::make_unique<Extras>();
   const DType wide = companion_dtype(dtype_, slot.storage);
@@ -144,7 +196,7 @@ bool BoundParameter::read(const BoundGroup& group, const py::object& gradient, c
   slot.parameter = data_;
   slot.size = size_;
   slot.group = group_;
-  slot.dtype = slot.buffer_dtype = dtype_;
+  slot.dtype = slot.buffer_dtype = slot.gradient_dtype = dtype_;
   slot.device = static_cast<std::int16_t>(device());
   if (group.has_options()) {
     group.options().require_legal(dtype_, group_, index_);
@@ -155,7 +207,7 @@ bool BoundParameter::read(const BoundGroup& group, const py::object& gradient, c
     read_buffer(look.has_buffer ? &look.buffer : nullptr, group.keeps_buffers(), content, slot);
     read_gradient(gradient, look, reading.writes_unscaled, plan, keep_alive);
   }
-  if (group.has_options()) read_extras(group, averages, content, slot);
+  if (group.has_options()) read_extras(group, bool(gradient), averages, content, slot);
   if (density_ == Density::gapped) {
     plan.copied.push_back({data_, static_cast<const char*>(data_) + layout_.span_bytes()});
     slot.parameter = dense_copy(parameter_, view, true, plan, keep_alive);

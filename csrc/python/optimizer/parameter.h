@@ -54,6 +54,21 @@ class BoundParameter {
   void bind_state(PyObject* state) { state_ = WatchedDict(py::reinterpret_borrow<py::object>(state)); }
   bool has_state() const { return bool(state_); }
 
+  // The part of a DTensor that this process holds, see Shard in sgd/sharding.py.
+  struct Shard {
+    py::object spec;  // by which this was found out
+    std::uint32_t sum;
+    bool counts, has_places;
+    Places places;
+  };
+  // Null for other tensors.
+  const Shard* shard() const { return shard_.get(); }
+  bool has_shard(const py::object& spec) const { return shard_ && shard_->spec.is(spec); }
+  // Asks an object of sgd/sharding.py where the parameter lies; null for a parameter that is no DTensor.
+  void bind_shard(const py::object& sharding);
+
+  std::string name() const { return parameter_name(group_, index_); }
+
   // Releases the state that a step made and did not write, because the step was skipped or refused.
   void drop_new_state() {
     if (has_new_state_) forget_new_state();
@@ -105,18 +120,18 @@ class BoundParameter {
   int traverse(visitproc visit, void* arg) const;
 
  private:
-  std::string name() const { return parameter_name(group_, index_); }
   // Returns the parameter's layout without gaps.
   const Layout& dense() const { return dense_ ? *dense_ : layout_; }
   StateOwner owner() const { return {parameter_, dense(), group_, index_}; }
   void forget_new_state();
   void relayout(const DLTensor& view);
   void require_plain(PyObject* tensor, const char* role) const;
+  DType gradient_dtype(const py::object& gradient, const DLTensor& view) const;
   void read_gradient(const py::object& gradient, const Look& look, bool writes_unscaled, StepPlan& plan,
                      KeepAlive& keep_alive);
   void read_buffer(const DLTensor* view, bool kept, StateTensor::Content content, Slot& slot);
   bool read_state(StateTensor& tensor, DType dtype, StateTensor::Content content);
-  void read_extras(const BoundGroup& group, bool averages, StateTensor::Content content, Slot& slot);
+  void read_extras(const BoundGroup& group, bool has_gradient, bool averages, StateTensor::Content content, Slot& slot);
   void* dense_copy(const py::object& tensor, const DLTensor& view, bool is_written, StepPlan& plan,
                    KeepAlive& keep_alive) const;
 
@@ -136,6 +151,7 @@ class BoundParameter {
   WatchedDict state_;
   StateTensor buffer_{kMomentumBuffer};
   std::unique_ptr<Extras> extras_;
+  std::unique_ptr<Shard> shard_;
   std::size_t index_, position_;
 };
 

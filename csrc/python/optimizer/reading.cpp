@@ -12,18 +12,23 @@ namespace {
 
 constexpr unsigned kStepsWithoutGradient = 3;  // in a row, before the user is warned
 
+py::object local_of(const BoundParameter& parameter) {
+  return py::reinterpret_borrow<py::object>(TorchReader::get().local(parameter.parameter().ptr()));
+}
+
 }  // namespace
 
 // Reads and checks all tensors into the plan. The only thing that it changes is to add missing entries to
 // optimizer.state.
 void NativeOptimizer::read_tensors(const py::dict& state, const StepRequest& request) {
   parameters_.refresh_state(state);
+  plan_.is_shared = shards.is_shared();
   plan_.gradients = {request.scale, 1.0, options.max_value};
   plan_.parameter_count = parameters_.size();
   keep_alive_.gradients.clear();
   made_entries_.clear();
   bool is_settled = read({writes_unscaled(request), false});
-  only_makes_state_ = !open_ && state.empty() && is_probe();
+  only_makes_state_ = asks_for_state_ && !open_ && is_probe(state);
   if (found_gradient_) {
     steps_without_gradient_ = 0;
   } else if (!only_makes_state_ && warn_of_no_gradient()) {
@@ -67,8 +72,10 @@ bool NativeOptimizer::read(Reading reading) {
   keep_alive_.device_copies.clear();
   without_entry_.clear();
   if (!unscaled_.empty()) empty(unscaled_);
+  slot_positions_.clear();
   plan_.device_slots = 0;
-  plan_.makes_state = plan_.trusts = found_gradient_ = false;
+  plan_.makes_state = found_gradient_ = false;
+  plan_.trusts = plan_.is_shared && Shards::trusts(groups_);  // other processes may, if this one does not
   bool moved = moved_, is_settled = true;
   moved_ = true;  // until all tensors have been read
   Py_ssize_t active = 0;
@@ -93,6 +100,7 @@ bool NativeOptimizer::read(Reading reading) {
       const BoundGroup& group = *groups_[parameter.group()];
       if (!parameter.has_state() && needs_entry(group, bool(gradient))) without_entry_.push_back(position);
       if (!parameter.read(group, gradient, looks_[position - begin], reading, plan_, keep_alive_)) continue;
+      if (plan_.is_shared) slot_positions_.push_back(position);
       if (parameter.device() >= 0) note_device(parameter, position, reading);
       moved = moved || parameter.moved();
       plan_.trusts = plan_.trusts || plan_.slots.back().trusted;
@@ -102,6 +110,7 @@ bool NativeOptimizer::read(Reading reading) {
       }
       if (!gradient) continue;
       moved = list_active(active++, parameter.parameter()) || moved;
+      if (parameter.shard() != nullptr) moved = list_active(active++, local_of(parameter)) || moved;
       if (reading.writes_unscaled) unscaled_.append(gradient);
     }
   }
@@ -123,8 +132,10 @@ bool NativeOptimizer::take_gradients(std::size_t begin, std::size_t end) {
     prefetch(torch.internals(), static_cast<std::ptrdiff_t>(position));
     BoundParameter& parameter = parameters_[position];
     parameter.drop_new_state();
-    is_plain = is_plain && torch.is_plain(parameter.parameter().ptr());
-    keep_alive_.gradients.push_back(torch.grad(parameter.parameter().ptr()));
+    py::object gradient = torch.grad(parameter.parameter().ptr());
+    const bool is_whole = torch.is_plain(parameter.parameter().ptr()) && parameter.shard() == nullptr;
+    is_plain = (is_whole || shards.localise(parameter, gradient)) && is_plain;
+    keep_alive_.gradients.push_back(std::move(gradient));
   }
   return is_plain;
 }
@@ -193,13 +204,16 @@ bool NativeOptimizer::warn_of_no_gradient() {
   return true;
 }
 
-// True if every lr is a zero that somebody else has written, and every gradient is zero. With an empty optimizer.state,
-// this is how torch.distributed asks for state to be made. Such a step makes state and does not count as an update.
-bool NativeOptimizer::is_probe() const {
-  const auto asks = [](const auto& group) { return group->has_foreign_zero(); };
+// True if torch.distributed asks for state to be made: besides zeros for every lr, with zeros for gradients and an
+// empty optimizer.state. Such a step makes state and does not count as an update. A process whose shards are zero, or
+// empty, cannot tell by itself.
+bool NativeOptimizer::is_probe(const py::dict& state) {
   const auto is_zero = [](const py::object& gradient) { return !gradient || !gradient.attr("any")().cast<bool>(); };
-  return !groups_.empty() && std::all_of(groups_.begin(), groups_.end(), asks) &&
-         std::all_of(keep_alive_.gradients.begin(), keep_alive_.gradients.end(), is_zero);
+  const bool asked = state.empty() && std::all_of(keep_alive_.gradients.begin(), keep_alive_.gradients.end(), is_zero);
+  if (!shards.is_shared()) return asked;
+  if (has_updated_) return false;
+  has_voted_ = true;
+  return add_up(nullptr, asked);
 }
 
 }  // namespace clr

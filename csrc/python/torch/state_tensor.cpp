@@ -53,7 +53,12 @@ bool StateTensor::read(const WatchedDict& state, const DLTensor* view, DType dty
 void StateTensor::adopt(py::object tensor, const DLTensor& view, DType dtype, const StateOwner& owner) {
   forget();
   const std::string what = owner.name() + ", " + py::str(key_).cast<std::string>();
-  require_alike(owner.dense, dtype, view, tensor, owner.parameter, what);
+  const TorchReader& torch = TorchReader::get();
+  if (torch.is_dtensor(tensor.ptr()) != torch.is_dtensor(owner.parameter.ptr())) {
+    throw py::type_error(what + ": type=" + Py_TYPE(tensor.ptr())->tp_name +
+                         " must be a DTensor if the parameter is one" + ", and only then");
+  }
+  require_alike(owner.dense, dtype, view, torch.local(tensor.ptr()), torch.local(owner.parameter.ptr()), what);
   if (same_strides(owner.dense, view)) {
     if (!is_exactly(owner.dense, dtype, view)) layout_ = std::make_unique<Layout>(view);
     data_ = data_of(view);

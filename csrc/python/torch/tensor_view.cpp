@@ -8,13 +8,6 @@ namespace clr {
 
 namespace {
 
-bool is_subclass_named(py::handle tensor, const char* name) {
-  for (py::handle type : py::type::handle_of(tensor).attr("__mro__")) {
-    if (py::str(type.attr("__name__")).cast<std::string>() == name) return true;
-  }
-  return false;
-}
-
 // Returns the C function of a method or getter of torch.Tensor. A lookup in the type object at each call would cost
 // more than the call itself.
 PyCFunction method_of(py::handle type, const char* name) {
@@ -43,11 +36,11 @@ std::int64_t Layout::size() const {
   return size;
 }
 
-std::int64_t Layout::span_bytes() const {
+std::int64_t Layout::span() const {
   if (size() == 0) return 0;
   std::int64_t last = 0;
   for (std::size_t i = 0; i < ndim(); ++i) last += (shape(i) - 1) * stride(i);
-  return (last + 1) * dtype.bits / 8;
+  return last + 1;
 }
 
 bool same_shape(const Layout& layout, const DLTensor& tensor) {
@@ -116,9 +109,36 @@ TorchReader::TorchReader() {
     dtypes_[static_cast<int>(dtype)] = py::module_::import("torch").attr(name_of(dtype));
   }
   increment_version_ = py::module_::import("torch._C").attr("_increment_version");
+  local_name_ = PyUnicode_InternFromString("_local_tensor");
+  spec_name_ = PyUnicode_InternFromString("_spec");
+}
+
+bool TorchReader::is_dtensor(PyObject* tensor) const {
+  if (is_plain(tensor)) return false;
+  if (dtensor_type_ == nullptr) {
+    const auto name = py::reinterpret_steal<py::object>(PyUnicode_FromString("torch.distributed.tensor"));
+    const auto module = py::reinterpret_steal<py::object>(PyImport_GetModule(name.ptr()));
+    if (!module || !py::hasattr(module, "DTensor")) return false;
+    dtensor_type_ = py::object(module.attr("DTensor")).release().ptr();
+  }
+  return PyObject_TypeCheck(tensor, reinterpret_cast<PyTypeObject*>(dtensor_type_)) != 0;
+}
+
+PyObject* TorchReader::local_part(PyObject* tensor) const {
+  if (!is_dtensor(tensor)) return tensor;
+  const auto local = py::reinterpret_steal<py::object>(PyObject_GetAttr(tensor, local_name_));
+  if (!local) throw py::error_already_set();
+  return local.ptr();
+}
+
+py::object TorchReader::spec(PyObject* dtensor) const {
+  auto spec = py::reinterpret_steal<py::object>(PyObject_GetAttr(dtensor, spec_name_));
+  if (!spec) throw py::error_already_set();
+  return spec;
 }
 
 bool TorchReader::read(PyObject* tensor, DLTensor& view) const {
+  tensor = local(tensor);
   if (api_->dltensor_from_py_object_no_sync(tensor, &view) != 0) {
     PyErr_Clear();
     return false;
@@ -128,6 +148,7 @@ bool TorchReader::read(PyObject* tensor, DLTensor& view) const {
 }
 
 bool TorchReader::is_negative(PyObject* tensor) const {
+  tensor = local(tensor);
   if (is_plain(tensor) && !internals_.may_be_negative(tensor)) return false;
   PyObject* const answer = is_neg_(tensor, nullptr);
   if (answer == nullptr) throw py::error_already_set();
@@ -182,10 +203,8 @@ std::string described(py::handle tensor, const char* attribute) {
 }
 
 std::string why_unreadable(py::handle tensor) {
+  tensor = TorchReader::get().local(tensor.ptr());
   const std::string type = py::str(py::type::handle_of(tensor).attr("__name__"));
-  if (is_subclass_named(tensor, "DTensor")) {
-    return "type=DTensor is not supported yet: use torch.optim.SGD for sharded parameters";
-  }
   const std::string layout = py::str(tensor.attr("layout"));
   if (layout != "torch.strided") return "layout=" + layout + " is not supported: make it dense with .to_dense()";
   if (tensor.attr("is_conj")().cast<bool>()) return "is_conj=True is not supported: call .resolve_conj()";
@@ -210,12 +229,15 @@ const char* name_of(DType dtype) {
   return "";
 }
 
+std::optional<DType> known_dtype(DLDataType dtype) {
+  for (const DType known : {DType::float32, DType::float64, DType::bfloat16, DType::float16}) {
+    if (same_dtype(dtype, dlpack_type(known))) return known;
+  }
+  return std::nullopt;
+}
+
 DType dtype_of(const Layout& layout, py::handle tensor, const std::string& what) {
-  const int bits = layout.dtype.bits;
-  if (layout.dtype.code == kDLFloat && bits == 32) return DType::float32;
-  if (layout.dtype.code == kDLFloat && bits == 64) return DType::float64;
-  if (layout.dtype.code == kDLFloat && bits == 16) return DType::float16;
-  if (layout.dtype.code == kDLBfloat && bits == 16) return DType::bfloat16;
+  if (const std::optional<DType> known = known_dtype(layout.dtype)) return *known;
   throw py::type_error(what + ": " + described(tensor, "dtype") +
                        " is not supported: use float32, float64, bfloat16 or float16");
 }

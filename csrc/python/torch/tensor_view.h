@@ -27,7 +27,8 @@ class Layout {
   std::int64_t stride(std::size_t i) const { return numbers()[2 * i + 1]; }
 
   std::int64_t size() const;
-  std::int64_t span_bytes() const;  // from the first element to the end of the last
+  std::int64_t span() const;  // in elements, from the first to the end of the last
+  std::int64_t span_bytes() const { return span() * dtype.bits / 8; }
 
   DLDataType dtype{};
   DLDevice device{};
@@ -100,8 +101,17 @@ class TorchReader {
     return Py_IS_TYPE(object, parameter_type_) || Py_IS_TYPE(object, tensor_type_);
   }
 
-  // Fills `view`, which is valid until the tensor changes. Returns false, with no Python exception set, if the tensor
-  // has no readable memory of its own.
+  // True for a DTensor, whose numbers lie in its local tensor.
+  bool is_dtensor(PyObject* tensor) const;
+
+  // Returns the local tensor of a DTensor, which holds it, and any other tensor itself. Runs no Python.
+  CLR_INLINE_MEMBER PyObject* local(PyObject* tensor) const { return is_plain(tensor) ? tensor : local_part(tensor); }
+
+  // Returns how a DTensor is sharded: another object as soon as it is sharded otherwise. Runs no Python.
+  py::object spec(PyObject* dtensor) const;
+
+  // Fills `view`, which is valid until the tensor changes, with the memory of local(tensor). Returns false, with no
+  // Python exception set, if the tensor has no readable memory of its own.
   bool read(PyObject* tensor, DLTensor& view) const;
 
   // True if the tensor is a lazy negative. DLPack does not tell, and torch takes three times as long as read().
@@ -134,9 +144,12 @@ class TorchReader {
 
  private:
   TorchReader();
+  PyObject* local_part(PyObject* tensor) const;
   const TensorInternals internals_;
   const DLPackExchangeAPI* api_;
   PyTypeObject *tensor_type_, *parameter_type_;
+  mutable PyObject* dtensor_type_ = nullptr;  // null until torch.distributed.tensor is imported
+  PyObject *local_name_, *spec_name_;
   getter grad_getter_;
   setter grad_setter_;
   void* grad_closure_;
@@ -147,6 +160,9 @@ class TorchReader {
 
 // Returns the reason why a tensor cannot be read: "layout=torch.sparse_coo ...".
 std::string why_unreadable(py::handle tensor);
+
+// Returns the kernels' dtype, or nullopt if the kernels do not know it.
+std::optional<DType> known_dtype(DLDataType dtype);
 
 // Returns the kernels' dtype of a layout. Throws a TypeError that names `what` if the kernels do not know it.
 DType dtype_of(const Layout& layout, py::handle tensor, const std::string& what);

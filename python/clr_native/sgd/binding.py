@@ -6,13 +6,17 @@ import dataclasses
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from clr_native import _core
 from clr_native.schedules.arguments import read_schedule
 from clr_native.sgd.gradient_options import GradientOptions
+from clr_native.sgd.sharding import Sharding, is_process_group
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class Owner(Protocol):
@@ -33,11 +37,18 @@ class Binding:
 
     def __init__(self, owner: Owner, options: GradientOptions) -> None:
         self.owner = weakref.ref(owner)
-        self.native = _core.NativeOptimizer(read_schedule, owner._averaged_entries)
+        self.sharding = Sharding()
+        self.native = _core.NativeOptimizer(read_schedule, owner._averaged_entries, self.sharding)
         self.cycle_end_hooks: OrderedDict[int, Callable[[Any], None]] = OrderedDict()
         self.options = options
         self.members: set[torch.Tensor] | None = None  # all parameters, while a constructor appends groups
         options.apply_to(self.native)
+
+    def set_process_group(self, group: ProcessGroup | None) -> None:
+        if group is not None and not is_process_group(group):
+            raise TypeError(f"process_group of type={type(group).__name__} must be a torch.distributed.ProcessGroup")
+        self.sharding.process_group = group
+        self.native.refresh_sharding()
 
     def set_options(self, options: GradientOptions) -> None:
         self.options = options

@@ -21,10 +21,11 @@ def scaling_in(attributes: Mapping[str, Any], parameter: torch.Tensor | None) ->
     is then the scale of the loss, not its inverse.
     """
     grad_scale, found_inf = attributes.get("grad_scale"), attributes.get("found_inf")
-    if getattr(parameter, "_fsdp_flattened", False):
+    if found_inf is not None and getattr(parameter, "_fsdp_flattened", False):
         raise RuntimeError(
             "FullyShardedDataParallel: each process sees its own part of the gradients, and would skip by itself: use "
-            "torch's ShardedGradScaler, which asks all of them, and grad_scale_in_step=False"
+            "torch's ShardedGradScaler, which asks all of them, and grad_scale_in_step=False, or clr_native.GradScaler "
+            "and process_group="
         )
     on_gpu = _core.is_on_gpu(parameter)
     scale: float | torch.Tensor = 1.0

@@ -37,11 +37,13 @@ from clr_native.sgd.settings import (
     check_parameter,
     dtype_name,
 )
+from clr_native.sgd.sharding import SharedGroup
 from clr_native.sgd.torch_pair import groups_from_torch_pair, to_torch_pair
 from clr_native.sgd.uncompiled import run_uncompiled
 from clr_native.shown import shown_optimizer
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
     from typing_extensions import Self
 
 Group = dict[str, Any]
@@ -112,6 +114,10 @@ class FusedCyclicSGD(Optimizer):
         kahan: keep what 16-bit parameters lose by rounding in ``state[p]["compensation"]``.
         master_weights: keep a float32 weight in ``state[p]["master_weight"]``; the 16-bit parameter is its copy.
         lr: a constant rate, where neither bounds nor a schedule are given; these win over it, in a group too.
+        process_group: of ``torch.distributed``, if the parameters are plain tensors of which each process holds other
+            ones (``FullyShardedDataParallel``, ``ZeroRedundancyOptimizer``): norms, infinities and skips are then those
+            of the whole model. A ``DTensor`` brings its own. An attribute, in neither groups, ``defaults`` nor states;
+            copies share it, pickles drop it.
 
     ``max_grad_norm`` to ``grad_scale_in_step`` hold for all groups; they are attributes that may be set between steps,
     and are not part of ``state_dict()``.
@@ -182,6 +188,7 @@ class FusedCyclicSGD(Optimizer):
         kahan: bool = False,
         master_weights: bool = False,
         lr: float | None = None,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name in ARGUMENTS}
         for name in (*SCHEDULE_FIELDS, "lr"):
@@ -190,6 +197,7 @@ class FusedCyclicSGD(Optimizer):
         arguments = ScheduleArguments.of(flat, schedule, momentum, given["lr"])
         self._arguments = arguments
         self._binding = Binding(self, GradientOptions(**{name: given[name] for name in GLOBAL_DEFAULTS}))
+        self._binding.set_process_group(process_group)
         self._binding.members = set()
         super().__init__(params, given)
         self._binding.members = None
@@ -318,6 +326,15 @@ class FusedCyclicSGD(Optimizer):
     advance_on_skip: bool = global_option("True if the schedule goes on in a skipped step.")
     write_unscaled_grad: bool = global_option("True if a step leaves the unscaled gradient in p.grad.")
     grad_scale_in_step: bool = global_option("True if torch's GradScaler leaves unscaling and skipping to the step.")
+
+    @property
+    def process_group(self) -> ProcessGroup | None:
+        """The processes that hold the other shards of a model whose parameters are plain tensors; None for none."""
+        return self._binding.sharding.process_group
+
+    @process_group.setter
+    def process_group(self, group: ProcessGroup | None) -> None:
+        self._binding.set_process_group(group)
 
     @property
     def last_grad_norm(self) -> float | None:
@@ -663,6 +680,7 @@ class FusedCyclicSGD(Optimizer):
             **super().__getstate__(),
             "_arguments": self._arguments,
             "_options": self._binding.options,
+            "_process_group": SharedGroup(self._binding.sharding.process_group),
             "_schedules": [schedule for schedule, *_ in standing],
             "_obeyed": [is_overridden for _, is_overridden, *_ in standing],
         }
@@ -687,7 +705,9 @@ class FusedCyclicSGD(Optimizer):
             group.setdefault("overridden", False)
             for counter in COUNTERS:
                 group.setdefault(counter, 0)
+        shared = self.__dict__.pop("_process_group", SharedGroup(None))
         self._binding = Binding(self, options)
+        self._binding.set_process_group(shared.group)
         self._adopt(_core.BoundGroups(self.param_groups, schedules, obeyed))
 
 

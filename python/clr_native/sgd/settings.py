@@ -68,8 +68,6 @@ def dtype_name(dtype: object) -> object:
 
 def check_parameter(parameter: torch.Tensor, name: str) -> None:
     """Refuses a parameter that every step would refuse. The steps check parameters that have no memory yet."""
-    if any(cls.__name__ == "DTensor" for cls in type(parameter).__mro__):
-        raise TypeError(f"{name}: type=DTensor is not supported yet: use torch.optim.SGD for sharded parameters")
     if parameter.dtype not in _DTYPES:
         raise TypeError(f"{name}: dtype={parameter.dtype} must be float32, float64, bfloat16 or float16")
     if parameter.is_meta or is_lazy(parameter):

@@ -9,7 +9,7 @@ struct AskedSlot {
   uint64_t position;
   double trust_ratio;
   uint32_t group;
-  int32_t dtype, buffer_dtype, storage, trusted;
+  int32_t dtype, buffer_dtype, gradient_dtype, storage, trusted;
 };
 
 struct AskedGroup {
@@ -43,6 +43,7 @@ extern "C" __global__ void fill_slots(const AskedSlot* asked, uint64_t count, Sl
   slot.group = a.group;
   slot.dtype = static_cast<DType>(a.dtype);
   slot.buffer_dtype = static_cast<DType>(a.buffer_dtype);
+  slot.gradient_dtype = static_cast<DType>(a.gradient_dtype);
   slot.storage = static_cast<Storage>(a.storage);
   slot.trusted = a.trusted;
   slot.trust_ratio = a.trust_ratio;

@@ -1,0 +1,191 @@
+"""Meshes of two dimensions, process groups and what processes tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import distributed, nn
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+from clr_native import FusedCyclicSGD, GradScaler
+from helpers import bits, every_parameter
+from processes import Outcomes, case, parametrized
+from shards import SCHEDULE, Both, gradients, mesh_of, whole
+
+pytestmark = pytest.mark.slow
+
+RULES: dict[str, Any] = {"max_grad_norm": 0.5, "skip_nonfinite": True, "ema_decay": 0.9, "weight_decay": 0.01}
+
+
+def in_parallel(network: nn.Module) -> None:
+    """Tensor parallel, and sharded over the other dimension of the mesh."""
+    mesh = mesh_of(2, 2)
+    parallelize_module(network, mesh["tp"], {"0": ColwiseParallel(), "3": RowwiseParallel()})
+    fully_shard(network, mesh=mesh["dp"])
+
+
+def replicated(network: nn.Module) -> None:
+    """HSDP: replicas of shards."""
+    fully_shard(network, mesh=mesh_of(2, 2, names=("replicas", "shards")))
+
+
+def only_in_parallel(network: nn.Module) -> None:
+    """Some parameters are DTensors; the others are the same in every process."""
+    parallelize_module(network, mesh_of(2), {"0": ColwiseParallel(), "3": RowwiseParallel()})
+
+
+def collectives(step: Callable[[], object]) -> int:
+    with mock.patch.object(distributed, "all_reduce", side_effect=distributed.all_reduce) as counted:
+        step()
+    return counted.call_count
+
+
+def train(both: Both, steps: int = 40) -> None:
+    for number, each in enumerate(gradients(every_parameter(both.alone), steps)):
+        if number % 9 == 4:
+            each[number % len(each)].view(-1)[-1] = torch.inf
+        both.step(each)
+        assert both.sharded.last_step_skipped == both.alone.last_step_skipped == (number % 9 == 4)
+        if number % 9 != 4:
+            assert both.sharded.last_grad_norm == pytest.approx(both.alone.last_grad_norm, rel=1e-14)
+    both.assert_same()
+
+
+@case(4)
+def trains_on_a_mesh_of_two_dimensions() -> None:
+    both = Both(in_parallel, **RULES)
+    kinds = {p.placements for p in every_parameter(both.sharded) if isinstance(p, DTensor)}
+    assert {len(placements) for placements in kinds} == {1, 2}
+    train(both)
+    assert collectives(both.sharded.step) == 2
+
+
+@case(4)
+def counts_replicas_once() -> None:
+    both = Both(replicated, **RULES)
+    train(both)
+    assert collectives(both.sharded.step) == 2
+
+
+@case(2)
+def trains_beside_parameters_that_are_whole() -> None:
+    both = Both(only_in_parallel, **RULES)
+    assert {isinstance(p, DTensor) for p in every_parameter(both.sharded)} == {True, False}
+    train(both)
+
+
+@case(2)
+def adds_up_only_where_a_rule_needs_it() -> None:
+    for settings, wanted in ({}, 0), ({"ema_decay": 0.9}, 0), (RULES, 1), ({"trust_coefficient": 0.1}, 1):
+        both = Both(**settings)
+        both.give(next(gradients(every_parameter(both.alone), 1)))
+        assert collectives(both.sharded.step) == wanted, settings
+        both.give([None] * len(every_parameter(both.alone)))
+        assert collectives(both.sharded.step) == wanted, settings
+
+
+@case(2)
+def our_scaler_finds_an_infinity_in_one_shard() -> None:
+    both = Both()
+    over = every_parameter(both.sharded)
+    scaler = GradScaler("cpu", init_scale=4.0)
+    scaler.scale(torch.zeros(1))
+    for number, each in enumerate(gradients(every_parameter(both.alone), 6)):
+        both.give([g * scaler.get_scale() for g in each])
+        local = over[0].grad.to_local()  # type: ignore[union-attr]
+        if number in (1, 3) and distributed.get_rank() == number % 2:
+            local.view(-1)[0] = torch.nan
+        scaler.step(both.sharded)
+        scaler.update()
+    assert (both.sharded.applied_steps, both.sharded.skipped_steps, scaler.get_scale()) == (4, 2, 1.0)
+
+
+@case(2)
+def a_refusal_of_one_is_a_refusal_of_all() -> None:
+    both = Both(**RULES)
+    train(both, 3)
+    over, sets = every_parameter(both.sharded), gradients(every_parameter(both.alone), 20)
+    for spoil in ("setting", "gradient", "shape"):
+        both.give(next(sets))
+        here = distributed.get_rank() == 1
+        group = both.sharded.param_groups[0]
+        kept = group["weight_decay"]
+        if here and spoil == "setting":
+            group["weight_decay"] = -1.0
+        if here and spoil == "gradient":
+            over[1].grad = torch.zeros(over[1].shape)
+        if here and spoil == "shape":
+            both.sharded.state[over[0]]["momentum_buffer"]._local_tensor = torch.zeros(1)
+            group["average"] = "swa"
+        before = [bits(p.to_local()) for p in over], both.sharded.applied_steps  # type: ignore[attr-defined]
+        words = "weight_decay=-1.0|gradient: type=|are two averages" if here else "another process refused this step"
+        for _ in range(2):
+            with pytest.raises((ValueError, TypeError, RuntimeError), match=words):
+                both.sharded.step()
+        assert ([bits(p.to_local()) for p in over], both.sharded.applied_steps) == before  # type: ignore[attr-defined]
+        group.update(weight_decay=kept, average=None)
+        if spoil == "gradient":
+            both.sharded.zero_grad()
+
+
+@case(2)
+def gradients_in_other_placements_are_redistributed() -> None:
+    both = Both(**RULES)
+    over = every_parameter(both.sharded)
+    for number, each in enumerate(gradients(every_parameter(both.alone), 10)):
+        both.give(each)
+        for p, g in zip(over, each, strict=True):
+            assert isinstance(p, DTensor)
+            mesh, placement = p.device_mesh, (Replicate(), Shard(0), Partial())[number % 3]
+            half = DTensor.from_local(g / 2, mesh, [placement]) if number % 3 == 2 else None
+            p.grad = distribute_tensor(g, mesh, [placement], src_data_rank=None) if half is None else half
+        both.sharded.step()
+        both.alone.step()
+    both.assert_same()
+
+
+@case(2)
+def what_only_one_process_can_tell_is_asked() -> None:
+    """A step at rate zero: for a process with empty shards it looks as if only state were asked for."""
+    both = Both()
+    for optimizer in (both.sharded, both.alone):
+        optimizer.param_groups[0]["lr"] = 0.0
+    only_first = [torch.zeros_like(p) for p in every_parameter(both.alone)]
+    only_first[0].view(-1)[0] = 1.0
+    both.step(only_first)
+    both.assert_same()
+    assert both.sharded.param_groups[0]["lr"] != 0.0
+
+
+@case(2)
+def torch_asks_for_state() -> None:
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    for settings in ({}, RULES, {"trust_coefficient": 0.1, "weight_decay": 0.1}):
+        both = Both(**settings)
+        before = [bits(whole(p)) for p in every_parameter(both.sharded)]
+        get_optimizer_state_dict(both.model, both.sharded)
+        assert [bits(whole(p)) for p in every_parameter(both.sharded)] == before
+        assert both.sharded.applied_steps == 0
+        for each in gradients(every_parameter(both.alone), 5):
+            both.step(each)
+        if "trust_coefficient" not in settings:
+            both.assert_same()
+
+
+@case(2)
+def a_parameter_in_pieces_that_are_to_be_added_is_refused() -> None:
+    parameter = nn.Parameter(DTensor.from_local(torch.ones(4), mesh_of(), [Partial()]))
+    with pytest.raises(ValueError, match=r"placements=\(Partial\(sum\),\) must be Shard or Replicate"):
+        FusedCyclicSGD([parameter], **SCHEDULE)
+
+
+@parametrized(__name__)
+def test_in_processes(outcomes: Outcomes, world: int, name: str) -> None:
+    outcomes.check(world, name)

@@ -1,0 +1,112 @@
+"""Runs cases, functions of a test module, in several gloo processes. All cases of a module share the processes."""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import distributed
+
+from helpers import python_process
+
+Case = Callable[[], None]
+LIMIT = datetime.timedelta(seconds=60)  # of a process that waits for another
+
+
+def case(worlds: int | tuple[int, ...]) -> Callable[[Case], Case]:
+    """Marks a function that all of so many processes call, each time with other ones if several numbers are given."""
+
+    def mark(function: Case) -> Case:
+        function.worlds = (worlds,) if isinstance(worlds, int) else worlds  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def names_of(module: ModuleType, world: int) -> list[str]:
+    return [name for name, value in vars(module).items() if world in getattr(value, "worlds", ())]
+
+
+def parametrized(module_name: str) -> pytest.MarkDecorator:
+    """Parametrizes a test by the cases of its module, as (world, name)."""
+    module = sys.modules[module_name]
+    worlds = sorted({world for value in vars(module).values() for world in getattr(value, "worlds", ())})
+    pairs = [(world, name) for world in worlds for name in names_of(module, world)]
+    return pytest.mark.parametrize(("world", "name"), pairs, ids=[f"{name}-{world}" for world, name in pairs])
+
+
+class Outcomes:
+    """What became of the cases of a module, of each number of processes; they run when one is asked for."""
+
+    def __init__(self, module: str, folder: Path) -> None:
+        self.module, self.folder = module, folder
+        self.known: dict[int, list[dict[str, str]]] = {}
+
+    def check(self, world: int, name: str) -> None:
+        if world not in self.known:
+            self.known[world] = self._run(world)
+        failed = [f"process {rank}: {found.get(name, 'did not come to it')}" for rank, found in self._of(world, name)]
+        assert not failed, "\n".join(failed)
+
+    def _of(self, world: int, name: str) -> list[tuple[int, dict[str, str]]]:
+        return [(rank, found) for rank, found in enumerate(self.known[world]) if found.get(name) != ""]
+
+    def _run(self, world: int) -> list[dict[str, str]]:
+        code = "import processes; processes.work({!r}, {}, {}, {!r})"
+        store = str(self.folder / f"store-{world}")
+        processes = [
+            python_process(
+                code.format(self.module, rank, world, store),
+                GLOO_SOCKET_IFNAME="lo",
+                PYTHONWARNINGS="ignore",
+                OMP_NUM_THREADS="1",
+            )
+            for rank in range(world)
+        ]
+        try:
+            answers = [process.communicate(timeout=600) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+        return [json.loads(out.splitlines()[-1]) if out else {"": err} for out, err in answers]
+
+
+def work(module_name: str, rank: int, world: int, store: str) -> None:
+    """What one process does: runs all cases and prints, for each, its traceback or an empty text."""
+    torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", module="torch")
+    warnings.simplefilter("ignore", FutureWarning)
+    distributed.init_process_group("gloo", init_method=Path(store).as_uri(), rank=rank, world_size=world, timeout=LIMIT)
+    module = importlib.import_module(module_name)
+    found = {}
+    for name in names_of(module, world):
+        torch.manual_seed(0)
+        try:
+            getattr(module, name)()
+            found[name] = ""
+        except BaseException:
+            found[name] = traceback.format_exc()
+        if not _meet():
+            break
+    print(json.dumps(found), flush=True)
+    _meet()
+    os._exit(0)  # gloo's threads sometimes end in std::terminate when a group is taken down while its peer leaves
+
+
+def _meet() -> bool:
+    """Waits for the others. False if they do not come."""
+    try:
+        distributed.barrier()
+    except RuntimeError:
+        return False
+    return True
