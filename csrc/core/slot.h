@@ -64,7 +64,7 @@ struct Slot {
   void* unscaled = nullptr;    // where the gradient, times the scale, is written; null for nowhere
   double trust_ratio = 1.0;    // LARS: the factor of gradient and weight decay
   uint64_t random_key = 0;     // Storage::stochastic: of the whole tensor
-  Places places;               // the same
+  Places places = {};          // the same
 };
 
 // Returns the dtype of the companion, and of the average: the average is of the weight that the updates go on from.

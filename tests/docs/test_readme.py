@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 NOT_RUN = {
     "pip install torch --index-url https://download.pytorch.org/whl/cpu": "installs; CI does it before the tests",
     'pip install ".[demo]" && clr-native demo': "installs; test_demo.py runs the command from end to end",
-    'pip install ".[test]" && pytest': "installs, and runs this; CI does it",
+    'pip install ".[test]" && pytest -n auto': "installs, and runs this; CI does it",
+    "python -m bench.step.sharded": "takes half a minute; bench/results has what it printed",
     'pip install "clr-native[plot]"': "installs from the package index",
     "clr-native find": "trains for ten seconds; test_range_command.py runs it on less",
     "clr-native demo --bounds auto": "trains for half a minute; test_range_command.py runs it on less",

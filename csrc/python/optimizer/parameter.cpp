@@ -14,7 +14,7 @@ BoundParameter::BoundParameter(py::object parameter, std::uint32_t group, std::s
 void BoundParameter::bind_shard(const py::object& sharding) {
   shard_.reset();
   if (!sharding) return;
-  const py::object spec = TorchReader::get().spec(parameter_.ptr());
+  const auto spec = py::reinterpret_borrow<py::object>(TorchReader::get().spec(parameter_.ptr()));
   try {
     const py::object found = sharding.attr("shard_of")(parameter_), places = found.attr("places");
     auto shard = std::make_unique<Shard>();

@@ -63,7 +63,7 @@ class BoundParameter {
   };
   // Null for other tensors.
   const Shard* shard() const { return shard_.get(); }
-  bool has_shard(const py::object& spec) const { return shard_ && shard_->spec.is(spec); }
+  bool has_shard(PyObject* spec) const { return shard_ && shard_->spec.ptr() == spec; }
   // Asks an object of sgd/sharding.py where the parameter lies; null for a parameter that is no DTensor.
   void bind_shard(const py::object& sharding);
 

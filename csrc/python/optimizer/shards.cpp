@@ -56,7 +56,7 @@ void Shards::count(const BoundParameters& parameters) {
 bool Shards::localise(BoundParameter& parameter, py::object& gradient) {
   const TorchReader& torch = TorchReader::get();
   const bool is_dtensor = torch.is_dtensor(parameter.parameter().ptr());
-  const py::object spec = is_dtensor ? torch.spec(parameter.parameter().ptr()) : py::object();
+  PyObject* const spec = is_dtensor ? torch.spec(parameter.parameter().ptr()) : nullptr;
   if (is_dtensor ? !parameter.has_shard(spec) : parameter.shard() != nullptr) {
     parameter.bind_shard(is_dtensor ? sharding_ : py::object());
     is_counted_ = false;
@@ -64,7 +64,7 @@ bool Shards::localise(BoundParameter& parameter, py::object& gradient) {
   }
   if (!is_dtensor) return torch.is_plain(parameter.parameter().ptr());
   if (!gradient) return true;
-  if (torch.is_dtensor(gradient.ptr()) && torch.spec(gradient.ptr()).is(spec)) {
+  if (torch.is_dtensor(gradient.ptr()) && torch.spec(gradient.ptr()) == spec) {
     PyObject* const local = torch.local(gradient.ptr());
     if (torch.is_plain(local)) {
       gradient = py::reinterpret_borrow<py::object>(local);

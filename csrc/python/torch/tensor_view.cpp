@@ -1,5 +1,7 @@
 #include "python/torch/tensor_view.h"
 
+#include <structmember.h>
+
 #include <algorithm>
 
 #include "python/torch/gc_support.h"
@@ -19,6 +21,19 @@ PyCFunction method_of(py::handle type, const char* name) {
 }
 
 }  // namespace
+
+void Member::find_in(PyObject* type) {
+  const py::object found = py::getattr(type, name_, py::none());
+  const bool is_slot = Py_IS_TYPE(found.ptr(), &PyMemberDescr_Type);
+  offset_ = is_slot ? reinterpret_cast<PyMemberDescrObject*>(found.ptr())->d_member->offset : 0;
+}
+
+// The object holds what is returned.
+PyObject* Member::looked_up(PyObject* object) const {
+  const auto found = py::reinterpret_steal<py::object>(PyObject_GetAttr(object, name_));
+  if (!found) throw py::error_already_set();
+  return found.ptr();
+}
 
 Layout::Layout(const DLTensor& tensor)
     : dtype(tensor.dtype), device(tensor.device), ndim_(static_cast<std::size_t>(tensor.ndim)) {
@@ -109,8 +124,6 @@ TorchReader::TorchReader() {
     dtypes_[static_cast<int>(dtype)] = py::module_::import("torch").attr(name_of(dtype));
   }
   increment_version_ = py::module_::import("torch._C").attr("_increment_version");
-  local_name_ = PyUnicode_InternFromString("_local_tensor");
-  spec_name_ = PyUnicode_InternFromString("_spec");
 }
 
 bool TorchReader::is_dtensor(PyObject* tensor) const {
@@ -120,21 +133,15 @@ bool TorchReader::is_dtensor(PyObject* tensor) const {
     const auto module = py::reinterpret_steal<py::object>(PyImport_GetModule(name.ptr()));
     if (!module || !py::hasattr(module, "DTensor")) return false;
     dtensor_type_ = py::object(module.attr("DTensor")).release().ptr();
+    local_.find_in(dtensor_type_);
+    spec_.find_in(dtensor_type_);
   }
   return PyObject_TypeCheck(tensor, reinterpret_cast<PyTypeObject*>(dtensor_type_)) != 0;
 }
 
 PyObject* TorchReader::local_part(PyObject* tensor) const {
   if (!is_dtensor(tensor)) return tensor;
-  const auto local = py::reinterpret_steal<py::object>(PyObject_GetAttr(tensor, local_name_));
-  if (!local) throw py::error_already_set();
-  return local.ptr();
-}
-
-py::object TorchReader::spec(PyObject* dtensor) const {
-  auto spec = py::reinterpret_steal<py::object>(PyObject_GetAttr(dtensor, spec_name_));
-  if (!spec) throw py::error_already_set();
-  return spec;
+  return local_.of(tensor);
 }
 
 bool TorchReader::read(PyObject* tensor, DLTensor& view) const {

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <array>
+#include <cstring>
 #include <optional>
 #include <string>
 #include <vector>
@@ -88,6 +89,28 @@ Density density_of(const Layout& layout);
 
 inline void* data_of(const DLTensor& tensor) { return static_cast<char*>(tensor.data) + tensor.byte_offset; }
 
+// An attribute of a class that keeps it in a slot (`__slots__`), or elsewhere.
+class Member {
+ public:
+  explicit Member(const char* name) : name_(PyUnicode_InternFromString(name)) {}
+
+  // Finds out where objects of this type keep it.
+  void find_in(PyObject* type);
+
+  // Returns the attribute of an object of that type. Runs no Python if it is in a slot.
+  CLR_INLINE_MEMBER PyObject* of(PyObject* object) const {
+    PyObject* found = nullptr;
+    if (offset_ != 0) std::memcpy(static_cast<void*>(&found), reinterpret_cast<char*>(object) + offset_, sizeof found);
+    return found != nullptr ? found : looked_up(object);
+  }
+
+ private:
+  PyObject* looked_up(PyObject* object) const;
+
+  PyObject* name_;  // interned, kept for ever
+  Py_ssize_t offset_ = 0;
+};
+
 // The parts of torch's Python interface that a step uses, looked up once. All functions need the GIL.
 class TorchReader {
  public:
@@ -107,8 +130,8 @@ class TorchReader {
   // Returns the local tensor of a DTensor, which holds it, and any other tensor itself. Runs no Python.
   CLR_INLINE_MEMBER PyObject* local(PyObject* tensor) const { return is_plain(tensor) ? tensor : local_part(tensor); }
 
-  // Returns how a DTensor is sharded: another object as soon as it is sharded otherwise. Runs no Python.
-  py::object spec(PyObject* dtensor) const;
+  // Returns how a DTensor is sharded, borrowed: another object as soon as it is sharded otherwise.
+  PyObject* spec(PyObject* dtensor) const { return spec_.of(dtensor); }
 
   // Fills `view`, which is valid until the tensor changes, with the memory of local(tensor). Returns false, with no
   // Python exception set, if the tensor has no readable memory of its own.
@@ -149,7 +172,7 @@ class TorchReader {
   const DLPackExchangeAPI* api_;
   PyTypeObject *tensor_type_, *parameter_type_;
   mutable PyObject* dtensor_type_ = nullptr;  // null until torch.distributed.tensor is imported
-  PyObject *local_name_, *spec_name_;
+  mutable Member local_{"_local_tensor"}, spec_{"_spec"};
   getter grad_getter_;
   setter grad_setter_;
   void* grad_closure_;

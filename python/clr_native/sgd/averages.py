@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from clr_native.sgd.sharding import gathered, is_dtensor
+
 State = Mapping[torch.Tensor, Mapping[str, Any]]
 
 
@@ -42,7 +44,7 @@ def copy_to(model: nn.Module, groups: list[dict[str, Any]], state: State) -> Non
         for target, parameter in pairs:
             source = averages.get(id(parameter), parameter)
             if target is not source:
-                target.copy_(source)
+                target.copy_(source if is_dtensor(target) else gathered(source))
 
 
 def _matched(named: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> list[tuple[torch.Tensor, torch.Tensor]]:

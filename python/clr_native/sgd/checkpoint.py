@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from clr_native import _core
 from clr_native.sgd.settings import TORCH_IMPLEMENTATION_KEYS
+from clr_native.sgd.sharding import is_dtensor
 
 Group = dict[str, Any]
 Path = tuple[object, ...]  # the keys that lead to a value in a state dict
@@ -150,6 +151,11 @@ def _copy(value: object, parameter: torch.Tensor, dtype: str, where: str) -> tor
     if not isinstance(value, torch.Tensor):
         shown = f"={value!r}" if type(value) in _PLAIN else f" of type={type(value).__name__}"
         raise TypeError(f"{where}{shown} must be a tensor")
+    if is_dtensor(value) != is_dtensor(parameter):
+        raise TypeError(
+            f"{where}: type={type(value).__name__} must be a DTensor if the parameter is one, and only then: "
+            "torch.distributed.checkpoint.state_dict gathers and scatters states"
+        )
     if not value.is_floating_point():
         raise TypeError(f"{where}: dtype={value.dtype} must be a floating-point dtype")
     if is_lazy(parameter):

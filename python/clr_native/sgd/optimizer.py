@@ -404,8 +404,9 @@ class FusedCyclicSGD(Optimizer):
         """Copy the averages into the parameters of ``model``, a copy of the one that is trained, or that one itself.
 
         Parameters are matched by name where the optimizer was given names (``model.named_parameters()``), else by their
-        order in its only group. Parameters without an average are copied as they are. Raises ValueError if the model
-        does not fit, and RuntimeError if there is no average yet.
+        order in its only group. Parameters without an average are copied as they are. Shards are gathered if the model
+        is whole: then all processes must call this. Raises ValueError if the model does not fit, and RuntimeError if
+        there is no average yet.
         """
         self._binding.native.averages.refuse_inside("copy_average_to()")
         self._refuse_in_mid_step()

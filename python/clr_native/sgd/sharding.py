@@ -69,7 +69,7 @@ class Sharding:
     def note(self, parameters: Iterable[torch.Tensor]) -> None:
         """Notes the process groups of parameters that have just been added: a step may fail before it sees them."""
         for parameter in parameters:
-            if hasattr(parameter, "device_mesh"):
+            if is_dtensor(parameter):
                 number = self.shard_of(cast("DTensor", parameter)).sum
                 self._sizes[number - 1] += 1
 
@@ -105,6 +105,16 @@ class Sharding:
         return len(self._groups)
 
 
+def is_dtensor(tensor: torch.Tensor) -> bool:
+    """Without an import of ``torch.distributed.tensor``, which takes a second."""
+    return hasattr(tensor, "device_mesh")
+
+
+def gathered(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns the whole of a DTensor, for which all its processes must ask, and any other tensor itself."""
+    return cast("DTensor", tensor).full_tensor() if is_dtensor(tensor) else tensor
+
+
 def is_process_group(value: object) -> bool:
     distributed = torch.distributed
     return distributed.is_available() and isinstance(value, distributed.ProcessGroup)
@@ -125,7 +135,7 @@ class SharedGroup:
 
 def local_gradient(parameter: DTensor, gradient: torch.Tensor) -> torch.Tensor:
     """Returns this process's part of a gradient, sharded as its parameter. TypeError for one that cannot be."""
-    if not hasattr(gradient, "device_mesh"):
+    if not is_dtensor(gradient):
         raise TypeError(f"type={type(gradient).__name__} must be the parameter's, DTensor: use distribute_tensor()")
     distributed = cast("DTensor", gradient)
     if distributed.device_mesh != parameter.device_mesh:

@@ -1,0 +1,193 @@
+"""Checkpoints of shards: other numbers of processes, torch's helpers, averages, and a range test."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.checkpoint import state_dict as helpers_of_torch
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from clr_native import FusedCyclicSGD, lr_range_test
+from helpers import bits, every_parameter
+from processes import Outcomes, case, parametrized
+from shards import SCHEDULE, Both, gradients, model, sharded, whole
+
+pytestmark = pytest.mark.slow
+
+RULES: dict[str, Any] = {"max_grad_norm": 0.5, "skip_nonfinite": True, "ema_decay": 0.9, "weight_decay": 0.01}
+Options = helpers_of_torch.StateDictOptions
+
+
+def folder() -> str:
+    """One that all processes know."""
+    names: list[str | None] = [tempfile.mkdtemp() if distributed.get_rank() == 0 else None]
+    distributed.broadcast_object_list(names)
+    assert names[0] is not None
+    return names[0]
+
+
+def states(network: nn.Module, optimizer: FusedCyclicSGD, flat: bool) -> dict[str, Any]:
+    options = Options(flatten_optimizer_state_dict=flat)
+    return {
+        "model": helpers_of_torch.get_model_state_dict(network),
+        "optimizer": helpers_of_torch.get_optimizer_state_dict(network, optimizer, options=options),
+    }
+
+
+@case(3)
+def goes_on_with_other_numbers_of_processes() -> None:
+    """2, then 3, then 1, in mid cycle each time: as one process that was never interrupted."""
+    rank = distributed.get_rank()
+    for flat in (False, True):
+        at = folder()
+        alone = FusedCyclicSGD(model().parameters(), **SCHEDULE, **RULES)
+        own = every_parameter(alone)
+        sets = list(gradients(own, 30))
+        for each in sets:
+            for q, g in zip(own, each, strict=True):
+                q.grad = g
+            alone.step()
+        for stage, ranks in enumerate((2, 3, 1)):
+            mesh = DeviceMesh("cpu", list(range(ranks)))
+            if rank < ranks:
+                network = model()
+                fully_shard(network, mesh=mesh)
+                optimizer = FusedCyclicSGD(network.parameters(), **SCHEDULE, **RULES)
+                if stage > 0:
+                    state = states(network, optimizer, flat)
+                    load(state, checkpoint_id=f"{at}/{stage - 1}", process_group=mesh.get_group())
+                    helpers_of_torch.set_model_state_dict(network, state["model"])
+                    helpers_of_torch.set_optimizer_state_dict(
+                        network, optimizer, state["optimizer"], options=Options(flatten_optimizer_state_dict=flat)
+                    )
+                    assert optimizer.applied_steps == 10 * stage
+                over = every_parameter(optimizer)
+                for each in sets[10 * stage : 10 * stage + 10]:
+                    for p, g in zip(over, each, strict=True):
+                        p.grad = sharded(g, p)
+                    optimizer.step()
+                save(states(network, optimizer, flat), checkpoint_id=f"{at}/{stage}", process_group=mesh.get_group())
+            distributed.barrier()
+        if rank == 0:
+            for p, q in zip(over, own, strict=True):
+                assert bits(whole(p)) == bits(q)
+                for name, tensor in optimizer.state[p].items():
+                    assert bits(whole(tensor)) == bits(alone.state[q][name]), name
+            assert optimizer.param_groups[0]["lr"] == alone.param_groups[0]["lr"]
+
+
+@case(2)
+def torch_gathers_and_scatters_states() -> None:
+    for options in (Options(full_state_dict=True), Options(full_state_dict=True, cpu_offload=True), Options()):
+        both = Both(**RULES)
+        for each in gradients(every_parameter(both.alone), 9):
+            both.step(each)
+        saved = helpers_of_torch.get_state_dict(both.model, both.sharded, options=options)
+        other = Both(**RULES)
+        if options.full_state_dict:
+            options.broadcast_from_rank0 = True
+            if distributed.get_rank() != 0:
+                saved = ({}, {})
+        helpers_of_torch.set_model_state_dict(other.model, saved[0], options=options)
+        helpers_of_torch.set_optimizer_state_dict(other.model, other.sharded, saved[1], options=options)
+        other.twin, other.alone = both.twin, both.alone
+        for each in gradients(every_parameter(both.alone), 9):
+            other.step(each)
+        other.assert_same()
+
+
+@case(2)
+def own_states_load() -> None:
+    both, other = Both(**RULES), Both(**RULES)
+    for each in gradients(every_parameter(both.alone), 9):
+        both.step(each)
+    other.sharded.load_state_dict(both.sharded.state_dict())
+    other.model.load_state_dict(both.model.state_dict())
+    other.twin, other.alone = both.twin, both.alone
+    for each in gradients(every_parameter(both.alone), 9):
+        other.step(each)
+    other.assert_same()
+    plain = both.alone.state_dict()
+    with pytest.raises(TypeError, match="momentum_buffer: type=Tensor must be a DTensor"):
+        other.sharded.load_state_dict(plain)
+    other.assert_same()
+
+
+@case(2)
+def averages_of_shards() -> None:
+    forms: list[dict[str, Any]] = [{}, {"master_weights": True}]
+    for settings in forms:
+        dtype = torch.bfloat16 if settings else torch.float32
+        both = Both(dtype=dtype, **RULES, **settings)
+        for each in gradients(every_parameter(both.alone), 9):
+            both.step(each)
+        before = [bits(whole(p)) for p in every_parameter(both.sharded)]
+        with both.sharded.averaged_weights(), both.alone.averaged_weights():
+            for p, q in zip(every_parameter(both.sharded), every_parameter(both.alone), strict=True):
+                assert bits(whole(p)) == bits(q)
+        assert [bits(whole(p)) for p in every_parameter(both.sharded)] == before
+        gathered, expected = model(dtype), model(dtype)
+        both.sharded.copy_average_to(gathered)
+        both.alone.copy_average_to(expected)
+        for p, q in zip(gathered.parameters(), expected.parameters(), strict=True):
+            assert bits(p) == bits(q)
+        both.sharded.copy_average_to(both.model)
+        for p, q in zip(both.model.parameters(), expected.parameters(), strict=True):
+            assert bits(whole(p)) == bits(q)
+
+
+def batches(count: int) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(7)
+    return [(torch.randn(6, 5, generator=generator), torch.zeros(6, 1)) for _ in range(count)]
+
+
+@case(2)
+def a_range_test_gives_everything_back() -> None:
+    both = Both(max_grad_norm=1.0)
+    for each in gradients(every_parameter(both.alone), 3):
+        both.step(each)
+    loss = nn.MSELoss()
+    before = [bits(whole(p)) for p in every_parameter(both.sharded)]
+    found = [
+        lr_range_test(network, optimizer, loss, batches(5), start_lr=1e-3, end_lr=10.0, num_steps=30)
+        for network, optimizer in ((both.model, both.sharded), (both.twin, both.alone))
+    ]
+    assert [bits(whole(p)) for p in every_parameter(both.sharded)] == before
+    both.assert_same()
+    assert found[0].losses == pytest.approx(found[1].losses, rel=1e-4)
+
+
+@case(2)
+def mixed_precision_and_real_backward() -> None:
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    policies: list[dict[str, Any]] = [{}, {"mp_policy": MixedPrecisionPolicy(torch.bfloat16, torch.float32)}]
+    for policy in policies:
+        networks = [model(), model()]
+        for network, reshard in zip(networks, (True, False), strict=True):
+            for layer in network:  # type: ignore[attr-defined]
+                if list(layer.parameters()):
+                    fully_shard(layer, reshard_after_forward=reshard, **policy)
+            fully_shard(network, reshard_after_forward=reshard, **policy)
+        optimizers = [FusedCyclicSGD(network.parameters(), **SCHEDULE, **RULES) for network in networks]
+        for data, _ in batches(12):
+            for network, optimizer in zip(networks, optimizers, strict=True):
+                optimizer.zero_grad()
+                torch.autograd.backward((network(data).float() ** 2).mean())
+                optimizer.step()
+        for p, q in zip(*map(every_parameter, optimizers), strict=True):
+            assert isinstance(p, DTensor)
+            assert bits(whole(p)) == bits(whole(q))
+
+
+@parametrized(__name__)
+def test_in_processes(outcomes: Outcomes, world: int, name: str) -> None:
+    outcomes.check(world, name)
