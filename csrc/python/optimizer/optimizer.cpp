@@ -196,7 +196,7 @@ bool NativeOptimizer::read_groups(const py::list& groups) {
   const Scheduled none;
   const Scheduled* before = &none;
   calls_user_code_ = is_driven_ = false;
-  asks_for_state_ = groups_.size() != 0;
+  asks_for_state_ = !groups_.empty();
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const auto place = static_cast<Py_ssize_t>(g);
     // A scale_fn that was called for a position set by hand may have removed groups.

@@ -60,7 +60,10 @@ bool Shards::localise(BoundParameter& parameter, py::object& gradient) {
   if (is_dtensor ? !parameter.has_shard(spec) : parameter.shard() != nullptr) {
     parameter.bind_shard(is_dtensor ? sharding_ : py::object());
     is_counted_ = false;
-    if (is_dtensor) return localise(parameter, gradient) && false;
+    if (is_dtensor) {
+      localise(parameter, gradient);
+      return false;  // finding out where it lies has run Python
+    }
   }
   if (!is_dtensor) return torch.is_plain(parameter.parameter().ptr());
   if (!gradient) return true;

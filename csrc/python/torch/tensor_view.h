@@ -100,7 +100,8 @@ class Member {
   // Returns the attribute of an object of that type. Runs no Python if it is in a slot.
   CLR_INLINE_MEMBER PyObject* of(PyObject* object) const {
     PyObject* found = nullptr;
-    if (offset_ != 0) std::memcpy(static_cast<void*>(&found), reinterpret_cast<char*>(object) + offset_, sizeof found);
+    if (offset_ != 0)
+      std::memcpy(static_cast<void*>(&found), reinterpret_cast<char*>(object) + offset_, sizeof(PyObject*));
     return found != nullptr ? found : looked_up(object);
   }
 
