@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
-from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.nn.parallel import DistributedDataParallel
 
 import clr_native
@@ -36,10 +35,11 @@ def loss_of(network: nn.Module, step: int) -> Tensor:
     return result
 
 
-def zero_of(network: nn.Module, **settings: Any) -> ZeroRedundancyOptimizer:
+def zero_of(network: nn.Module, **settings: Any) -> Any:
+    from torch.distributed.optim import ZeroRedundancyOptimizer  # its import warns of torch itself
+
     kind: Any = functools.partial(FusedCyclicSGD, process_group=distributed.group.WORLD)
-    made: ZeroRedundancyOptimizer = ZeroRedundancyOptimizer(network.parameters(), optimizer_class=kind, **settings)
-    return made
+    return ZeroRedundancyOptimizer(network.parameters(), optimizer_class=kind, **settings)
 
 
 def fsdp(network: nn.Module, *, originals: bool) -> nn.Module:
