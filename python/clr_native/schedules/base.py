@@ -7,13 +7,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from clr_native import _core
-from clr_native.checks import checked_step, choice, size
+from clr_native.checks import checked_step, choice, number, size
 from clr_native.schedules.advice import Check, Summary
 from clr_native.schedules.evaluate import FloatArray, Steps, evaluate, invalid_value
 from clr_native.schedules.scale_functions import ScaleFn, ScaleFunctions, called
@@ -63,6 +64,7 @@ class Schedule(abc.ABC):
 
     _kind: ClassVar[str]
     _kinds: ClassVar[dict[str, type[Schedule]]] = {}
+    _sizes: ClassVar[tuple[str, ...]] = ()  # fields that count steps
     _init_only: ClassVar[tuple[str, ...]] = ()  # arguments that are another way to give a field, and are not kept
 
     def __init_subclass__(cls) -> None:
@@ -108,6 +110,30 @@ class Schedule(abc.ABC):
         """
         lr, momentum = evaluate([self], steps)
         return lr[0], momentum[0]
+
+    def rescaled(self, factor: float) -> Self:
+        """The same curve over ``factor`` times as many steps, for a run whose steps change their length.
+
+        If twice as many processes share an epoch, half as many steps make it: ``factor=0.5``. Sizes become the nearest
+        whole number of steps, and at least 1; ``gamma`` becomes ``gamma**(1 / factor)``. Raises ValueError for a factor
+        that is not finite and above 0, a size out of range, and a ``scale_fn`` that is called with steps.
+
+        An optimizer goes on where it stands with ``group["schedule"] = schedule.rescaled(factor).to_dict()`` in each
+        group and ``opt.seek(round(opt.applied_steps * factor))``.
+
+        >>> from clr_native import CyclicSchedule
+        >>> CyclicSchedule(0.1, 0.5, step_size_up=1000, step_size_down=501).rescaled(0.5)
+        CyclicSchedule(0.1, 0.5, step_size_up=500, step_size_down=251)
+        """
+        exact = number("factor", factor)
+        if not (math.isfinite(exact) and exact > 0.0):
+            raise ValueError(f"factor={factor!r} must be finite and above 0")
+        return self._rescaled(Fraction(exact))
+
+    def _rescaled(self, factor: Fraction, **changes: Any) -> Self:
+        sizes = {name: getattr(self, name) for name in self._sizes}
+        changes |= {name: rescaled_size(name, old, factor) for name, old in sizes.items() if old is not None}
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]  # all are dataclasses
 
     def cycle_starts(self, steps: int) -> list[int]:
         """The numbers of the updates below ``steps`` with which a cycle begins. A ramp has none.
@@ -276,6 +302,10 @@ class Schedule(abc.ABC):
     def _put(self, name: str, value: object) -> None:
         """Sets a field to its normal form while the frozen dataclass is being made."""
         object.__setattr__(self, name, value)
+
+
+def rescaled_size(name: str, steps: int, factor: Fraction) -> int:
+    return size(name, max(1, math.floor(steps * factor + Fraction(1, 2))))
 
 
 def from_dict(d: Mapping[str, Any], scale_fn: ScaleFn | Sequence[ScaleFn] | None = None) -> Schedule:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from clr_native import _core
@@ -86,6 +87,7 @@ class CyclicSchedule(Schedule):
     """
 
     _kind: ClassVar[str] = "cyclic"
+    _sizes: ClassVar[tuple[str, ...]] = ("step_size_up", "step_size_down", "decay_steps")
 
     base_lr: float
     max_lr: float
@@ -153,6 +155,11 @@ class CyclicSchedule(Schedule):
         )
         cycle_length = self.cycle_length if self.scale_mode == "cycle" else None
         return [Piece(0, NEVER, policy, self.cycle_momentum, self.scale_fn, cycle_length)]
+
+    def _rescaled(self, factor: Fraction, **changes: Any) -> Self:
+        if self.scale_fn is not None and self.scale_mode == "iterations":
+            raise ValueError("scale_mode='iterations': a scale_fn that is called with steps must be rescaled by hand")
+        return super()._rescaled(factor, gamma=self.gamma ** (1 / factor), **changes)
 
     def _functions(self) -> list[ScaleFn]:
         return [] if self.scale_fn is None else [self.scale_fn]

@@ -88,6 +88,7 @@ class OneCycleSchedule(Schedule):
     """
 
     _kind: ClassVar[str] = "one_cycle"
+    _sizes: ClassVar[tuple[str, ...]] = ("total_steps",)
     _init_only: ClassVar[tuple[str, ...]] = ("epochs", "steps_per_epoch")
 
     max_lr: float

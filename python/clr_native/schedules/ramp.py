@@ -47,6 +47,7 @@ class RampSchedule(Schedule):
     """
 
     _kind: ClassVar[str] = "ramp"
+    _sizes: ClassVar[tuple[str, ...]] = ("num_steps",)
 
     start_lr: float
     end_lr: float

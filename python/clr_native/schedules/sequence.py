@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from clr_native.checks import size
 from clr_native.schedules.advice import Check, Summary, end_of_run, steps_in_words
-from clr_native.schedules.base import NEVER, CycleSpan, Piece, Schedule, schedule_from_dict
+from clr_native.schedules.base import NEVER, CycleSpan, Piece, Schedule, rescaled_size, schedule_from_dict
 from clr_native.schedules.scale_functions import ScaleFn, ScaleFunctions
 
 if TYPE_CHECKING:
@@ -107,6 +108,13 @@ class ScheduleSequence(Schedule):
         if n_steps is not None or end is None:
             return None
         return min(end + sum(n_steps or 0 for _, n_steps in self.segments), NEVER)
+
+    def _rescaled(self, factor: Fraction, **changes: Any) -> Self:
+        segments = [
+            (schedule._rescaled(factor), None if n_steps is None else rescaled_size(f"segment {i}", n_steps, factor))
+            for i, (schedule, n_steps) in enumerate(self.segments)
+        ]
+        return dataclasses.replace(self, segments=segments, **changes)
 
     def _functions(self) -> list[ScaleFn]:
         return [function for schedule, _ in self.segments for function in schedule._functions()]
