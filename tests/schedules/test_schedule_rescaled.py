@@ -47,13 +47,13 @@ def test_sizes_are_rounded_and_stay_at_least_one() -> None:
     assert OneCycleSchedule(0.1, epochs=3, steps_per_epoch=7).rescaled(2 / 3).total_steps == 14
 
 
-@pytest.mark.parametrize(
-    ("factor", "error"),
-    [
-        *((bad, ValueError) for bad in (0, -1.0, math.nan, math.inf, 1e16)),
-        *((bad, TypeError) for bad in ("2", True, None)),
-    ],
-)
+REFUSED: list[tuple[Any, type[Exception]]] = [
+    *((bad, ValueError) for bad in (0, -1.0, math.nan, math.inf, 1e16)),
+    *((bad, TypeError) for bad in ("2", True, None)),
+]
+
+
+@pytest.mark.parametrize(("factor", "error"), REFUSED)
 def test_refused(factor: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"factor=|step_size_up="):
         CyclicSchedule(0.1, 0.5).rescaled(factor)
