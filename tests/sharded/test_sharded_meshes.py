@@ -135,6 +135,24 @@ def a_refusal_of_one_is_a_refusal_of_all() -> None:
 
 
 @case(2)
+def a_refusal_at_the_first_step() -> None:
+    for settings in (RULES, {"trust_coefficient": 0.1}, {"trust_coefficient": 0.1, "average": "swa"}):
+        both = Both(**settings)
+        over = every_parameter(both.sharded)
+        both.give(next(gradients(every_parameter(both.alone), 1)))
+        here = distributed.get_rank() == 0
+        if here:
+            both.sharded.param_groups[0]["weight_decay"] = -1.0
+        with pytest.raises((ValueError, RuntimeError), match="weight_decay=-1.0" if here else "another process refused"):
+            both.sharded.step()
+        if here:
+            both.sharded.param_groups[0]["weight_decay"] = settings.get("weight_decay", 0.0)
+        both.sharded.step()
+        assert both.sharded.applied_steps == 1
+        assert len(over) == len(both.sharded.state)
+
+
+@case(2)
 def gradients_in_other_placements_are_redistributed() -> None:
     both = Both(**RULES)
     over = every_parameter(both.sharded)

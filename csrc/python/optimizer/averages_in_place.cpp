@@ -113,6 +113,9 @@ void AveragesInPlace::exchange(bool entering) {
     const py::tuple entry = py::reinterpret_borrow<py::tuple>(each);
     exchanges.emplace_back(entry[0], entry[1], entry[2]);
     parameters.append(entry[0]);
+    const py::object parameter = entry[0];
+    const auto local = py::handle(TorchReader::get().local(parameter.ptr()));
+    if (!parameter.is(local)) parameters.append(local);
   }
   TorchReader::get().increment_version(parameters);
   inside_ = true;  // until the last exchange is done

@@ -7,6 +7,8 @@
 #include <string>
 #include <utility>
 
+#include "python/torch/group_keys.h"
+
 namespace clr {
 
 namespace {
@@ -25,11 +27,19 @@ Shards::Shards(py::object sharding)
     : sharding_(std::move(sharding)),
       local_gradient_(py::module_::import("clr_native.sgd.sharding").attr("local_gradient")) {}
 
+void Shards::refresh() {
+  is_shared_ = sharding_.attr("is_shared").cast<bool>();
+  sizes_ = sharding_.attr("sizes").cast<std::vector<std::size_t>>();
+}
+
 void Shards::note(const py::dict& group) {
+  bool has_dtensors = false;
   for (const py::handle parameter : py::list(group["params"])) {
-    if (TorchReader::get().is_dtensor(parameter.ptr())) sharding_.attr("note")(py::make_tuple(parameter));
+    if (!TorchReader::get().is_dtensor(parameter.ptr())) continue;
+    sharding_.attr("note")(py::make_tuple(parameter));
+    has_dtensors = true;
   }
-  refresh();
+  if (has_dtensors) refresh();
 }
 
 void Shards::bind(BoundParameters& parameters) {
@@ -48,7 +58,6 @@ void Shards::count(const BoundParameters& parameters) {
     if (const BoundParameter::Shard* const shard = parameters[position].shard()) sums.push_back(shard->sum);
   }
   sharding_.attr("count")(sums);
-  sizes_ = sharding_.attr("sizes").cast<std::vector<std::size_t>>();
   is_counted_ = true;
   refresh();
 }
@@ -84,8 +93,12 @@ bool Shards::localise(BoundParameter& parameter, py::object& gradient) {
 }
 
 bool Shards::trusts(const BoundGroups& groups) {
-  return std::any_of(groups.begin(), groups.end(),
-                     [](const auto& group) { return group && group->settings().trust_coefficient != 0.0; });
+  // Looks into the dicts: a step that is refused may not have read them.
+  return std::any_of(groups.begin(), groups.end(), [](const auto& group) {
+    PyObject* const coefficient = group ? PyDict_GetItemWithError(group->group(), keys().trust_coefficient) : nullptr;
+    if (coefficient == nullptr && PyErr_Occurred()) throw py::error_already_set();
+    return coefficient != nullptr && coefficient != Py_None;
+  });
 }
 
 bool Shards::must_add_up(const BoundGroups& groups, const GradientOptions& options, const StepRequest& request) const {

@@ -21,7 +21,7 @@ class Shards {
   // True if other processes hold other parts of the model. Call refresh() after the process group of plain parameters
   // was set.
   CLR_INLINE_MEMBER bool is_shared() const { return is_shared_; }
-  void refresh() { is_shared_ = sharding_.attr("is_shared").cast<bool>(); }
+  void refresh();
 
   // Notes the parameters of a group that has been added.
   void note(const py::dict& group);
