@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -143,13 +144,64 @@ def a_refusal_at_the_first_step() -> None:
         here = distributed.get_rank() == 0
         if here:
             both.sharded.param_groups[0]["weight_decay"] = -1.0
-        with pytest.raises((ValueError, RuntimeError), match="weight_decay=-1.0" if here else "another process refused"):
+        with pytest.raises(
+            (ValueError, RuntimeError), match="weight_decay=-1.0" if here else "another process refused"
+        ):
             both.sharded.step()
         if here:
             both.sharded.param_groups[0]["weight_decay"] = settings.get("weight_decay", 0.0)
         both.sharded.step()
         assert both.sharded.applied_steps == 1
         assert len(over) == len(both.sharded.state)
+
+
+@case(2)
+def parameters_become_shards_after_construction() -> None:
+    """As under Accelerate, which replaces them in the group's list."""
+    both = Both(**RULES)
+    shards = every_parameter(both.sharded)
+    for group in both.sharded.param_groups:
+        group["params"] = [nn.Parameter(whole(p).clone()) for p in shards]
+    own = FusedCyclicSGD(both.sharded.param_groups[0]["params"], **SCHEDULE, **RULES)
+    own.param_groups[0]["params"][:] = shards
+    both.sharded = own
+    train(both)
+
+
+@case(2)
+def copies_know_that_they_share_a_model() -> None:
+    both = Both(only_in_parallel, max_grad_norm=0.01)
+    both.model, both.sharded = copy.deepcopy((both.model, both.sharded))
+    for each in gradients(every_parameter(both.alone), 3):
+        both.step(each)
+    both.assert_same()
+
+
+@case(2)
+def a_refusal_without_a_rule_stays_where_it_is() -> None:
+    for settings in ({}, RULES):
+        both = Both(**settings)
+        both.give(next(gradients(every_parameter(both.alone), 1)))
+        group = both.sharded.param_groups[0]
+        group["nesterov"] = 3 if distributed.get_rank() == 0 or settings else False
+        if group["nesterov"] == 3:
+            with pytest.raises((TypeError, RuntimeError), match=r"nesterov=3|another process"):
+                both.sharded.step()
+        else:
+            both.sharded.step()
+
+
+@case(2)
+def asking_for_state_that_is_not_kept_leaves_nothing() -> None:
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+    both = Both(cycle_momentum=False, momentum=0.0)
+    for each in gradients(every_parameter(both.alone), 3):
+        both.step(each)
+        both.sharded.zero_grad()
+        get_optimizer_state_dict(both.model, both.sharded)
+    both.assert_same()
+    assert both.sharded.applied_steps == 3
 
 
 @case(2)
@@ -166,6 +218,12 @@ def gradients_in_other_placements_are_redistributed() -> None:
         both.sharded.step()
         both.alone.step()
     both.assert_same()
+    both.sharded.write_unscaled_grad = True
+    first = over[0]
+    assert isinstance(first, DTensor)
+    first.grad = distribute_tensor(each[0], first.device_mesh, [Replicate()], src_data_rank=None)
+    with pytest.raises(TypeError, match=r"placements=\(Replicate\(\),\) must be the parameter's"):
+        both.sharded.step()
 
 
 @case(2)

@@ -95,6 +95,22 @@ def flat_parameters_have_the_norm_of_the_whole_model() -> None:
                     torch.testing.assert_close(p.detach(), q.detach())
 
 
+@case(2)
+def parameters_that_all_have_are_counted_once() -> None:
+    _, norms = run_alone(5, **RULES)
+    network: Any = model()
+    whole = network[4]
+    wrapped = FullyShardedDataParallel(network, device_id=CPU, use_orig_params=False, ignored_modules=[whole])
+    optimizer = FusedCyclicSGD(wrapped.parameters(), **SCHEDULE, **RULES, process_group=distributed.group.WORLD)
+    found = []
+    for step in range(5):
+        optimizer.zero_grad()
+        torch.autograd.backward(loss_of(wrapped, step))
+        optimizer.step()
+        found.append(optimizer.last_grad_norm)
+    check_norms(found, norms)
+
+
 def spoil(network: nn.Module, step: int) -> None:
     """In one process only."""
     if step not in (1, 4) or distributed.get_rank() != step % 2:

@@ -31,7 +31,7 @@ bool NativeOptimizer::read_released(BoundParameter& bound, const py::dict& state
   parameters_.refresh_state(state);
   if (!bound.has_state() && needs_entry(group, true)) parameters_.make_entries(state, {bound.position()});
   py::object gradient = TorchReader::get().grad(bound.parameter().ptr());
-  if (bound.shard() != nullptr) shards.localise(bound, gradient);
+  if (bound.shard() != nullptr) shards.localise(bound, gradient, false);
   plan_.gradients = {};
   keep_alive_.gradients.assign(1, gradient);
   const auto read = [&] {

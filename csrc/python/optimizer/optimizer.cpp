@@ -48,9 +48,16 @@ void NativeOptimizer::empty(const py::list& list) {
 void NativeOptimizer::apply(const py::list& groups, const py::dict& state, const StepRequest& request) {
   const Busy busy(*this);
   averages.refuse_inside("step()");
-  Executor* const chosen =
-      shards.is_shared() ? prepare_together(groups, state, request) : prepare(groups, state, request);
+  has_voted_ = is_refused_ = only_makes_state_ = false;
+  Executor* chosen = nullptr;
+  try {
+    chosen = prepare(groups, state, request);
+  } catch (...) {
+    if (shards.is_shared()) tell_refusal(request);
+    throw;
+  }
   if (chosen == nullptr) return make_state();
+  if (plan_.is_shared) share(*chosen, request);
   const Measured measured = chosen->decide(plan_, options, request);
   captured_ = measured.is_recorded;
   if (measured.skips) return write_skipped(state);
@@ -73,28 +80,16 @@ Executor* NativeOptimizer::prepare(const py::list& groups, const py::dict& state
   return &chosen;
 }
 
-// Does the same for an optimizer that shares its model with other processes. All of them take part where they add up,
-// even those that refuse the step.
-Executor* NativeOptimizer::prepare_together(const py::list& groups, const py::dict& state, const StepRequest& request) {
-  has_voted_ = is_refused_ = false;
-  Executor* chosen = nullptr;
-  try {
-    chosen = prepare(groups, state, request);
-  } catch (...) {
-    const bool others_wait =
-        (asks_for_state_ && !has_updated_ && !has_voted_) || shards.must_add_up(groups_, options, request);
-    if (others_wait && !is_refused_) tell_refusal();
-    throw;
-  }
-  if (chosen == nullptr || !shards.must_add_up(groups_, options, request)) return chosen;
-  add_up(chosen->found(), false);
+// Adds up what the processes of a sharded model have measured, if a rule needs that.
+void NativeOptimizer::share(Executor& chosen, const StepRequest& request) {
+  if (!shards.must_add_up(groups_, options, request)) return;
+  add_up(chosen.found(), false);
   // The others may have taken long, and this process has run other code.
   const std::vector<std::size_t> measured = slot_positions_;
   read({writes_unscaled(request), false});
   if (slot_positions_ != measured) {
     throw std::runtime_error("gradients came or went while the step waited for other processes");
   }
-  return chosen;
 }
 
 // Adds up over the processes. Returns true if all are only asked to make state. Throws if another one refuses the step.
@@ -107,7 +102,10 @@ bool NativeOptimizer::add_up(Found* found, bool makes_state) {
   return all.makes_state;
 }
 
-void NativeOptimizer::tell_refusal() {
+// Tells the other processes that this one refuses the step, if they wait to hear from it.
+void NativeOptimizer::tell_refusal(const StepRequest& request) {
+  const bool others_wait = (may_be_probe() && !has_voted_) || shards.must_add_up(groups_, options, request);
+  if (!others_wait || is_refused_ || only_makes_state_) return;
   try {
     shards.add_up(parameters_, groups_, {}, nullptr, {true, false});
   } catch (py::error_already_set& error) {
@@ -126,6 +124,7 @@ void NativeOptimizer::append(py::dict group, py::object schedule, bool is_obeyed
 void NativeOptimizer::adopt(BoundGroups& groups) {
   const Busy busy(*this);
   groups_ = std::move(groups);
+  shards.note_all(groups_);
   parameters_.clear();
   devices_.forget_parameters();
   moved_ = true;
@@ -195,8 +194,8 @@ bool NativeOptimizer::read_groups(const py::list& groups) {
   if (groups.size() != groups_.size()) return false;
   const Scheduled none;
   const Scheduled* before = &none;
-  calls_user_code_ = is_driven_ = false;
-  asks_for_state_ = !groups_.empty();
+  calls_user_code_ = is_driven_ = asks_for_state_ = false;
+  bool asks_for_state = !groups_.empty();
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const auto place = static_cast<Py_ssize_t>(g);
     // A scale_fn that was called for a position set by hand may have removed groups.
@@ -207,12 +206,13 @@ bool NativeOptimizer::read_groups(const py::list& groups) {
     group.read();
     calls_user_code_ = calls_user_code_ || group.calls_back() || group.is_at_end();
     is_driven_ = is_driven_ || group.is_driven(kDrivenUpdates);
-    asks_for_state_ = asks_for_state_ && group.has_foreign_zero();
+    asks_for_state = asks_for_state && group.has_foreign_zero();
     if (!group.calls_back()) {
       group.prepare_next(*before, groups_.front());
       before = &group.next();
     }
   }
+  asks_for_state_ = asks_for_state;
   return true;
 }
 

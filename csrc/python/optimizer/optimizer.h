@@ -96,6 +96,7 @@ class NativeOptimizer {
   // True if a step needs a dict in optimizer.state for a parameter of this group.
   static bool needs_entry(const BoundGroup& group, bool has_gradient);
   bool warn_of_no_gradient();
+  bool may_be_probe() const;
   bool is_probe(const py::dict& state);
   // True if the step writes unscaled gradients. At scale 1 gradients are unscaled already.
   bool writes_unscaled(const StepRequest& request) const {
@@ -114,9 +115,9 @@ class NativeOptimizer {
 
   // The update.
   Executor* prepare(const py::list& groups, const py::dict& state, const StepRequest& request);
-  Executor* prepare_together(const py::list& groups, const py::dict& state, const StepRequest& request);
+  void share(Executor& chosen, const StepRequest& request);
   bool add_up(Found* found, bool makes_state);
-  void tell_refusal();
+  void tell_refusal(const StepRequest& request);
   Executor& executor(const StepRequest& request);
   Executor& devices(const StepRequest& request);
   void refuse_on_devices(const StepRequest& request) const;

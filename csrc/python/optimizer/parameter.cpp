@@ -40,7 +40,8 @@ void BoundParameter::relayout(const DLTensor& view) {
   const Density density = require_writable(layout, parameter_, name());
   dense_.reset();
   if (density == Density::gapped) {
-    dense_ = std::make_unique<Layout>(must_read(TorchReader::get().empty_like(parameter_), name()));
+    const TorchReader& torch = TorchReader::get();
+    dense_ = std::make_unique<Layout>(must_read(torch.empty_like(torch.local(parameter_.ptr())), name()));
   }
   layout_ = layout;
   dtype_ = dtype;

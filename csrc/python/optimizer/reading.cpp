@@ -28,7 +28,12 @@ void NativeOptimizer::read_tensors(const py::dict& state, const StepRequest& req
   keep_alive_.gradients.clear();
   made_entries_.clear();
   bool is_settled = read({writes_unscaled(request), false});
+  if (plan_.is_shared != shards.is_shared()) {  // a parameter has become a shard since it was bound
+    plan_.is_shared = shards.is_shared();
+    is_settled = false;
+  }
   only_makes_state_ = asks_for_state_ && !open_ && is_probe(state);
+  if (has_voted_) is_settled = false;  // the vote has run any code
   if (found_gradient_) {
     steps_without_gradient_ = 0;
   } else if (!only_makes_state_ && warn_of_no_gradient()) {
@@ -134,7 +139,7 @@ bool NativeOptimizer::take_gradients(std::size_t begin, std::size_t end) {
     parameter.drop_new_state();
     py::object gradient = torch.grad(parameter.parameter().ptr());
     const bool is_whole = torch.is_plain(parameter.parameter().ptr()) && parameter.shard() == nullptr;
-    is_plain = (is_whole || shards.localise(parameter, gradient)) && is_plain;
+    is_plain = (is_whole || shards.localise(parameter, gradient, options.write_unscaled)) && is_plain;
     keep_alive_.gradients.push_back(std::move(gradient));
   }
   return is_plain;
@@ -204,6 +209,14 @@ bool NativeOptimizer::warn_of_no_gradient() {
   return true;
 }
 
+// True if this step may be one by which torch.distributed asks for state, as far as all processes of a sharded model
+// know alike: none has been made, by an update or at all.
+bool NativeOptimizer::may_be_probe() const {
+  const auto keeps = [](const auto& group) { return group && needs_entry(*group, true); };
+  const bool is_kept = has_updated_ && std::any_of(groups_.begin(), groups_.end(), keeps);
+  return asks_for_state_ && !open_ && !is_kept;
+}
+
 // True if torch.distributed asks for state to be made: besides zeros for every lr, with zeros for gradients and an
 // empty optimizer.state. Such a step makes state and does not count as an update. A process whose shards are zero, or
 // empty, cannot tell by itself.
@@ -211,7 +224,7 @@ bool NativeOptimizer::is_probe(const py::dict& state) {
   const auto is_zero = [](const py::object& gradient) { return !gradient || !gradient.attr("any")().cast<bool>(); };
   const bool asked = state.empty() && std::all_of(keep_alive_.gradients.begin(), keep_alive_.gradients.end(), is_zero);
   if (!shards.is_shared()) return asked;
-  if (has_updated_) return false;
+  if (!may_be_probe()) return false;
   has_voted_ = true;
   return add_up(nullptr, asked);
 }

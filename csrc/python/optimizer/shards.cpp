@@ -42,12 +42,20 @@ void Shards::note(const py::dict& group) {
   if (has_dtensors) refresh();
 }
 
+void Shards::note_all(const BoundGroups& groups) {
+  sharding_.attr("count")(py::list());
+  refresh();
+  for (const auto& group : groups) note(py::reinterpret_borrow<py::dict>(group->group()));
+}
+
 void Shards::bind(BoundParameters& parameters) {
   has_flat_ = false;
+  is_flat_.clear();
   for (BoundParameter& parameter : parameters) {
     PyObject* const tensor = parameter.parameter().ptr();
     parameter.bind_shard(TorchReader::get().is_dtensor(tensor) ? sharding_ : py::object());
-    has_flat_ = has_flat_ || is_flat(tensor);
+    is_flat_.push_back(is_flat(tensor));
+    has_flat_ = has_flat_ || is_flat_.back();
   }
   count(parameters);
 }
@@ -62,15 +70,16 @@ void Shards::count(const BoundParameters& parameters) {
   refresh();
 }
 
-bool Shards::localise(BoundParameter& parameter, py::object& gradient) {
+bool Shards::localise(BoundParameter& parameter, py::object& gradient, bool is_written) {
   const TorchReader& torch = TorchReader::get();
   const bool is_dtensor = torch.is_dtensor(parameter.parameter().ptr());
   PyObject* const spec = is_dtensor ? torch.spec(parameter.parameter().ptr()) : nullptr;
   if (is_dtensor ? !parameter.has_shard(spec) : parameter.shard() != nullptr) {
     parameter.bind_shard(is_dtensor ? sharding_ : py::object());
     is_counted_ = false;
+    refresh();
     if (is_dtensor) {
-      localise(parameter, gradient);
+      localise(parameter, gradient, is_written);
       return false;  // finding out where it lies has run Python
     }
   }
@@ -84,7 +93,7 @@ bool Shards::localise(BoundParameter& parameter, py::object& gradient) {
     }
   }
   try {
-    gradient = local_gradient_(parameter.parameter(), gradient);
+    gradient = local_gradient_(parameter.parameter(), gradient, is_written);
   } catch (py::error_already_set& error) {
     if (!error.matches(PyExc_TypeError)) throw;
     throw py::type_error(parameter.name() + ", gradient: " + py::str(error.value()).cast<std::string>());
@@ -140,12 +149,14 @@ Shards::Flags Shards::add_up(const BoundParameters& parameters, const BoundGroup
       next[shard->sum] += 2;
     }
   }
+  const bool counts_copies = sharding_.attr("counts_copies").cast<bool>();
   if (found != nullptr) {
     std::vector<DoubleDouble> squares(sizes_.size(), DoubleDouble{0.0, 0.0});
     for (std::size_t i = 0; i < found->squares.size(); ++i) {
       const BoundParameter::Shard* const shard = parameters[slots[i]].shard();
       const std::size_t sum = shard == nullptr ? 0 : shard->sum;
-      if (shard != nullptr && !shard->counts) continue;
+      const bool is_copy = has_flat_ && shard == nullptr && !is_flat_[slots[i]];  // all processes have it whole
+      if (shard != nullptr ? !shard->counts : is_copy && !counts_copies) continue;
       squares[sum] = grown(squares[sum], DoubleDouble{found->squares[i], 0.0});
       if (!with_ratios || shard == nullptr || i >= found->slots.size()) continue;
       const SlotNorms& norms = found->slots[i];
@@ -175,7 +186,7 @@ void Shards::refuse_flat(const BoundGroups& groups, const GradientOptions& optio
     throw std::runtime_error("trust_coefficient" + flat +
                              "each of which holds pieces of several tensors, has no meaning: use fully_shard()");
   }
-  if (is_shared_) return;
+  if (!sharding_.attr("process_group").is_none()) return;
   const char* const rule = options.max_norm != 0.0  ? "max_grad_norm"
                            : options.skip_nonfinite ? "skip_nonfinite"
                            : !request.found_inf     ? "clr_native.GradScaler"

@@ -25,12 +25,15 @@ class Shards {
 
   // Notes the parameters of a group that has been added.
   void note(const py::dict& group);
+  // Notes the parameters of all groups, which have replaced all others.
+  void note_all(const BoundGroups& groups);
   // Finds out where the parameters lie. Runs Python.
   void bind(BoundParameters& parameters);
 
   // Replaces a parameter's gradient, which may be null, by this process's part of it. Returns false if that ran, or may
-  // have run, any code. Throws for a gradient that is no such tensor as its parameter.
-  bool localise(BoundParameter& parameter, py::object& gradient);
+  // have run, any code. Throws for a gradient that is no such tensor as its parameter, and for one that is to be
+  // written but is sharded otherwise.
+  bool localise(BoundParameter& parameter, py::object& gradient, bool is_written);
 
   // What processes tell each other about a step besides numbers.
   struct Flags {
@@ -70,7 +73,8 @@ class Shards {
   py::object numbers_;              // a tensor of doubles
   std::vector<std::size_t> sizes_;  // how many DTensors go into each sum
   bool is_shared_ = false;
-  bool is_counted_ = true;  // False if some parameter is sharded otherwise than when it was counted
+  bool is_counted_ = true;     // False if some parameter is sharded otherwise than when it was counted
+  std::vector<bool> is_flat_;  // by position
   bool has_flat_ = false;
 };
 

@@ -79,6 +79,7 @@ class GradScaler(torch.amp.GradScaler):
                     found_inf = torch.zeros((), dtype=torch.float32, device=scale.device)
                     attributes["_report_inf"] = found_inf
                 looked = any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
+                looked = looked or optimizer._binding.sharding.is_shared  # then others may have gradients
                 answer = optimizer.step(*args, **kwargs)
                 if looked:  # without gradients nothing is recorded, and update() raises, as torch's does
                     if found_inf is None:

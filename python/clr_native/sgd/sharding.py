@@ -46,6 +46,11 @@ class Sharding:
         return any(self._groups_of_sums())
 
     @property
+    def counts_copies(self) -> bool:
+        """True if this process counts plain parameters that all processes of the group have whole."""
+        return self.process_group is None or self.process_group.rank() == 0
+
+    @property
     def sizes(self) -> list[int]:
         """How many parameters that are DTensors go into each sum."""
         return [0, *self._sizes]
@@ -133,7 +138,7 @@ class SharedGroup:
         return SharedGroup, (None,)
 
 
-def local_gradient(parameter: DTensor, gradient: torch.Tensor) -> torch.Tensor:
+def local_gradient(parameter: DTensor, gradient: torch.Tensor, is_written: bool) -> torch.Tensor:
     """Returns this process's part of a gradient, sharded as its parameter. TypeError for one that cannot be."""
     if not is_dtensor(gradient):
         raise TypeError(f"type={type(gradient).__name__} must be the parameter's, DTensor: use distribute_tensor()")
@@ -141,6 +146,11 @@ def local_gradient(parameter: DTensor, gradient: torch.Tensor) -> torch.Tensor:
     if distributed.device_mesh != parameter.device_mesh:
         raise TypeError(f"device_mesh={distributed.device_mesh} must be the parameter's, {parameter.device_mesh}")
     if distributed.placements != parameter.placements:
+        if is_written:
+            raise TypeError(
+                f"placements={distributed.placements} must be the parameter's, {parameter.placements}, with "
+                "write_unscaled_grad=True: redistribute the gradient"
+            )
         distributed = distributed.redistribute(placements=parameter.placements)
     local: Any = distributed._local_tensor
     return cast(torch.Tensor, local.wait() if hasattr(local, "wait") else local)
