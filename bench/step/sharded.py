@@ -5,6 +5,7 @@ Two processes over gloo on one machine. Their gradients stay, so forward and bac
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
 import time
@@ -15,7 +16,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-import torch.multiprocessing
 from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
@@ -144,7 +144,12 @@ def report(what: str, found: dict[str, Any]) -> None:
 def main() -> None:
     print(machine.caption(machine.describe()))
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.start_processes(work, ((Path(folder) / "store").as_uri(),), PROCESSES)  # type: ignore[attr-defined, no-untyped-call]
+        context, store = multiprocessing.get_context("spawn"), (Path(folder) / "store").as_uri()
+        processes = [context.Process(target=work, args=(rank, store)) for rank in range(PROCESSES)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
 
 
 if __name__ == "__main__":

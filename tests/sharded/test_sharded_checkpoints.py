@@ -173,7 +173,7 @@ def mixed_precision_and_real_backward() -> None:
     for policy in policies:
         networks = [model(), model()]
         for network, reshard in zip(networks, (True, False), strict=True):
-            for layer in network:  # type: ignore[attr-defined]
+            for layer in network.children():
                 if list(layer.parameters()):
                     fully_shard(layer, reshard_after_forward=reshard, **policy)
             fully_shard(network, reshard_after_forward=reshard, **policy)

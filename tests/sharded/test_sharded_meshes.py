@@ -15,9 +15,9 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distrib
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from clr_native import FusedCyclicSGD, GradScaler
-from helpers import bits, every_parameter
+from helpers import bits, every_parameter, gradient_of
 from processes import Outcomes, case, parametrized
-from shards import SCHEDULE, Both, gradients, mesh_of, whole
+from shards import SCHEDULE, Both, gradients, local, mesh_of, whole
 
 pytestmark = pytest.mark.slow
 
@@ -99,9 +99,9 @@ def our_scaler_finds_an_infinity_in_one_shard() -> None:
     scaler.scale(torch.zeros(1))
     for number, each in enumerate(gradients(every_parameter(both.alone), 6)):
         both.give([g * scaler.get_scale() for g in each])
-        local = over[0].grad.to_local()  # type: ignore[union-attr]
+        part = local(gradient_of(over[0]))
         if number in (1, 3) and distributed.get_rank() == number % 2:
-            local.view(-1)[0] = torch.nan
+            part.view(-1)[0] = torch.nan
         scaler.step(both.sharded)
         scaler.update()
     assert (both.sharded.applied_steps, both.sharded.skipped_steps, scaler.get_scale()) == (4, 2, 1.0)
@@ -124,12 +124,12 @@ def a_refusal_of_one_is_a_refusal_of_all() -> None:
         if here and spoil == "shape":
             both.sharded.state[over[0]]["momentum_buffer"]._local_tensor = torch.zeros(1)
             group["average"] = "swa"
-        before = [bits(p.to_local()) for p in over], both.sharded.applied_steps  # type: ignore[attr-defined]
+        before = [bits(local(p)) for p in over], both.sharded.applied_steps
         words = "weight_decay=-1.0|gradient: type=|are two averages" if here else "another process refused this step"
         for _ in range(2):
             with pytest.raises((ValueError, TypeError, RuntimeError), match=words):
                 both.sharded.step()
-        assert ([bits(p.to_local()) for p in over], both.sharded.applied_steps) == before  # type: ignore[attr-defined]
+        assert ([bits(local(p)) for p in over], both.sharded.applied_steps) == before
         group.update(weight_decay=kept, average=None)
         if spoil == "gradient":
             both.sharded.zero_grad()

@@ -46,15 +46,20 @@ def fsdp(network: nn.Module, *, originals: bool) -> nn.Module:
     return FullyShardedDataParallel(network, device_id=CPU, use_orig_params=originals)
 
 
-def run_alone(steps: int, **settings: Any) -> tuple[nn.Module, list[float | None]]:
-    network, norms = model(), []
-    optimizer = FusedCyclicSGD(network.parameters(), **SCHEDULE, **settings)
+def norms_of(network: nn.Module, optimizer: Any, steps: int) -> list[float | None]:
+    """Trains, and returns the norm of each step."""
+    inner, norms = getattr(optimizer, "optim", optimizer), []  # the one that ZeroRedundancyOptimizer wraps
     for step in range(steps):
         optimizer.zero_grad()
         torch.autograd.backward(loss_of(network, step))
         optimizer.step()
-        norms.append(optimizer.last_grad_norm)
-    return network, norms
+        norms.append(inner.last_grad_norm)
+    return norms
+
+
+def run_alone(steps: int, **settings: Any) -> tuple[nn.Module, list[float | None]]:
+    network = model()
+    return network, norms_of(network, FusedCyclicSGD(network.parameters(), **SCHEDULE, **settings), steps)
 
 
 def check_norms(own: list[float | None], alone: list[float | None]) -> None:
@@ -65,13 +70,7 @@ def check_norms(own: list[float | None], alone: list[float | None]) -> None:
 def zero_has_the_norm_of_the_whole_model() -> None:
     expected, norms = run_alone(10, **RULES)
     network = DistributedDataParallel(model())
-    optimizer, found = zero_of(network, **SCHEDULE, **RULES), []
-    for step in range(10):
-        optimizer.zero_grad()
-        torch.autograd.backward(loss_of(network, step))
-        optimizer.step()
-        found.append(optimizer.optim.last_grad_norm)
-    check_norms(found, norms)
+    check_norms(norms_of(network, zero_of(network, **SCHEDULE, **RULES), 10), norms)
     for p, q in zip(network.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(p, q)
 
@@ -80,15 +79,10 @@ def zero_has_the_norm_of_the_whole_model() -> None:
 def flat_parameters_have_the_norm_of_the_whole_model() -> None:
     expected, norms = run_alone(10, **RULES)
     for originals in (False, True):
-        network, found = fsdp(model(), originals=originals), []
+        network = fsdp(model(), originals=originals)
         group: Any = network.process_group
         optimizer = FusedCyclicSGD(network.parameters(), **SCHEDULE, **RULES, process_group=group)
-        for step in range(10):
-            optimizer.zero_grad()
-            torch.autograd.backward(loss_of(network, step))
-            optimizer.step()
-            found.append(optimizer.last_grad_norm)
-        check_norms(found, norms)
+        check_norms(norms_of(network, optimizer, 10), norms)
         with FullyShardedDataParallel.summon_full_params(network):
             for p, q in zip(network.parameters(), expected.parameters(), strict=False):
                 if p.shape == q.shape:
@@ -102,13 +96,7 @@ def parameters_that_all_have_are_counted_once() -> None:
     whole = network[4]
     wrapped = FullyShardedDataParallel(network, device_id=CPU, use_orig_params=False, ignored_modules=[whole])
     optimizer = FusedCyclicSGD(wrapped.parameters(), **SCHEDULE, **RULES, process_group=distributed.group.WORLD)
-    found = []
-    for step in range(5):
-        optimizer.zero_grad()
-        torch.autograd.backward(loss_of(wrapped, step))
-        optimizer.step()
-        found.append(optimizer.last_grad_norm)
-    check_norms(found, norms)
+    check_norms(norms_of(wrapped, optimizer, 5), norms)
 
 
 def spoil(network: nn.Module, step: int) -> None:
@@ -177,8 +165,9 @@ def copies_share_the_group_and_pickles_drop_it() -> None:
     assert "process_group" not in optimizer.param_groups[0]
     assert "process_group" not in str(optimizer.state_dict())
     optimizer.process_group = None
+    wrong: Any = "gloo"
     with pytest.raises(TypeError, match="process_group of type=str must be"):
-        optimizer.process_group = "gloo"  # type: ignore[assignment]
+        optimizer.process_group = wrong
     assert optimizer.process_group is None
 
 

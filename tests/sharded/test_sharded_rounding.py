@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
@@ -36,8 +38,8 @@ def both_ways(network: nn.Module) -> None:
     fully_shard(network, mesh=mesh["dp"])
 
 
-def train(shard: object, dtype: torch.dtype) -> None:
-    both = Both(shard, dtype=dtype, rounding="stochastic", seed=5, ema_decay=0.9)  # type: ignore[arg-type]
+def train(shard: Callable[[nn.Module], object], dtype: torch.dtype) -> None:
+    both = Both(shard, dtype=dtype, rounding="stochastic", seed=5, ema_decay=0.9)
     for each in gradients(every_parameter(both.alone), 10, scale=0.05):
         both.step(each)
     both.assert_same()

@@ -6,12 +6,10 @@ import datetime
 import importlib
 import json
 import os
-import sys
 import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -23,24 +21,27 @@ Case = Callable[[], None]
 LIMIT = datetime.timedelta(seconds=60)  # of a process that waits for another
 
 
+CASES: dict[str, dict[str, tuple[int, ...]]] = {}  # by module and name: the numbers of processes that it runs in
+
+
 def case(worlds: int | tuple[int, ...]) -> Callable[[Case], Case]:
     """Marks a function that all of so many processes call, each time with other ones if several numbers are given."""
 
     def mark(function: Case) -> Case:
-        function.worlds = (worlds,) if isinstance(worlds, int) else worlds  # type: ignore[attr-defined]
+        own = (worlds,) if isinstance(worlds, int) else worlds
+        CASES.setdefault(function.__module__, {})[function.__name__] = own
         return function
 
     return mark
 
 
-def names_of(module: ModuleType, world: int) -> list[str]:
-    return [name for name, value in vars(module).items() if world in getattr(value, "worlds", ())]
+def names_of(module: str, world: int) -> list[str]:
+    return [name for name, worlds in CASES[module].items() if world in worlds]
 
 
-def parametrized(module_name: str) -> pytest.MarkDecorator:
+def parametrized(module: str) -> pytest.MarkDecorator:
     """Parametrizes a test by the cases of its module, as (world, name)."""
-    module = sys.modules[module_name]
-    worlds = sorted({world for value in vars(module).values() for world in getattr(value, "worlds", ())})
+    worlds = sorted({world for each in CASES[module].values() for world in each})
     pairs = [(world, name) for world in worlds for name in names_of(module, world)]
     return pytest.mark.parametrize(("world", "name"), pairs, ids=[f"{name}-{world}" for world, name in pairs])
 
@@ -89,7 +90,7 @@ def work(module_name: str, rank: int, world: int, store: str) -> None:
     distributed.init_process_group("gloo", init_method=Path(store).as_uri(), rank=rank, world_size=world, timeout=LIMIT)
     module = importlib.import_module(module_name)
     found = {}
-    for name in names_of(module, world):
+    for name in names_of(module_name, world):
         torch.manual_seed(0)
         try:
             getattr(module, name)()

@@ -44,6 +44,12 @@ def sharded(gradient: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(gradient, like.device_mesh, like.placements, src_data_rank=None)
 
 
+def local(tensor: Tensor) -> Tensor:
+    """This process's part, which shares the tensor's memory."""
+    assert isinstance(tensor, DTensor)
+    return tensor.to_local().detach()
+
+
 def whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
 
