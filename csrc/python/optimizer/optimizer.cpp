@@ -123,8 +123,8 @@ void NativeOptimizer::append(py::dict group, py::object schedule, bool is_obeyed
 
 void NativeOptimizer::adopt(BoundGroups& groups) {
   const Busy busy(*this);
+  shards.note_all(groups);
   groups_ = std::move(groups);
-  shards.note_all(groups_);
   parameters_.clear();
   devices_.forget_parameters();
   moved_ = true;

@@ -72,24 +72,21 @@ void Shards::count(const BoundParameters& parameters) {
 
 bool Shards::localise(BoundParameter& parameter, py::object& gradient, bool is_written) {
   const TorchReader& torch = TorchReader::get();
-  const bool is_dtensor = torch.is_dtensor(parameter.parameter().ptr());
-  PyObject* const spec = is_dtensor ? torch.spec(parameter.parameter().ptr()) : nullptr;
+  PyObject* const tensor = parameter.parameter().ptr();
+  const bool is_dtensor = torch.is_dtensor(tensor);
+  PyObject* const spec = is_dtensor ? torch.spec(tensor) : nullptr;
+  bool is_quiet = is_dtensor || torch.is_plain(tensor);
   if (is_dtensor ? !parameter.has_shard(spec) : parameter.shard() != nullptr) {
     parameter.bind_shard(is_dtensor ? sharding_ : py::object());
-    is_counted_ = false;
+    is_counted_ = is_quiet = false;
     refresh();
-    if (is_dtensor) {
-      localise(parameter, gradient, is_written);
-      return false;  // finding out where it lies has run Python
-    }
   }
-  if (!is_dtensor) return torch.is_plain(parameter.parameter().ptr());
-  if (!gradient) return true;
+  if (!is_dtensor || !gradient) return is_quiet;
   if (torch.is_dtensor(gradient.ptr()) && torch.spec(gradient.ptr()) == spec) {
     PyObject* const local = torch.local(gradient.ptr());
     if (torch.is_plain(local)) {
       gradient = py::reinterpret_borrow<py::object>(local);
-      return true;
+      return is_quiet;
     }
   }
   try {
@@ -123,61 +120,75 @@ double* Shards::numbers(std::size_t count) {
   return at;
 }
 
+// Returns where the numbers lie: the flags, then those of each sum, which are its squares and, for each DTensor in it
+// if ratios are taken, the squares of parameter and gradient.
+Shards::NumberPlaces Shards::lay_out(const BoundParameters& parameters, bool with_ratios) const {
+  NumberPlaces places;
+  places.count = kFlagCount;
+  for (const std::size_t size : sizes_) {
+    places.sums.push_back(places.count);
+    places.lengths.push_back(1 + (with_ratios ? 2 * size : 0));
+    places.count += places.lengths.back();
+  }
+  if (!with_ratios) return places;
+  std::vector<std::size_t> next = places.sums;
+  places.ratios.resize(parameters.size());
+  for (std::size_t position = 0; position < parameters.size(); ++position) {
+    const BoundParameter::Shard* const shard = parameters[position].shard();
+    if (shard == nullptr) continue;
+    places.ratios[position] = next[shard->sum] + 1;
+    next[shard->sum] += 2;
+  }
+  return places;
+}
+
+// Writes what this process has found, and counts, to its places.
+void Shards::put(const Found& found, const BoundParameters& parameters, const std::vector<std::size_t>& slots,
+                 const NumberPlaces& places, double* numbers) const {
+  const bool counts_copies = sharding_.attr("counts_copies").cast<bool>();
+  std::vector<DoubleDouble> sums(sizes_.size(), DoubleDouble{0.0, 0.0});
+  for (std::size_t i = 0; i < found.squares.size(); ++i) {
+    const std::size_t position = slots[i];
+    const BoundParameter::Shard* const shard = parameters[position].shard();
+    const bool is_copy = has_flat_ && shard == nullptr && !is_flat_[position];  // all processes have it whole
+    if (shard != nullptr ? !shard->counts : is_copy && !counts_copies) continue;
+    DoubleDouble& sum = sums[shard == nullptr ? 0 : shard->sum];
+    sum = grown(sum, DoubleDouble{found.squares[i], 0.0});
+    if (shard == nullptr || places.ratios.empty()) continue;
+    double* const ratio = numbers + places.ratios[position];
+    ratio[0] = found.slots[i].parameter * found.slots[i].parameter;
+    ratio[1] = found.slots[i].gradient * found.slots[i].gradient;
+  }
+  for (std::size_t sum = 0; sum < sums.size(); ++sum) numbers[places.sums[sum]] = settled(sums[sum]).hi;
+  numbers[kNonfinite] = !found.total.finite;
+}
+
+// Puts what all processes have found into its place.
+void Shards::take(const double* numbers, const NumberPlaces& places, const BoundParameters& parameters,
+                  const std::vector<std::size_t>& slots, Found& found) {
+  DoubleDouble total = {0.0, 0.0};
+  for (const std::size_t sum : places.sums) total = grown(total, DoubleDouble{numbers[sum], 0.0});
+  found.total = {settled(total), numbers[kNonfinite] == 0.0};
+  if (places.ratios.empty()) return;
+  for (std::size_t i = 0; i < found.slots.size(); ++i) {
+    if (parameters[slots[i]].shard() == nullptr) continue;
+    const double* const ratio = numbers + places.ratios[slots[i]];
+    found.slots[i] = {std::sqrt(ratio[0]), std::sqrt(ratio[1])};
+  }
+}
+
 Shards::Flags Shards::add_up(const BoundParameters& parameters, const BoundGroups& groups,
                              const std::vector<std::size_t>& slots, Found* found, Flags own) {
   if (!is_counted_) count(parameters);
-  const bool with_ratios = trusts(groups);
-  // Numbers of each sum: its squares, then, for each DTensor in it, those of parameter and gradient.
-  std::vector<std::size_t> lengths, starts;
-  std::size_t count = kFlagCount;
-  for (const std::size_t size : sizes_) {
-    starts.push_back(count);
-    lengths.push_back(1 + (with_ratios ? 2 * size : 0));
-    count += lengths.back();
-  }
-  double* at = numbers(count);
-  at[kNonfinite] = found != nullptr && !found->total.finite;
-  at[kRefused] = own.refuses;
-  at[kNoProbe] = !own.makes_state;
-  std::vector<std::size_t> ratios(parameters.size());  // by position: where a DTensor's two numbers are
-  if (with_ratios) {
-    std::vector<std::size_t> next = starts;
-    for (std::size_t position = 0; position < parameters.size(); ++position) {
-      const BoundParameter::Shard* const shard = parameters[position].shard();
-      if (shard == nullptr) continue;
-      ratios[position] = next[shard->sum] + 1;
-      next[shard->sum] += 2;
-    }
-  }
-  const bool counts_copies = sharding_.attr("counts_copies").cast<bool>();
-  if (found != nullptr) {
-    std::vector<DoubleDouble> squares(sizes_.size(), DoubleDouble{0.0, 0.0});
-    for (std::size_t i = 0; i < found->squares.size(); ++i) {
-      const BoundParameter::Shard* const shard = parameters[slots[i]].shard();
-      const std::size_t sum = shard == nullptr ? 0 : shard->sum;
-      const bool is_copy = has_flat_ && shard == nullptr && !is_flat_[slots[i]];  // all processes have it whole
-      if (shard != nullptr ? !shard->counts : is_copy && !counts_copies) continue;
-      squares[sum] = grown(squares[sum], DoubleDouble{found->squares[i], 0.0});
-      if (!with_ratios || shard == nullptr || i >= found->slots.size()) continue;
-      const SlotNorms& norms = found->slots[i];
-      at[ratios[slots[i]]] = norms.parameter * norms.parameter;
-      at[ratios[slots[i]] + 1] = norms.gradient * norms.gradient;
-    }
-    for (std::size_t sum = 0; sum < squares.size(); ++sum) at[starts[sum]] = settled(squares[sum]).hi;
-  }
-  sharding_.attr("add_up")(numbers_, lengths, static_cast<std::size_t>(kFlagCount));
-  at = static_cast<double*>(data_of(must_read(numbers_, "numbers of all processes")));
-  if (found != nullptr) {
-    DoubleDouble total = {0.0, 0.0};
-    for (const std::size_t start : starts) total = grown(total, DoubleDouble{at[start], 0.0});
-    found->total = {settled(total), at[kNonfinite] == 0.0};
-    for (std::size_t i = 0; with_ratios && i < found->slots.size(); ++i) {
-      if (parameters[slots[i]].shard() == nullptr) continue;
-      const double* const sums = at + ratios[slots[i]];
-      found->slots[i] = {std::sqrt(sums[0]), std::sqrt(sums[1])};
-    }
-  }
-  return {at[kRefused] != 0.0, at[kNoProbe] == 0.0};
+  const NumberPlaces places = lay_out(parameters, trusts(groups));
+  double* const before = numbers(places.count);
+  before[kRefused] = own.refuses;
+  before[kNoProbe] = !own.makes_state;
+  if (found != nullptr) put(*found, parameters, slots, places, before);
+  sharding_.attr("add_up")(numbers_, places.lengths, static_cast<std::size_t>(kFlagCount));
+  const auto* const after = static_cast<double*>(data_of(must_read(numbers_, "numbers of all processes")));
+  if (found != nullptr) take(after, places, parameters, slots, *found);
+  return {after[kRefused] != 0.0, after[kNoProbe] == 0.0};
 }
 
 void Shards::refuse_flat(const BoundGroups& groups, const GradientOptions& options, const StepRequest& request) const {

@@ -65,6 +65,16 @@ class Shards {
   }
 
  private:
+  struct NumberPlaces {
+    std::size_t count;
+    std::vector<std::size_t> sums, lengths;  // of each sum: its first number, which is its squares; how many it has
+    std::vector<std::size_t> ratios;         // by position: the first of a DTensor's two; empty if none are taken
+  };
+  NumberPlaces lay_out(const BoundParameters& parameters, bool with_ratios) const;
+  void put(const Found& found, const BoundParameters& parameters, const std::vector<std::size_t>& slots,
+           const NumberPlaces& places, double* numbers) const;
+  static void take(const double* numbers, const NumberPlaces& places, const BoundParameters& parameters,
+                   const std::vector<std::size_t>& slots, Found& found);
   double* numbers(std::size_t count);
 
   void count(const BoundParameters& parameters);
