@@ -60,15 +60,17 @@ CLR_INLINE NormPart grown(NormPart sum, NormPart term) {
 // what the parts are off by.
 constexpr int kPartSums = 32;
 
-// Returns sum number `which`, before it is folded.
-CLR_INLINE NormPart part_sum(const NormPart* parts, uint64_t count, uint64_t which) {
+// Returns sum number `which`, before it is folded. `parts`: an array, or anything else with parts[i].
+template <class Parts>
+CLR_INLINE NormPart part_sum(const Parts& parts, uint64_t count, uint64_t which) {
   NormPart sum;
   for (uint64_t i = which; i < count; i += kPartSums) sum = grown(sum, parts[i]);
   return sum;
 }
 
 // Returns the whole sum, formed by one thread. Sums without a chunk are left out.
-CLR_INLINE NormPart combined(const NormPart* parts, uint64_t count) {
+template <class Parts>
+CLR_INLINE NormPart combined(const Parts& parts, uint64_t count) {
   if (count < 2) return count == 0 ? NormPart{} : parts[0];
   int half = kPartSums / 2;
   while (static_cast<uint64_t>(half) >= count) half /= 2;

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/norm.h"
+#include "cpu/shared_norms.h"
 #include "cpu/step.h"
 
 namespace clr {
@@ -35,9 +36,11 @@ void CpuExecutor::measure_all(const StepPlan& plan, const GradientOptions& optio
                             ? run_norms(plan, *kernels_, options.max_value / request.scale, norms_)
                             : run_finite_check(plan, *kernels_, norms_);
   if (!complete) fail("nothing has changed");
+  if (plan.shared.numbers != nullptr) put_numbers(plan, norms_);
 }
 
 Measured CpuExecutor::decide(StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
+  if (plan.shared.numbers != nullptr) take_numbers(plan.shared, norms_);
   last_ = {};
   if (wants_norm(plan, options)) {
     const DoubleDouble norm = scaled(square_root(norms_.total.squares), request.scale);

@@ -14,7 +14,6 @@ class CpuExecutor final : public Executor {
   void measure(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) override {
     if (measures_gradients(plan, options, request)) measure_all(plan, options, request);
   }
-  Found* found() override { return &norms_; }
   Measured decide(StepPlan& plan, const GradientOptions& options, const StepRequest& request) override;
   void run(const StepPlan& plan) override;
   LastStep last_step() const override { return last_; }

@@ -84,11 +84,9 @@ double norm_of(const NormPart* parts, std::size_t count) { return square_root(co
 void combine(const NormContext& pass) {
   Norms& norms = pass.norms;
   norms.total = combined(norms.parts.data(), norms.chunk_count);
-  norms.squares.clear();
   for (std::size_t i = 0; i < pass.plan.slots.size(); ++i) {
     const Slot& slot = pass.plan.slots[i];
     const NormPart* const gradient = norms.parts.data() + norms.first_chunks[i];
-    if (pass.plan.is_shared) norms.squares.push_back(combined(gradient, chunks_of(slot)).squares.hi);
     if (!measures_parameter(pass, slot)) continue;
     norms.slots[i] = {norm_of(gradient + norms.chunk_count, chunks_of(slot)), norm_of(gradient, chunks_of(slot))};
   }

@@ -6,13 +6,19 @@
 #include <vector>
 
 #include "cpu/kernels.h"
-#include "kernel/found.h"
 #include "kernel/plan.h"
 
 namespace clr {
 
+// The lengths of a slot's parameter and gradient, within 0.5 ulp and a little (core/norm.h).
+struct SlotNorms {
+  double parameter, gradient;
+};
+
 // The results, and scratch that keeps its memory from step to step.
-struct Norms : Found {
+struct Norms {
+  NormPart total;                // of all gradients
+  std::vector<SlotNorms> slots;  // one a slot; zeros unless the slot is trusted and has a gradient
   std::vector<Cut> cuts;
   std::vector<std::size_t> first_chunks;  // one a slot: the number of chunks of the slots before it
   std::size_t chunk_count = 0;

@@ -46,6 +46,7 @@ const Device::Kernels& Device::kernels() const {
   const CUresult result = driver.module_load_data(&module, cuda_image());
   if (result != CUDA_SUCCESS) throw std::runtime_error(why_not_loaded(result));
   driver.check(driver.module_get_function(&kernels_.step, module, "clr_step"), "cuModuleGetFunction");
+  driver.check(driver.module_get_function(&kernels_.share, module, "clr_share"), "cuModuleGetFunction");
   driver.check(driver.module_get_function(&kernels_.norm, module, "clr_norm"), "cuModuleGetFunction");
   return kernels_;
 }

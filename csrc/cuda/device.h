@@ -17,7 +17,7 @@ class Device {
   unsigned multiprocessors() const { return multiprocessors_; }
 
   struct Kernels {
-    CUfunction step, norm;
+    CUfunction step, norm, share;
   };
   // Returns the kernels. The first call loads them, and must not be made during a capture.
   const Kernels& kernels() const;
@@ -41,7 +41,7 @@ class Device {
 
   int ordinal_;
   CUcontext context_ = nullptr;
-  mutable Kernels kernels_ = {nullptr, nullptr};
+  mutable Kernels kernels_ = {nullptr, nullptr, nullptr};
   unsigned multiprocessors_ = 0;
 };
 

@@ -27,6 +27,8 @@ bool same(const Slot& a, const Slot& b) {
          a.places.stride == b.places.stride;
 }
 
+bool same(const SharedPlaces& a, const SharedPlaces& b) { return a.sum == b.sum && a.ratio == b.ratio; }
+
 template <class T>
 bool all_same(const std::vector<T>& a, const std::vector<T>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const T& x, const T& y) { return same(x, y); });
@@ -39,8 +41,10 @@ bool all_of_one_size(const std::vector<Slot>& a, const std::vector<Slot>& b) {
 
 // A table of slots, cut into chunks, and the arguments that describe it to a launch.
 struct Work {
-  std::vector<Slot> slots;  // as last copied
-  DeviceMemory memory;
+  std::vector<Slot> slots;  // as last copied, as are the next two
+  std::vector<SharedPlaces> places;
+  std::vector<std::uint32_t> sums;
+  DeviceMemory memory, shared_memory;
   DeviceWork device{};
 };
 
@@ -53,9 +57,11 @@ class Plan final : public DevicePlan {
   void set_progress(void* stream, const std::vector<GroupProgress>& progress) override;
   void set_parameters(void* stream, std::size_t count) override;
   void set_state(void* stream, const std::vector<StateChange>& changes) override;
-  void set_work(void* stream, const std::vector<Slot>& slots) override;
-  void set_captured_work(const std::vector<Slot>& slots) override;
+  void set_work(void* stream, const std::vector<Slot>& slots, const SharedNumbers& shared) override;
+  void set_captured_work(const std::vector<Slot>& slots, const SharedNumbers& shared) override;
+  bool has_work(const std::vector<Slot>& slots) const override { return all_same(slots, work_->slots); }
   void measure(void* stream, const DeviceStep& step) override;
+  void share(void* stream, const DeviceStep& step) override;
   void step(void* stream, const DeviceStep& step) override;
   DeviceProgress read(void* stream) override;
   DeviceReport reported() const override;
@@ -68,6 +74,7 @@ class Plan final : public DevicePlan {
   void copy_state(void* stream);
   void lay_out(Work& work, const std::vector<Slot>& slots);
   void copy_work(void* stream, Work& work, const std::vector<Slot>& slots);
+  void copy_shared(void* stream, Work& work, const SharedNumbers& shared);
   void launch(CUfunction kernel, std::uint64_t blocks, void* stream, const DeviceStep& step);
 
   const Device& device_;
@@ -211,12 +218,12 @@ void Plan::lay_out(Work& work, const std::vector<Slot>& slots) {
   const std::size_t first_at = parts_at + 2 * chunks_.size() * sizeof(NormPart);
   const std::size_t chunks_at = first_at + slots.size() * sizeof(std::uint64_t);
   grow(work.memory, chunks_at + chunks_.size() * sizeof(DeviceChunk));
-  work.device = {work.memory.at<Slot>(),
-                 work.memory.at<const DeviceChunk>(chunks_at),
-                 slots.size(),
-                 chunks_.size(),
-                 work.memory.at<NormPart>(parts_at),
-                 work.memory.at<const std::uint64_t>(first_at)};
+  work.device.slots = work.memory.at<Slot>();
+  work.device.chunks = work.memory.at<const DeviceChunk>(chunks_at);
+  work.device.slot_count = slots.size();
+  work.device.chunk_count = chunks_.size();
+  work.device.parts = work.memory.at<NormPart>(parts_at);
+  work.device.first_chunks = work.memory.at<const std::uint64_t>(first_at);
 }
 
 void Plan::copy_work(void* stream, Work& work, const std::vector<Slot>& slots) {
@@ -233,19 +240,39 @@ void Plan::copy_work(void* stream, Work& work, const std::vector<Slot>& slots) {
   work.slots = slots;
 }
 
-void Plan::set_work(void* stream, const std::vector<Slot>& slots) {
+void Plan::copy_shared(void* stream, Work& work, const SharedNumbers& shared) {
+  work.device.numbers = shared.numbers;
+  if (shared.numbers == nullptr) return;
+  work.device.number_count = static_cast<std::uint32_t>(shared.count);
+  if (all_same(shared.slots, work.places) && shared.sums == work.sums) return;
+  work.places.clear();  // until all is copied
+  work.sums.clear();
+  const std::size_t bytes = shared.slots.size() * sizeof(SharedPlaces);
+  grow(work.shared_memory, bytes + shared.sums.size() * sizeof(std::uint32_t));
+  copy(stream, work.shared_memory.address(), shared.slots.data(), bytes);
+  copy(stream, work.shared_memory.address() + bytes, shared.sums.data(), shared.sums.size() * sizeof(std::uint32_t));
+  work.device.places = work.shared_memory.at<const SharedPlaces>();
+  work.device.sums = work.shared_memory.at<const std::uint32_t>(bytes);
+  work.device.sum_count = static_cast<std::uint32_t>(shared.sums.size());
+  work.places = shared.slots;
+  work.sums = shared.sums;
+}
+
+void Plan::set_work(void* stream, const std::vector<Slot>& slots, const SharedNumbers& shared) {
   copy_state(stream);
   work_ = &eager_;
   if (work_->memory.size() == 0 || !all_same(slots, work_->slots)) copy_work(stream, *work_, slots);
+  copy_shared(stream, *work_, shared);
 }
 
-void Plan::set_captured_work(const std::vector<Slot>& slots) {
+void Plan::set_captured_work(const std::vector<Slot>& slots, const SharedNumbers& shared) {
   const Driver& driver = Driver::get();
   const Device::Current current(device_);
   const BesideCapture beside;
   captured_.emplace_back();
   work_ = &captured_.back();
   copy_work(beside_.get(), *work_, slots);
+  copy_shared(beside_.get(), *work_, shared);
   driver.check(driver.stream_synchronize(beside_.get()), "cuStreamSynchronize");
 }
 
@@ -265,6 +292,8 @@ void Plan::measure(void* stream, const DeviceStep& step) {
   const std::uint64_t pairs = (work_->device.chunk_count + 1) / 2;
   launch(device_.kernels().norm, std::clamp<std::uint64_t>(pairs, 1, 2 * device_.multiprocessors()), stream, step);
 }
+
+void Plan::share(void* stream, const DeviceStep& step) { launch(device_.kernels().share, 1, stream, step); }
 
 // A block takes most registers of a multiprocessor, so of two blocks for each, one waits. That evens out the different
 // times of chunks.
@@ -303,7 +332,7 @@ DeviceProgress Plan::read(void* stream) {
 
 DeviceReport Plan::reported() const {
   const volatile DeviceReport* const report = report_.at<DeviceReport>();
-  return {report->applied, report->skipped, report->last_skipped};
+  return {report->applied, report->skipped, report->refused, report->last_skipped};
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cuda/tables.h"
+#include "kernel/plan.h"
 
 namespace clr {
 
@@ -50,13 +51,17 @@ class DevicePlan {
 
   // Sets the slots of the next launches. random_key of a slot: the position of its parameter. Copies the table only if
   // it has changed.
-  virtual void set_work(void* stream, const std::vector<Slot>& slots) = 0;
+  virtual void set_work(void* stream, const std::vector<Slot>& slots, const SharedNumbers& shared) = 0;
   // Sets the slots of launches that are captured. They get tables of their own, which are copied at once. While a
   // stream of the device is captured, only this function and launches may be called.
-  virtual void set_captured_work(const std::vector<Slot>& slots) = 0;
-  // Both make one launch. measure() finds the norm, the trust ratios and any infinity that step() uses if
-  // `step.measured`.
+  virtual void set_captured_work(const std::vector<Slot>& slots, const SharedNumbers& shared) = 0;
+  // True if these are the slots of the next launches.
+  virtual bool has_work(const std::vector<Slot>& slots) const = 0;
+  // Each makes one launch. measure() finds the norm, the trust ratios and any infinity that step() uses if
+  // `step.measured`. If processes share the model, it writes the shared numbers, and share() finds the rest when they
+  // have been added up.
   virtual void measure(void* stream, const DeviceStep& step) = 0;
+  virtual void share(void* stream, const DeviceStep& step) = 0;
   virtual void step(void* stream, const DeviceStep& step) = 0;
 
   // Reads the progress and waits for the device. Returns an empty DeviceProgress if the device has been given no work

@@ -58,7 +58,8 @@ void DeviceSteps::require_readable() const {
 bool DeviceSteps::is_behind(const std::vector<std::uint64_t>& position_versions) const {
   if (plans_.empty()) return false;
   const DeviceReport report = plans_.begin()->second.plan->reported();
-  if (report.skipped != seen_skipped_ || report.applied + report.skipped > launched_) return true;
+  if (report.skipped != seen_skipped_ || report.refused != seen_refused_) return true;
+  if (report.applied + report.skipped > launched_) return true;
   return (runs_ahead_ || has_graphs_) && position_versions != position_versions_;
 }
 
@@ -85,6 +86,7 @@ void DeviceSteps::refuse(const StepPlan& plan, const GradientOptions& options, c
     refuse_step("parameters that share memory cannot be updated on a CUDA device: make them one parameter");
   }
   const char* const global = options.max_norm != 0.0                                  ? "max_grad_norm"
+                             : plan.shared.numbers != nullptr                         ? "adding up over processes"
                              : options.skip_nonfinite                                 ? "skip_nonfinite"
                              : !request.found_inf || request.grad_scale.at != nullptr ? "a GradScaler"
                                                                                       : nullptr;
@@ -148,8 +150,12 @@ void DeviceSteps::tell(int ordinal, OneDevice& device, std::size_t parameters) {
     device.told_of_average.assign(parameters, 0);
     device.has_parameters = true;
   }
-  std::vector<StateChange>& changes = changes_[ordinal];
-  device.plan->set_state(stream, changes);
+  tell_changes(ordinal, device);
+}
+
+void DeviceSteps::tell_changes(int ordinal, OneDevice& device) {
+  const std::vector<StateChange>& changes = changes_[ordinal];
+  device.plan->set_state(current_stream_(ordinal), changes);
   for (const StateChange& change : changes) {
     (change.is_average ? device.told_of_average : device.told_of_buffer)[change.position] = 1;
   }
@@ -167,11 +173,11 @@ void DeviceSteps::prepare(const StepPlan& plan) {
   }
   for (auto& [ordinal, device] : plans_) {
     if (captured_) {
-      device.plan->set_captured_work(plan.slots);
+      device.plan->set_captured_work(plan.slots, plan.shared);
       continue;
     }
     tell(ordinal, device, plan.parameter_count);
-    device.plan->set_work(current_stream_(ordinal), one ? plan.slots : device.slots);
+    device.plan->set_work(current_stream_(ordinal), one ? plan.slots : device.slots, plan.shared);
   }
   if (!captured_) changes_.clear();  // not before all that can fail
   parameters_known_ = true;
@@ -190,7 +196,8 @@ void DeviceSteps::measure(const StepPlan& plan, const GradientOptions& options, 
   clips_ = step_.max_norm != 0.0;
 }
 
-Measured DeviceSteps::decide(StepPlan&, const GradientOptions& options, const StepRequest&) {
+Measured DeviceSteps::decide(StepPlan& plan, const GradientOptions& options, const StepRequest&) {
+  if (plan.shared.numbers != nullptr) share(plan);
   if (options.error_if_nonfinite && !step_.skipped) {
     if (captured_) {
       refuse_step("error_if_nonfinite=True has to wait for the norm, and cannot be captured in a CUDA graph");
@@ -199,6 +206,19 @@ Measured DeviceSteps::decide(StepPlan&, const GradientOptions& options, const St
     if (!std::isfinite(norm)) refuse_norm(norm);
   }
   return {false, captured_};
+}
+
+// Goes on when the processes have added up their numbers. The owner has read all tensors again.
+void DeviceSteps::share(const StepPlan& plan) {
+  auto& [ordinal, device] = *plans_.begin();
+  if (!captured_) {
+    tell_changes(ordinal, device);
+    changes_.clear();
+    device.plan->set_work(current_stream_(ordinal), plan.slots, plan.shared);
+  } else if (!device.plan->has_work(plan.slots)) {
+    refuse_in_graph("a step whose tensors have gaps, or move while it adds up over processes,");
+  }
+  device.plan->share(current_stream_(ordinal), step_);
 }
 
 void DeviceSteps::run(const StepPlan&) {
@@ -231,6 +251,8 @@ DeviceSteps::Counted DeviceSteps::synchronise(const std::vector<std::uint64_t>& 
     if (ordinal != plans_.begin()->first) continue;
     seen_skipped_ = progress.counts.skipped;
     counted.last_skipped = progress.counts.last_skipped;
+    counted.refused = progress.counts.refused != seen_refused_;
+    seen_refused_ = progress.counts.refused;
     launched_ = progress.counts.applied + progress.counts.skipped;
     for (std::size_t g = 0; g < position_versions.size(); ++g) {
       const std::size_t row = row_of(position_versions[g], g);

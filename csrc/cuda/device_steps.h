@@ -24,13 +24,15 @@ class DeviceSteps final : public Executor {
 
   // True if any step has run on a device.
   bool are_used() const { return !plans_.empty(); }
+  // True if the running step becomes part of a graph.
+  bool are_captured() const { return captured_; }
 
   // Call this before each step but the first. Returns true if that step becomes part of a graph: the current stream of
   // a device that has run steps is being captured.
   bool notice_capture();
 
-  // True if the owner should read the counts of the devices before it goes on: after a skipped update, after a graph
-  // was replayed, and if somebody has moved a group.
+  // True if the owner should read the counts of the devices before it goes on: after an update that was skipped or that
+  // another process refused, after a graph was replayed, and if somebody has moved a group.
   bool is_behind(const std::vector<std::uint64_t>& position_versions) const;
 
   // Forgets the state of all parameters. Call this if the parameters, or their positions, have changed. Call
@@ -41,7 +43,6 @@ class DeviceSteps final : public Executor {
 
   // Also throws std::runtime_error for a step that cannot be captured in a graph.
   void measure(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) override;
-  Found* found() override { return nullptr; }
   Measured decide(StepPlan& plan, const GradientOptions& options, const StepRequest& request) override;
   void run(const StepPlan& plan) override;
   LastStep last_step() const override;
@@ -57,6 +58,7 @@ class DeviceSteps final : public Executor {
     // Positions of parameters whose buffer, or average, holds nothing because the step that was to fill it was skipped.
     std::vector<std::size_t> empty_buffers, empty_averages;
     bool last_skipped = false;  // True if the last step was skipped
+    bool refused = false;       // True if another process has refused a step since the last call
   };
   // Waits for the devices and returns their counts. `position_versions`: those of the owner's groups; 0 for no group.
   Counted synchronise(const std::vector<std::uint64_t>& position_versions);
@@ -73,10 +75,12 @@ class DeviceSteps final : public Executor {
   void refuse(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) const;
   bool are_on_several(const StepPlan& plan) const;
   void prepare(const StepPlan& plan);
+  void share(const StepPlan& plan);
   void take_groups(const std::vector<GroupRecord>& records);
   void add_devices(const std::vector<Slot>& slots);
   std::size_t row_of(std::uint64_t position_version, std::size_t guess) const;
   void tell(int ordinal, OneDevice& device, std::size_t parameters);
+  void tell_changes(int ordinal, OneDevice& device);
   void refuse_capture(bool makes_state) const;
   bool is_captured() const;
   void require_readable() const;
@@ -96,7 +100,7 @@ class DeviceSteps final : public Executor {
   bool other_groups_ = true, other_positions_ = true;
   bool runs_ahead_ = false;  // True if steps have been launched since the last synchronise()
   bool has_graphs_ = false;
-  std::uint64_t seen_skipped_ = 0, launched_ = 0;
+  std::uint64_t seen_skipped_ = 0, seen_refused_ = 0, launched_ = 0;
 };
 
 }  // namespace clr

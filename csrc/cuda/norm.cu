@@ -122,7 +122,8 @@ __device__ void measure_chunk(const DeviceWork& work, const Wanted& wanted, uint
 }
 
 // Computes combined() (core/norm.h) with a warp. The first thread has the result.
-__device__ NormPart combined_by_warp(const NormPart* parts, uint64_t count) {
+template <class Parts>
+__device__ NormPart combined_by_warp(const Parts& parts, uint64_t count) {
   const NormPart sum = part_sum(parts, count, threadIdx.x % kWarp);
   return folded<kWarp>(sum.squares, sum.finite);
 }
@@ -131,45 +132,106 @@ __device__ double norm_of(const NormPart* parts, uint64_t count) {
   return square_root(combined_by_warp(parts, count).squares).hi;
 }
 
+// The lengths of a slot's parameter and gradient.
+struct Lengths {
+  double parameter, gradient;
+};
+
+// Returns the lengths of what this process has of a slot. The first thread of a warp has them.
+__device__ Lengths lengths_of(const DeviceWork& work, uint64_t slot) {
+  const NormPart* const parts = work.parts + work.first_chunks[slot];
+  const uint64_t count = norm_chunks(work.slots[slot].size);
+  const double gradient = norm_of(parts, count);
+  return {norm_of(parts + work.chunk_count, count), gradient};
+}
+
+// Returns the lengths of a slot's whole parameter and gradient, which processes may have added up.
+__device__ Lengths whole_lengths_of(const DeviceWork& work, uint64_t slot) {
+  const uint32_t place = work.numbers == nullptr ? 0 : work.places[slot].ratio;
+  if (place == 0) return lengths_of(work, slot);
+  return {square_root(work.numbers[place]), square_root(work.numbers[place + 1])};
+}
+
 // Finds the trust ratios of slots. `factor`: the factor of gradients before the update.
 __device__ void find_trust_ratios(const DeviceState& state, const DeviceWork& work, double factor) {
   for (uint64_t i = threadIdx.x / kWarp; i < work.slot_count; i += kDeviceThreads / kWarp) {
     Slot& slot = work.slots[i];
     if (!slot.trusted) continue;
-    const NormPart* const parts = work.parts + work.first_chunks[i];
-    const double gradient = norm_of(parts, norm_chunks(slot.size));
-    const double parameter = norm_of(parts + work.chunk_count, norm_chunks(slot.size));
+    const Lengths of = whole_lengths_of(work, i);
     const GroupSettings& group = state.settings[slot.group];
     if (threadIdx.x % kWarp != 0) continue;
     slot.trust_ratio =
-        trust_ratio(group.trust_coefficient, group.trust_eps, group.weight_decay, parameter, factor * gradient);
+        trust_ratio(group.trust_coefficient, group.trust_eps, group.weight_decay, of.parameter, factor * of.gradient);
   }
 }
 
-// The last block does this after all others.
-__device__ void finish_norms(DeviceState& state, const DeviceWork& work, const DeviceStep& step, const Wanted& wanted) {
+// Makes of `total`, which the first thread has, what the step needs. All threads of one block do this together.
+__device__ void conclude(DeviceState& state, const DeviceWork& work, const DeviceStep& step, const NormPart& total) {
   __shared__ double factor;
-  if (threadIdx.x < kWarp) {
-    const NormPart total = combined_by_warp(work.parts, work.chunk_count);
-    if (threadIdx.x == 0) {
-      const DoubleDouble norm = scaled(square_root(total.squares), scale_of(step));
-      const double coefficient = step.max_norm != 0.0 ? clip_coefficient(norm, step.max_norm) : 1.0;
-      state.norm = norm.hi;
-      state.clip_coefficient = coefficient;
-      state.finite = total.finite;
-      state.ticket = 0;
-      factor = scale_of(step) * coefficient;
-    }
+  if (threadIdx.x == 0) {
+    const DoubleDouble norm = scaled(square_root(total.squares), scale_of(step));
+    const double coefficient = step.max_norm != 0.0 ? clip_coefficient(norm, step.max_norm) : 1.0;
+    state.norm = norm.hi;
+    state.clip_coefficient = coefficient;
+    state.finite = total.finite;
+    state.refused = work.numbers != nullptr && work.numbers[kRefused] != 0.0;
+    state.ticket = 0;
+    factor = scale_of(step) * coefficient;
   }
-  if (!wanted.trusts) return;
+  if (!step.trusts) return;
   __syncthreads();
   find_trust_ratios(state, work, factor);
 }
 
+// The parts of the chunks that go into the sum at this place, and zeros for all others.
+struct PartsOfSum {
+  const DeviceWork& work;
+  uint32_t sum;
+
+  __device__ NormPart operator[](uint64_t i) const {
+    const NormPart part = work.parts[i];
+    return work.places[work.chunks[i].slot].sum == sum ? part : NormPart{{0.0, 0.0}, part.finite};
+  }
+};
+
+// Writes all numbers that processes add up. All threads of the last block do this together.
+__device__ void put_numbers(DeviceState& state, const DeviceWork& work, const DeviceStep& step) {
+  for (uint32_t i = threadIdx.x; i < work.number_count; i += kDeviceThreads) work.numbers[i] = 0.0;
+  __syncthreads();
+  const uint32_t warp = threadIdx.x / kWarp;
+  const bool is_first = threadIdx.x % kWarp == 0;
+  for (uint32_t i = warp; i < work.sum_count; i += kDeviceThreads / kWarp) {
+    const NormPart part = combined_by_warp(PartsOfSum{work, work.sums[i]}, work.chunk_count);
+    if (!is_first) continue;
+    work.numbers[work.sums[i]] = part.squares.hi;
+    if (i != 0) continue;
+    work.numbers[kNonfinite] = part.finite ? 0.0 : 1.0;
+    work.numbers[kUpdates] = 1.0;
+    state.ticket = 0;
+  }
+  for (uint64_t i = warp; step.trusts && i < work.slot_count; i += kDeviceThreads / kWarp) {
+    const SharedPlaces places = work.places[i];
+    if (!work.slots[i].trusted || places.sum == 0 || places.ratio == 0) continue;
+    const Lengths own = lengths_of(work, i);
+    if (!is_first) continue;
+    work.numbers[places.ratio] = own.parameter * own.parameter;
+    work.numbers[places.ratio + 1] = own.gradient * own.gradient;
+  }
+}
+
+// The last block does this after all others.
+__device__ void finish_norms(DeviceState& state, const DeviceWork& work, const DeviceStep& step) {
+  if (work.numbers != nullptr) return put_numbers(state, work, step);
+  NormPart total;
+  if (threadIdx.x < kWarp) total = combined_by_warp(work.parts, work.chunk_count);
+  conclude(state, work, step, total);
+}
+
 }  // namespace
 
-// Finds norm, clip_coefficient and finite of the state, and the trust ratios of slots. Changes nothing else. A warp
-// takes two neighbouring chunks. If there are few chunks, they are spread over many blocks.
+// Finds norm, clip_coefficient and finite of the state, and the trust ratios of slots; or the numbers that processes
+// add up, if there are any. Changes nothing else. A warp takes two neighbouring chunks. If there are few chunks, they
+// are spread over many blocks.
 extern "C" __global__ __launch_bounds__(kDeviceThreads, 2) void clr_norm(DeviceState* state, DeviceWork work,
                                                                          DeviceStep step) {
   const Wanted wanted = wanted_by(step);
@@ -178,7 +240,17 @@ extern "C" __global__ __launch_bounds__(kDeviceThreads, 2) void clr_norm(DeviceS
   for (uint64_t i = 2 * warp + threadIdx.x % kWarp / kNormSums; i < work.chunk_count; i += 2 * warps) {
     measure_chunk(work, wanted, i);
   }
-  if (is_last_block(&state->ticket)) finish_norms(*state, work, step, wanted);
+  if (is_last_block(&state->ticket)) finish_norms(*state, work, step);
+}
+
+// Finds what clr_norm finds for one process, from the numbers that processes have added up. One block.
+extern "C" __global__ __launch_bounds__(kDeviceThreads, 1) void clr_share(DeviceState* state, DeviceWork work,
+                                                                          DeviceStep step) {
+  NormPart total;
+  if (threadIdx.x == 0) {
+    total = {total_of(work.numbers, work.sums, work.sum_count), work.numbers[kNonfinite] == 0.0};
+  }
+  conclude(*state, work, step, total);
 }
 
 }  // namespace clr

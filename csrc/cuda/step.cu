@@ -81,13 +81,17 @@ __device__ void mark_state(const DeviceState& state, const DeviceWork& work) {
   }
 }
 
+// True if another process has refused this step: then nothing changes, and nothing is counted.
+__device__ bool is_refused(const DeviceState& state, const DeviceStep& step) { return step.measured && state.refused; }
+
 // The last block does this after all others.
 __device__ void finish(DeviceState& state, const DeviceWork& work, const DeviceStep& step, bool skipped) {
-  advance_groups(state, step, skipped);
+  const bool refused = is_refused(state, step);
+  if (!refused) advance_groups(state, step, skipped);
   if (!skipped) mark_state(state, work);
   if (threadIdx.x != 0) return;
-  ++(skipped ? state.counts.skipped : state.counts.applied);
-  state.counts.last_skipped = skipped;
+  ++(refused ? state.counts.refused : skipped ? state.counts.skipped : state.counts.applied);
+  if (!refused) state.counts.last_skipped = skipped;
   *state.report = state.counts;
   if (step.report_inf != nullptr) *step.report_inf = skipped ? 1.0f : 0.0f;
   state.ticket = 0;
@@ -99,7 +103,7 @@ __device__ void finish(DeviceState& state, const DeviceWork& work, const DeviceS
 extern "C" __global__ __launch_bounds__(kDeviceThreads, 1) void clr_step(DeviceState* state, DeviceWork work,
                                                                          DeviceStep step) {
   const bool skipped = step.skipped || (step.found_inf != nullptr && *step.found_inf != 0.0f)  // NaN too
-                       || (step.skips_nonfinite && !state->finite);
+                       || (step.skips_nonfinite && !state->finite) || is_refused(*state, step);
   if (!skipped) {
     GradientValues gradients = step.gradients;
     gradients.scale = scale_of(step);

@@ -3,12 +3,14 @@
 
 #include "core/norm.h"
 #include "core/progress.h"
+#include "core/shared_numbers.h"
 
 namespace clr {
 
 // The progress of the device, which the host may read at any time without waiting.
 struct DeviceReport {
   uint64_t applied, skipped;  // updates of this optimizer on this device
+  uint64_t refused;           // launches that changed nothing because another process refused the step
   bool last_skipped;          // True if the last update was skipped
 };
 
@@ -23,9 +25,10 @@ struct DeviceState {
   DeviceReport* report;
   // The device writes the members from here on.
   DeviceReport counts;  // kept here, and copied to report
-  // The results of clr_norm for clr_step.
+  // The results of clr_norm, or of clr_share, for clr_step.
   double norm, clip_coefficient;
   bool finite;
+  bool refused;     // by another process
   uint32_t ticket;  // number of blocks of the running launch that are done
 };
 
@@ -46,6 +49,12 @@ struct DeviceWork {
   // ratios are wanted); and for each slot, the number of chunks of the slots before it.
   NormPart* parts;
   const uint64_t* first_chunks;
+  // Where processes share a model: what clr_norm has found, to be added up over them and then to be read by clr_share;
+  // null for none. The places of each slot's numbers, and of the sums.
+  double* numbers = nullptr;
+  const SharedPlaces* places = nullptr;
+  const uint32_t* sums = nullptr;
+  uint32_t number_count = 0, sum_count = 0;
 };
 
 // How this step treats gradients. A captured launch freezes these values, but not the numbers that they point to.

@@ -5,7 +5,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "kernel/found.h"
 #include "kernel/plan.h"
 
 namespace clr {
@@ -66,12 +65,9 @@ class Executor {
  public:
   virtual ~Executor() = default;
 
-  // Measures the gradients. Changes no weight. Throws std::runtime_error if the step cannot be run.
+  // Measures the gradients, and writes what it finds to plan.shared.numbers if there are any, which the owner adds up
+  // over the processes before decide(). Changes no weight. Throws std::runtime_error if the step cannot be run.
   virtual void measure(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) = 0;
-
-  // Returns what measure() found, or null if only a device knows. Where processes share a model, their owner puts what
-  // all have found together into its place before decide().
-  virtual Found* found() = 0;
 
   // Says what comes of it, and puts the factors of gradients into the plan. Changes no weight. Throws
   // std::runtime_error if that is an error.
@@ -86,6 +82,11 @@ class Executor {
   // True if measure() and run() keep this thread busy without Python. Other threads may then run Python.
   virtual bool works_without_python() const = 0;
 };
+
+// Throws where another process has refused a step.
+[[noreturn]] inline void refuse_for_another() {
+  throw std::runtime_error("another process refused this step, and says why: nothing has changed in any of them");
+}
 
 // Throws what error_if_nonfinite asks for.
 [[noreturn]] inline void refuse_norm(double norm) {

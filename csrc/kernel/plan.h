@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/progress.h"
+#include "core/shared_numbers.h"
 #include "kernel/strided.h"
 
 namespace clr {
@@ -29,6 +30,14 @@ struct GroupRecord {
   std::uint64_t position_version;  // changes when the owner moves the group; no other group has it
 };
 
+// The numbers of this process, which its owner adds up with those of others, and where they lie.
+struct SharedNumbers {
+  double* numbers = nullptr;  // where the parameters lie; null if nothing is added up
+  std::size_t count = 0;
+  std::vector<std::uint32_t> sums;  // the places of the sums
+  std::vector<SharedPlaces> slots;  // one a slot
+};
+
 class StepPlan {
  public:
   GradientValues gradients;
@@ -40,6 +49,7 @@ class StepPlan {
   bool trusts = false;               // True if any slot takes a trust ratio
   bool makes_state = false;          // True if tensors of the state are new
   bool is_shared = false;            // True if other processes hold other parts of the model
+  SharedNumbers shared;              // of a step whose rules look at all gradients of all processes
   std::size_t device_slots = 0;      // slots on CUDA devices
   std::size_t parameter_count = 0;   // of all groups, whether they have a slot or not
   std::vector<GroupRecord> records;  // of the groups, where slots are on devices

@@ -1,9 +1,12 @@
 // The kernel that measures gradients, compiled for the host: the bits of the CPU's pass, down to each chunk.
 #include <doctest/doctest.h>
 
+#include <cmath>
+#include <cstring>
 #include <string>
 #include <vector>
 
+#include "cpu/shared_norms.h"
 #include "cuda_on_host/kernels.h"
 #include "cuda_on_host/launch.h"
 #include "support/isas.h"
@@ -39,13 +42,59 @@ struct Tables {
   }
 
   void measure(const clr::DeviceStep& step, unsigned blocks) {
-    state.settings = &settings;
-    state.group_count = 1;
-    const clr::DeviceWork work = {slots.data(),  chunks.data(), slots.size(),
-                                  chunks.size(), parts.data(),  first_chunks.data()};
+    const clr::DeviceWork work = told();
     cuda_on_host::launch(blocks, clr::kDeviceThreads, [&] { clr_norm(&state, work, step); });
   }
+  void share(const clr::DeviceStep& step) {
+    const clr::DeviceWork work = told();
+    cuda_on_host::launch(1, clr::kDeviceThreads, [&] { clr_share(&state, work, step); });
+  }
+
+  clr::SharedNumbers shared;
+
+ private:
+  clr::DeviceWork told() {
+    state.settings = &settings;
+    state.group_count = 1;
+    return {slots.data(),
+            chunks.data(),
+            slots.size(),
+            chunks.size(),
+            parts.data(),
+            first_chunks.data(),
+            shared.numbers,
+            shared.slots.data(),
+            shared.sums.data(),
+            uint32_t(shared.count),
+            uint32_t(shared.sums.size())};
+  }
 };
+
+// Three sums: slots go into each, or are counted elsewhere; some have their lengths added up, others keep their own.
+clr::SharedNumbers shared_by(const clr::StepPlan& plan, std::vector<double>& numbers) {
+  clr::SharedNumbers shared;
+  std::uint32_t next = clr::kFlagCount;
+  for (std::size_t sum = 0; sum < 3; ++sum) {
+    shared.sums.push_back(next++);
+    for (std::size_t i = sum; i < plan.slots.size(); i += 4) {
+      if (sum != 0) next += 2;
+    }
+  }
+  std::vector<std::uint32_t> free = shared.sums;
+  for (std::size_t i = 0; i < plan.slots.size(); ++i) {
+    const std::size_t sum = i % 4;
+    if (sum == 0 || sum == 3) {
+      shared.slots.push_back({sum == 0 ? shared.sums[0] : 0, 0});
+      continue;
+    }
+    shared.slots.push_back({i % 5 == 0 ? 0 : shared.sums[sum], free[sum] + 1});
+    free[sum] += 2;
+  }
+  numbers.assign(next, NAN);
+  shared.count = numbers.size();
+  shared.numbers = numbers.data();
+  return shared;
+}
 
 bool same_part(const NormPart& a, const NormPart& b) {
   return same(a.squares.hi, b.squares.hi) && same(a.squares.lo, b.squares.lo) && a.finite == b.finite;
@@ -101,4 +150,72 @@ TEST_CASE("norm kernel: only whether all are finite") {
   tables.measure({}, 2);
   CHECK_FALSE(tables.state.finite);
   CHECK(tables.state.ticket == 0);
+}
+
+TEST_CASE("norm kernel: what processes add up has the bits of the CPU, and so has what comes of it") {
+  NormWork work;
+  const clr::CpuKernels& kernels = *clr::choose_isa(nullptr).kernels;
+  const double scale = 0.3;
+  clr::Norms norms;
+  std::vector<double> numbers, on_device;
+  work.plan.shared = shared_by(work.plan, numbers);
+  REQUIRE(clr::run_norms(work.plan, kernels, 0.0, norms));
+  clr::put_numbers(work.plan, norms);
+  clr::DeviceStep step{};
+  step.gradients = {scale, 1.0, 0.0};
+  step.max_norm = 2.0;
+  step.trusts = true;
+  Tables tables(work.plan);
+  tables.shared = shared_by(work.plan, on_device);
+  tables.state.refused = true;
+  tables.measure(step, 3);
+  REQUIRE(on_device.size() == numbers.size());
+  CHECK(std::memcmp(on_device.data(), numbers.data(), numbers.size() * sizeof(double)) == 0);
+  CHECK(tables.state.ticket == 0);
+
+  for (const double others : {0.0, 3.0}) {  // what the other processes have found
+    for (std::size_t i = clr::kFlagCount; i < numbers.size(); ++i) numbers[i] = on_device[i] += others;
+    tables.share(step);
+    clr::take_numbers(work.plan.shared, norms);
+    const clr::DoubleDouble norm = clr::scaled(clr::square_root(norms.total.squares), scale);
+    const double coefficient = clr::clip_coefficient(norm, step.max_norm);
+    CHECK(same(tables.state.norm, norm.hi));
+    CHECK(same(tables.state.clip_coefficient, coefficient));
+    CHECK(tables.state.finite);
+    CHECK_FALSE(tables.state.refused);
+    for (std::size_t i = 0; i < work.plan.slots.size(); ++i) {
+      const Slot& slot = work.plan.slots[i];
+      INFO("slot ", i);
+      const double ratio =
+          clr::trust_ratio(0.02, 1e-8, 0.25, norms.slots[i].parameter, scale * coefficient * norms.slots[i].gradient);
+      CHECK(same(tables.slots[i].trust_ratio, slot.trusted ? ratio : slot.trust_ratio));
+    }
+  }
+  numbers[clr::kNonfinite] = on_device[clr::kNonfinite] = 2.0;
+  numbers[clr::kRefused] = on_device[clr::kRefused] = 1.0;
+  tables.share(step);
+  CHECK(tables.state.refused);
+  CHECK_FALSE(tables.state.finite);
+  CHECK_THROWS(clr::take_numbers(work.plan.shared, norms));
+}
+
+TEST_CASE("norm kernel: a process tells the others of an infinity, also in a gradient that another one counts") {
+  NormWork work;
+  std::vector<double> numbers, on_device;
+  work.plan.shared = shared_by(work.plan, numbers);
+  REQUIRE(work.plan.slots[28].dtype == clr::DType::float32);
+  work.plan.shared.slots[28].sum = 0;
+  auto* const last = static_cast<float*>(const_cast<void*>(work.plan.slots[28].gradient));
+  for (const float value : {1.0f, HUGE_VALF}) {
+    last[0] = value;
+    clr::Norms norms;
+    REQUIRE(clr::run_finite_check(work.plan, *clr::choose_isa(nullptr).kernels, norms));
+    clr::put_numbers(work.plan, norms);
+    Tables tables(work.plan);
+    tables.shared = shared_by(work.plan, on_device);
+    tables.shared.slots[28].sum = 0;
+    tables.measure({}, 2);
+    CHECK(on_device[clr::kNonfinite] == (value == 1.0f ? 0.0 : 1.0));
+    CHECK(std::memcmp(on_device.data(), numbers.data(), numbers.size() * sizeof(double)) == 0);
+  }
 }

@@ -43,9 +43,13 @@ class WrittenPlan final : public clr::DevicePlan {
   void set_state(void*, const std::vector<clr::StateChange>& changes) override {
     if (!changes.empty()) note("state");
   }
-  void set_work(void*, const std::vector<clr::Slot>& slots) override { note("work " + std::to_string(slots.size())); }
-  void set_captured_work(const std::vector<clr::Slot>&) override { note("captured work"); }
+  void set_work(void*, const std::vector<clr::Slot>& slots, const clr::SharedNumbers& shared) override {
+    note((shared.numbers == nullptr ? "work " : "shared work ") + std::to_string(slots.size()));
+  }
+  void set_captured_work(const std::vector<clr::Slot>&, const clr::SharedNumbers&) override { note("captured work"); }
+  bool has_work(const std::vector<clr::Slot>& slots) const override { return slots.size() == held_; }
   void measure(void*, const clr::DeviceStep&) override { note("measure"); }
+  void share(void*, const clr::DeviceStep&) override { note("share"); }
   void step(void*, const clr::DeviceStep&) override { note("step"); }
   clr::DeviceProgress read(void*) override {
     note("read");
@@ -56,6 +60,7 @@ class WrittenPlan final : public clr::DevicePlan {
  private:
   void note(const std::string& call) const { told[ordinal_].calls.push_back(call); }
   int ordinal_;
+  std::size_t held_ = 2;
 };
 
 // An optimizer of one group, with a parameter on each of these devices.
@@ -167,7 +172,7 @@ TEST_CASE("device steps: the owner learns what was counted") {
   owner.step();
   CHECK(!owner.steps.is_behind({2}));
   CHECK(owner.steps.is_behind({3}));  // somebody has moved the group
-  told[0].reported = {0, 1, true};
+  told[0].reported = {0, 1, 0, true};
   CHECK(owner.steps.is_behind({2}));  // a step was skipped
   told[0].counted.groups[0].step = 9;
   told[0].counted.buffer_holds = {0};
@@ -202,6 +207,34 @@ TEST_CASE("device steps: a graph holds a step whose tables are there") {
   CHECK(!owner.steps.notice_capture());
   owner.plan.makes_state = false;
   CHECK(!owner.step().is_recorded);
+}
+
+TEST_CASE("device steps: processes add up between two launches") {
+  Owner owner({0, 0});
+  owner.options.max_norm = 1.0;
+  double numbers[5] = {};
+  owner.plan.shared.numbers = numbers;
+  owner.step();
+  owner.calls();
+  owner.step();
+  CHECK(owner.calls() == Calls{"groups", "shared work 2", "measure", "shared work 2", "share", "step"});
+  CHECK(!owner.steps.is_behind({2}));
+  told[0].reported.refused = told[0].counted.counts.refused = 1;
+  CHECK(owner.steps.is_behind({2}));
+  CHECK(owner.steps.synchronise({2}).refused);
+  CHECK(!owner.steps.is_behind({2}));
+  captures = true;
+  owner.steps.notice_capture();
+  owner.calls();
+  owner.step();
+  CHECK(owner.calls() == Calls{"captured work", "measure", "share", "step"});
+  owner.plan.slots.pop_back();
+  CHECK_THROWS(owner.step());
+  captures = false;
+  Owner apart({0, 1});
+  apart.plan.shared.numbers = numbers;
+  CHECK_THROWS_WITH(apart.step(),
+                    "adding up over processes needs all gradients on one device: parameters lie on several");
 }
 
 TEST_CASE("device steps: a norm that is not finite is an error where that was asked for") {

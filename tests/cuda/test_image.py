@@ -13,7 +13,7 @@ from image import CUBIN, PTX, entries
 from machine_code import Resources, resources
 from toolkit import nvcc, shipped, shipped_image, shipped_text, skip_or_fail
 
-BLOCKS = {"clr_step": 1, "clr_norm": 2}  # at a time on a multiprocessor; device_plan.cpp counts on it
+BLOCKS = {"clr_step": 1, "clr_norm": 2, "clr_share": 1}  # at a time on a multiprocessor; device_plan.cpp counts on it
 ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
 REGISTERS = 65536  # of a multiprocessor, on all of these
 

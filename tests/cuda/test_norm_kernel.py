@@ -274,10 +274,10 @@ FAULTS: dict[str, Fault] = {
     "a chunk past the end": (VALUES, "end < slot.size ? end : slot.size", "end"),
     "a missing barrier": (LAST, "== gridDim.x - 1;\n  __syncthreads();", "== gridDim.x - 1;"),
     "a factor read too early": (NORM, "__syncthreads();\n  find_trust_ratios", "find_trust_ratios"),
-    "a ticket that stays": (NORM, "state.ticket = 0;", ""),
+    "a ticket that stays": (NORM, "state.ticket = 0;\n    factor", "factor"),
     "a limit for weights": (NORM, "i == 0 ? wanted.limit : kInfinity", "wanted.limit"),
     "a limit that hides infinities": (NORM, "zeros = fused(x, ", "zeros = fused(limited(x, limit), "),
-    "a wrong first chunk": (NORM, "work.parts + work.first_chunks[i]", "work.parts + i"),
+    "a wrong first chunk": (NORM, "work.parts + work.first_chunks[slot]", "work.parts + slot"),
 }
 
 

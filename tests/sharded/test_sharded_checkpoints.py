@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -42,46 +43,71 @@ def states(network: nn.Module, optimizer: FusedCyclicSGD, flat: bool) -> dict[st
     }
 
 
+Give = Callable[[nn.Module, FusedCyclicSGD, int], object]
+
+
+def resharded(give: Give, flat: bool) -> tuple[FusedCyclicSGD, FusedCyclicSGD]:
+    """Trains on 2, then 3, then 1 process, in mid cycle each time, and alone. Returns both optimizers; those of the
+    first process are whole.
+    """
+    rank, at = distributed.get_rank(), folder()
+    lonely = model()
+    alone = FusedCyclicSGD(lonely.parameters(), **SCHEDULE, **RULES)
+    for number in range(30):
+        give(lonely, alone, number)
+        alone.step()
+    for stage, ranks in enumerate((2, 3, 1)):
+        mesh = DeviceMesh("cpu", list(range(ranks)))
+        if rank < ranks:
+            network = model()
+            fully_shard(network, mesh=mesh)
+            optimizer = FusedCyclicSGD(network.parameters(), **SCHEDULE, **RULES)
+            if stage > 0:
+                state = states(network, optimizer, flat)
+                load(state, checkpoint_id=f"{at}/{stage - 1}", process_group=mesh.get_group())
+                helpers_of_torch.set_model_state_dict(network, state["model"])
+                helpers_of_torch.set_optimizer_state_dict(
+                    network, optimizer, state["optimizer"], options=Options(flatten_optimizer_state_dict=flat)
+                )
+                assert optimizer.applied_steps == 10 * stage
+            for number in range(10 * stage, 10 * stage + 10):
+                give(network, optimizer, number)
+                optimizer.step()
+            save(states(network, optimizer, flat), checkpoint_id=f"{at}/{stage}", process_group=mesh.get_group())
+        distributed.barrier()
+    return optimizer, alone
+
+
 @case(3)
 def goes_on_with_other_numbers_of_processes() -> None:
-    """2, then 3, then 1, in mid cycle each time: as one process that was never interrupted."""
-    rank = distributed.get_rank()
+    """As one process that was never interrupted, if all get the same gradients."""
+    sets = list(gradients(list(model().parameters()), 30))
+
+    def give(network: nn.Module, optimizer: FusedCyclicSGD, number: int) -> None:
+        for p, g in zip(network.parameters(), sets[number], strict=True):
+            p.grad = sharded(g, p)
+
     for flat in (False, True):
-        at = folder()
-        alone = FusedCyclicSGD(model().parameters(), **SCHEDULE, **RULES)
-        own = every_parameter(alone)
-        sets = list(gradients(own, 30))
-        for each in sets:
-            for q, g in zip(own, each, strict=True):
-                q.grad = g
-            alone.step()
-        for stage, ranks in enumerate((2, 3, 1)):
-            mesh = DeviceMesh("cpu", list(range(ranks)))
-            if rank < ranks:
-                network = model()
-                fully_shard(network, mesh=mesh)
-                optimizer = FusedCyclicSGD(network.parameters(), **SCHEDULE, **RULES)
-                if stage > 0:
-                    state = states(network, optimizer, flat)
-                    load(state, checkpoint_id=f"{at}/{stage - 1}", process_group=mesh.get_group())
-                    helpers_of_torch.set_model_state_dict(network, state["model"])
-                    helpers_of_torch.set_optimizer_state_dict(
-                        network, optimizer, state["optimizer"], options=Options(flatten_optimizer_state_dict=flat)
-                    )
-                    assert optimizer.applied_steps == 10 * stage
-                over = every_parameter(optimizer)
-                for each in sets[10 * stage : 10 * stage + 10]:
-                    for p, g in zip(over, each, strict=True):
-                        p.grad = sharded(g, p)
-                    optimizer.step()
-                save(states(network, optimizer, flat), checkpoint_id=f"{at}/{stage}", process_group=mesh.get_group())
-            distributed.barrier()
-        if rank == 0:
-            for p, q in zip(over, own, strict=True):
+        own, alone = resharded(give, flat)
+        if distributed.get_rank() == 0:
+            for p, q in zip(every_parameter(own), every_parameter(alone), strict=True):
                 assert bits(whole(p)) == bits(q)
-                for name, tensor in optimizer.state[p].items():
+                for name, tensor in own.state[p].items():
                     assert bits(whole(tensor)) == bits(alone.state[q][name]), name
-            assert optimizer.param_groups[0]["lr"] == alone.param_groups[0]["lr"]
+            assert own.param_groups[0]["lr"] == alone.param_groups[0]["lr"]
+
+
+@case(3)
+def goes_on_by_its_own_gradients() -> None:
+    def give(network: nn.Module, optimizer: FusedCyclicSGD, number: int) -> None:
+        optimizer.zero_grad()
+        data = torch.randn(6, 5, generator=torch.Generator().manual_seed(number))
+        torch.autograd.backward((network(data) ** 2).mean())
+
+    own, alone = resharded(give, flat=False)
+    if distributed.get_rank() == 0:
+        for p, q in zip(every_parameter(own), every_parameter(alone), strict=True):
+            torch.testing.assert_close(whole(p), q.detach(), rtol=1e-5, atol=1e-6)
 
 
 @case(2)
@@ -163,6 +189,63 @@ def a_range_test_gives_everything_back() -> None:
     assert [bits(whole(p)) for p in every_parameter(both.sharded)] == before
     both.assert_same()
     assert found[0].losses == pytest.approx(found[1].losses, rel=1e-4)
+
+
+class OneProcessFailsError(Exception):
+    pass
+
+
+@case(2)
+def what_one_process_raises_ends_a_range_test_in_all() -> None:
+    here = distributed.get_rank() == 1
+
+    def failing_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        calls.append(1)
+        if here and len(calls) == 7:
+            raise OneProcessFailsError
+        return nn.functional.mse_loss(outputs, targets)
+
+    def failing_batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for number, each in enumerate(batches(20)):
+            if here and number == 5:
+                raise OneProcessFailsError
+            yield each
+
+    mse = nn.functional.mse_loss
+    ways: list[dict[str, Any]] = [
+        {"loss_fn": failing_loss, "loader": batches(5)},
+        {"loss_fn": mse, "loader": failing_batches()},
+        {"loss_fn": mse, "loader": batches(5), "val_loader": failing_batches()},
+        {"loss_fn": mse, "loader": batches(5), "metric": lambda outputs, targets: 1.0 / (not here)},
+    ]
+    for way in ways:
+        calls: list[int] = []
+        both = Both(max_grad_norm=1.0)
+        both.step(next(gradients(every_parameter(both.alone), 1)))
+        wanted = (OneProcessFailsError, ZeroDivisionError) if here else RuntimeError
+        with pytest.raises(wanted, match=None if here else "another rank raised"):
+            lr_range_test(both.model, both.sharded, **way, end_lr=0.1, num_steps=30)
+        both.assert_same()
+        for each in gradients(every_parameter(both.alone), 2):
+            both.step(each)
+        both.assert_same()
+
+
+@case(2)
+def parameters_that_are_offloaded() -> None:
+    from torch.distributed.fsdp import CPUOffloadPolicy
+
+    both = Both(lambda network: fully_shard(network, offload_policy=CPUOffloadPolicy(pin_memory=False)), **RULES)
+    for each in gradients(every_parameter(both.alone), 9):
+        both.step(each)
+    both.assert_same()
+    for data, _ in batches(5):
+        for network, optimizer in ((both.model, both.sharded), (both.twin, both.alone)):
+            optimizer.zero_grad()
+            torch.autograd.backward((network(data) ** 2).mean())
+            optimizer.step()
+    for p, q in zip(every_parameter(both.sharded), every_parameter(both.alone), strict=True):
+        torch.testing.assert_close(whole(p), q.detach(), rtol=1e-5, atol=1e-6)
 
 
 @case(2)

@@ -14,7 +14,7 @@ from shards import Both, gradients, whole
 
 pytestmark = pytest.mark.slow
 
-STEPS = 60
+STEPS = 200
 
 
 def run(both: Both, steps: int = STEPS, *, clips: bool = False, scale: float = 1.0) -> None:

@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -28,6 +28,42 @@ def in_parallel(network: nn.Module) -> None:
     """Tensor parallel, and sharded over the other dimension of the mesh."""
     mesh = mesh_of(2, 2)
     parallelize_module(network, mesh["tp"], {"0": ColwiseParallel(), "3": RowwiseParallel()})
+    fully_shard(network, mesh=mesh["dp"])
+
+
+class Block(nn.Module):
+    """Attention with two heads, and an MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.between = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.query, self.key, self.value, self.out = (nn.Linear(8, 8) for _ in range(4))
+        self.up, self.down = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = (
+            each(self.before(x)).unflatten(-1, (-1, 4)).transpose(1, 2) for each in (self.query, self.key, self.value)
+        )
+        seen = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        x = x + self.out(seen.transpose(1, 2).flatten(2))
+        hidden: Tensor = self.down(nn.functional.gelu(self.up(self.between(x))))
+        return x + hidden
+
+
+def transformer(dtype: torch.dtype) -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Embedding(11, 8), Block(), Block(), nn.Linear(8, 11, bias=False)).to(dtype)
+
+
+def blocks_in_parallel(network: nn.Module) -> None:
+    """The weights of blocks lie on both dimensions of the mesh, norms and embeddings on one."""
+    mesh = mesh_of(2, 2)
+    plan: Any = dict.fromkeys(("query", "key", "value", "up"), ColwiseParallel())
+    plan |= dict.fromkeys(("out", "down"), RowwiseParallel())
+    for block in network.children():
+        if isinstance(block, Block):
+            parallelize_module(block, mesh["tp"], plan)
+            fully_shard(block, mesh=mesh["dp"])
     fully_shard(network, mesh=mesh["dp"])
 
 
@@ -65,6 +101,32 @@ def trains_on_a_mesh_of_two_dimensions() -> None:
     assert {len(placements) for placements in kinds} == {1, 2}
     train(both)
     assert collectives(both.sharded.step) == 2
+
+
+@case(4)
+def trains_a_transformer_on_a_mesh_of_two_dimensions() -> None:
+    for settings in (RULES, {"nesterov": True, "weight_decay": 0.01}):
+        both = Both(blocks_in_parallel, make=transformer, **settings)
+        steps = gradients(every_parameter(both.alone), 200)
+        for each in steps:
+            both.step(each)
+        both.assert_same()
+
+
+@case(4)
+def trains_a_transformer_by_its_own_gradients() -> None:
+    both = Both(blocks_in_parallel, make=transformer, **{**RULES, "max_grad_norm": 0.05}, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(20):
+        words = torch.randint(11, (3, 6), generator=generator)
+        for network, optimizer in ((both.model, both.sharded), (both.twin, both.alone)):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(network(words[:, :-1]).flatten(0, 1), words[:, 1:].flatten())
+            torch.autograd.backward(loss)
+            optimizer.step()
+        assert both.sharded.last_grad_norm == pytest.approx(both.alone.last_grad_norm, rel=1e-9)
+    for p, q in zip(every_parameter(both.sharded), every_parameter(both.alone), strict=True):
+        torch.testing.assert_close(whole(p), q.detach(), rtol=1e-9, atol=1e-12)
 
 
 @case(4)

@@ -35,10 +35,10 @@ def loss_of(network: nn.Module, step: int) -> Tensor:
     return result
 
 
-def zero_of(network: nn.Module, **settings: Any) -> Any:
+def zero_of(network: nn.Module, process_group: Any = None, **settings: Any) -> Any:
     from torch.distributed.optim import ZeroRedundancyOptimizer  # its import warns of torch itself
 
-    kind: Any = functools.partial(FusedCyclicSGD, process_group=distributed.group.WORLD)
+    kind: Any = functools.partial(FusedCyclicSGD, process_group=process_group)
     return ZeroRedundancyOptimizer(network.parameters(), optimizer_class=kind, **settings)
 
 
@@ -70,7 +70,10 @@ def check_norms(own: list[float | None], alone: list[float | None]) -> None:
 def zero_has_the_norm_of_the_whole_model() -> None:
     expected, norms = run_alone(10, **RULES)
     network = DistributedDataParallel(model())
-    check_norms(norms_of(network, zero_of(network, **SCHEDULE, **RULES), 10), norms)
+    check_norms(norms_of(network, zero_of(network, distributed.group.WORLD, **SCHEDULE, **RULES), 10), norms)
+    apart = DistributedDataParallel(model())  # by itself, a process has the norm of its own part
+    unaware = norms_of(apart, zero_of(apart, **SCHEDULE, **RULES), 1)
+    assert unaware[0] != pytest.approx(norms[0], rel=1e-2)
     for p, q in zip(network.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(p, q)
 

@@ -55,16 +55,17 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 class Both:
-    """An optimizer over shards and one over the whole model, with the same settings."""
+    """An optimizer over shards and one over the whole model, with the same settings. `make`: the model."""
 
     def __init__(
         self,
         shard: Callable[[nn.Module], object] = fully_shard,
         *,
+        make: Callable[[torch.dtype], nn.Module] = model,
         dtype: torch.dtype = torch.float32,
         **settings: Any,
     ) -> None:
-        self.model, self.twin = model(dtype), model(dtype)
+        self.model, self.twin = make(dtype), make(dtype)
         shard(self.model)
         self.sharded = FusedCyclicSGD(self.model.parameters(), **SCHEDULE, **settings)
         self.alone = FusedCyclicSGD(self.twin.parameters(), **SCHEDULE, **settings)

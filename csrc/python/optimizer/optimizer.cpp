@@ -57,7 +57,7 @@ void NativeOptimizer::apply(const py::list& groups, const py::dict& state, const
     throw;
   }
   if (chosen == nullptr) return make_state();
-  if (plan_.is_shared) share(*chosen, request);
+  if (plan_.shared.numbers != nullptr) share(request);
   const Measured measured = chosen->decide(plan_, options, request);
   captured_ = measured.is_recorded;
   if (measured.skips) return write_skipped(state);
@@ -75,15 +75,29 @@ Executor* NativeOptimizer::prepare(const py::list& groups, const py::dict& state
   if (shards.has_flat()) shards.refuse_flat(groups_, options, request);
   read_tensors(state, request);
   if (only_makes_state_) return nullptr;
-  Executor& chosen = executor(request);
+  plan_.shared.numbers = nullptr;
+  if (plan_.is_shared) lay_out_numbers(request);
+  Executor& chosen = executor();
   measure(chosen, request);
   return &chosen;
 }
 
-// Adds up what the processes of a sharded model have measured, if a rule needs that.
-void NativeOptimizer::share(Executor& chosen, const StepRequest& request) {
+// Finds places for what the processes of a sharded model are to add up, if a rule looks at all gradients.
+void NativeOptimizer::lay_out_numbers(const StepRequest& request) {
   if (!shards.must_add_up(groups_, options, request)) return;
-  add_up(chosen.found(), false);
+  while (!shards.lay_out(parameters_, groups_, slot_positions_, plan_)) {
+    if (devices_.are_captured()) {
+      throw std::runtime_error(
+          "a step that adds up over processes for the first time cannot be captured in a CUDA graph: call step() once "
+          "before you capture it");
+    }
+    read({writes_unscaled(request), false});
+  }
+}
+
+// Adds up what the processes of a sharded model have measured.
+void NativeOptimizer::share(const StepRequest& request) {
+  shards.add_up(plan_);
   // The others may have taken long, and this process has run other code.
   const std::vector<std::size_t> measured = slot_positions_;
   read({writes_unscaled(request), false});
@@ -92,13 +106,11 @@ void NativeOptimizer::share(Executor& chosen, const StepRequest& request) {
   }
 }
 
-// Adds up over the processes. Returns true if all are only asked to make state. Throws if another one refuses the step.
-bool NativeOptimizer::add_up(Found* found, bool makes_state) {
-  const Shards::Flags all = shards.add_up(parameters_, groups_, slot_positions_, found, {false, makes_state});
+// True if all processes are only asked to make state. Throws if another one refuses the step.
+bool NativeOptimizer::all_make_state(bool makes_state) {
+  const Shards::Flags all = shards.vote(parameters_, groups_, {false, makes_state});
   is_refused_ = all.refuses;
-  if (is_refused_) {
-    throw std::runtime_error("another process refused this step, and says why: nothing has changed in any of them");
-  }
+  if (is_refused_) refuse_for_another();
   return all.makes_state;
 }
 
@@ -107,7 +119,7 @@ void NativeOptimizer::tell_refusal(const StepRequest& request) {
   const bool others_wait = (may_be_probe() && !has_voted_) || shards.must_add_up(groups_, options, request);
   if (!others_wait || is_refused_ || only_makes_state_) return;
   try {
-    shards.add_up(parameters_, groups_, {}, nullptr, {true, false});
+    shards.vote(parameters_, groups_, {true, false});
   } catch (py::error_already_set& error) {
     error.discard_as_unraisable("telling other processes that a step is refused");
   }
@@ -248,12 +260,10 @@ void NativeOptimizer::warn_of_driver() {
 // --- the update -----------------------------------------------------------------------------------------------------
 
 // Chooses the executor of this step: tensors may have been moved since the last one.
-Executor& NativeOptimizer::executor(const StepRequest& request) {
-  return plan_.device_slots == 0 && !devices_.are_used() ? cpu_ : devices(request);
-}
+Executor& NativeOptimizer::executor() { return plan_.device_slots == 0 && !devices_.are_used() ? cpu_ : devices(); }
 
-Executor& NativeOptimizer::devices(const StepRequest& request) {
-  refuse_on_devices(request);
+Executor& NativeOptimizer::devices() {
+  refuse_on_devices();
   plan_.records.clear();
   for (const auto& group : groups_) {
     plan_.records.push_back({&group->settings(), &group->progress(), group->binding_id(), group->position_version()});
@@ -262,12 +272,7 @@ Executor& NativeOptimizer::devices(const StepRequest& request) {
 }
 
 // Throws if a group has an option that only the CPU supports.
-void NativeOptimizer::refuse_on_devices(const StepRequest& request) const {
-  if (plan_.is_shared && shards.must_add_up(groups_, options, request)) {
-    throw std::runtime_error(
-        "max_grad_norm, skip_nonfinite, trust_coefficient and clr_native.GradScaler cannot add up over processes on "
-        "CUDA devices yet: leave them out, or clip with torch.nn.utils.clip_grad_norm_");
-  }
+void NativeOptimizer::refuse_on_devices() const {
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     if (groups_[g]->calls_back()) {
       throw std::runtime_error(
@@ -330,6 +335,10 @@ void NativeOptimizer::synchronise(const py::dict& state) {
   }
   parameters_.take_out(state, counted.empty_buffers, kMomentumBuffer);
   parameters_.take_out(state, counted.empty_averages, kAverage);
+  is_refused_ = counted.refused;  // the others do not wait to hear of it
+  if (is_refused_) {
+    throw std::runtime_error("another process refused an earlier step, and says why: it has changed nothing in any");
+  }
 }
 
 // --- the garbage collector ------------------------------------------------------------------------------------------

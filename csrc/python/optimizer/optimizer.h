@@ -115,12 +115,13 @@ class NativeOptimizer {
 
   // The update.
   Executor* prepare(const py::list& groups, const py::dict& state, const StepRequest& request);
-  void share(Executor& chosen, const StepRequest& request);
-  bool add_up(Found* found, bool makes_state);
+  void lay_out_numbers(const StepRequest& request);
+  void share(const StepRequest& request);
+  bool all_make_state(bool makes_state);
   void tell_refusal(const StepRequest& request);
-  Executor& executor(const StepRequest& request);
-  Executor& devices(const StepRequest& request);
-  void refuse_on_devices(const StepRequest& request) const;
+  Executor& executor();
+  Executor& devices();
+  void refuse_on_devices() const;
   void measure(Executor& executor, const StepRequest& request);
   void run(Executor& executor);
   void write();
@@ -155,7 +156,7 @@ class NativeOptimizer {
   bool is_driven_ = false;       // True if something else has driven a group for long enough to warn
   bool open_ = false;
   bool has_voted_ = false;    // True if processes have told each other in this step whether they only make state
-  bool is_refused_ = false;   // True if one of them has refused this step
+  bool is_refused_ = false;   // True if the others know that this step is refused
   bool has_updated_ = false;  // True if an update has been made since the groups were adopted
   std::vector<std::size_t> slot_positions_;  // of a step over shards: the position of each slot's parameter
   std::vector<bool> released_;               // of an open step: True for each parameter that is updated

@@ -226,7 +226,7 @@ bool NativeOptimizer::is_probe(const py::dict& state) {
   if (!shards.is_shared()) return asked;
   if (!may_be_probe()) return false;
   has_voted_ = true;
-  return add_up(nullptr, asked);
+  return all_make_state(asked);
 }
 
 }  // namespace clr

@@ -3,7 +3,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 #include <utility>
 
@@ -12,9 +11,6 @@
 namespace clr {
 
 namespace {
-
-// The places of the flags among the numbers.
-enum : std::size_t { kNonfinite, kRefused, kNoProbe, kFlagCount };
 
 bool is_flat(PyObject* parameter) {
   return PyObject_HasAttrString(parameter, "_fsdp_flattened") != 0 &&
@@ -29,6 +25,7 @@ Shards::Shards(py::object sharding)
 
 void Shards::refresh() {
   is_shared_ = sharding_.attr("is_shared").cast<bool>();
+  counts_copies_ = sharding_.attr("counts_copies").cast<bool>();
   sizes_ = sharding_.attr("sizes").cast<std::vector<std::size_t>>();
 }
 
@@ -111,84 +108,79 @@ bool Shards::must_add_up(const BoundGroups& groups, const GradientOptions& optio
   return options.max_norm != 0.0 || looks_for_infinity(options, request) || trusts(groups);
 }
 
-double* Shards::numbers(std::size_t count) {
-  const bool fits = numbers_ && py::len(numbers_) == count;
-  const py::module_ torch = py::module_::import("torch");
-  if (!fits) numbers_ = torch.attr("zeros")(count, py::arg("dtype") = torch.attr("float64"), py::arg("device") = "cpu");
-  auto* const at = static_cast<double*>(data_of(must_read(numbers_, "numbers of all processes")));
-  std::fill_n(at, count, 0.0);
-  return at;
+Shards::Sums Shards::sums(bool with_ratios) const {
+  Sums all(sizes_.size());
+  std::uint32_t next = kFlagCount;
+  for (std::size_t i = 1; i <= all.size(); ++i) {
+    const std::size_t sum = i % all.size();
+    all[sum] = {next, static_cast<std::uint32_t>(1 + (with_ratios ? 2 * sizes_[sum] : 0))};
+    next += all[sum].second;
+  }
+  return all;
 }
 
-// Returns where the numbers lie: the flags, then those of each sum, which are its squares and, for each DTensor in it
-// if ratios are taken, the squares of parameter and gradient.
-Shards::NumberPlaces Shards::lay_out(const BoundParameters& parameters, bool with_ratios) const {
-  NumberPlaces places;
-  places.count = kFlagCount;
-  for (const std::size_t size : sizes_) {
-    places.sums.push_back(places.count);
-    places.lengths.push_back(1 + (with_ratios ? 2 * size : 0));
-    places.count += places.lengths.back();
+py::object Shards::zeros(std::size_t count, const BoundParameters& parameters) const {
+  return sharding_.attr("zeros")(count, parameters.size() == 0 ? py::object(py::none()) : parameters[0].parameter());
+}
+
+Shards::Flags Shards::vote(const BoundParameters& parameters, const BoundGroups& groups, Flags own) {
+  if (!is_counted_) count(parameters);
+  const Sums all = sums(trusts(groups));
+  const py::object numbers = zeros(count_of(all), parameters);
+  std::vector<double> flags(kFlagCount);
+  flags[kRefused] = own.refuses;
+  flags[kUpdates] = !own.makes_state;
+  flags = sharding_.attr("vote")(numbers, all, flags).cast<std::vector<double>>();
+  return {flags[kRefused] != 0.0, flags[kUpdates] == 0.0};
+}
+
+// Returns a tensor that has held so many numbers where the slots lie, or null.
+py::object Shards::tensor_of(std::size_t count, const StepPlan& plan) const {
+  for (const py::handle tensor : tensors_) {
+    const DLTensor view = must_read(tensor, "numbers of all processes");
+    const int device = view.device.device_type == kDLCPU ? -1 : view.device.device_id;
+    const bool is_near = plan.slots.empty() || plan.slots.front().device == device;
+    if (is_near && static_cast<std::size_t>(view.shape[0]) == count) return py::reinterpret_borrow<py::object>(tensor);
   }
-  if (!with_ratios) return places;
-  std::vector<std::size_t> next = places.sums;
-  places.ratios.resize(parameters.size());
-  for (std::size_t position = 0; position < parameters.size(); ++position) {
+  return {};
+}
+
+bool Shards::lay_out(const BoundParameters& parameters, const BoundGroups& groups,
+                     const std::vector<std::size_t>& slots, StepPlan& plan) {
+  const bool was_counted = is_counted_;
+  if (!was_counted) count(parameters);
+  const bool with_ratios = trusts(groups);
+  sums_ = sums(with_ratios);
+  SharedNumbers& shared = plan.shared;
+  shared.count = count_of(sums_);
+  tensor_ = tensor_of(shared.count, plan);
+  const bool had_tensor = bool(tensor_);
+  if (!had_tensor) tensors_.append(tensor_ = zeros(shared.count, parameters));
+  shared.numbers = static_cast<double*>(data_of(must_read(tensor_, "numbers of all processes")));
+  shared.sums.clear();
+  for (const auto& [place, length] : sums_) shared.sums.push_back(place);
+  std::vector<std::uint32_t> next = shared.sums;
+  std::vector<std::uint32_t> ratios(with_ratios ? parameters.size() : 0);
+  for (std::size_t position = 0; position < ratios.size(); ++position) {
     const BoundParameter::Shard* const shard = parameters[position].shard();
     if (shard == nullptr) continue;
-    places.ratios[position] = next[shard->sum] + 1;
+    ratios[position] = next[shard->sum] + 1;
     next[shard->sum] += 2;
   }
-  return places;
-}
-
-// Writes what this process has found, and counts, to its places.
-void Shards::put(const Found& found, const BoundParameters& parameters, const std::vector<std::size_t>& slots,
-                 const NumberPlaces& places, double* numbers) const {
-  const bool counts_copies = sharding_.attr("counts_copies").cast<bool>();
-  std::vector<DoubleDouble> sums(sizes_.size(), DoubleDouble{0.0, 0.0});
-  for (std::size_t i = 0; i < found.squares.size(); ++i) {
-    const std::size_t position = slots[i];
+  shared.slots.clear();
+  for (const std::size_t position : slots) {
     const BoundParameter::Shard* const shard = parameters[position].shard();
     const bool is_copy = has_flat_ && shard == nullptr && !is_flat_[position];  // all processes have it whole
-    if (shard != nullptr ? !shard->counts : is_copy && !counts_copies) continue;
-    DoubleDouble& sum = sums[shard == nullptr ? 0 : shard->sum];
-    sum = grown(sum, DoubleDouble{found.squares[i], 0.0});
-    if (shard == nullptr || places.ratios.empty()) continue;
-    double* const ratio = numbers + places.ratios[position];
-    ratio[0] = found.slots[i].parameter * found.slots[i].parameter;
-    ratio[1] = found.slots[i].gradient * found.slots[i].gradient;
+    const bool counts = shard != nullptr ? shard->counts : counts_copies_ || !is_copy;
+    shared.slots.push_back({counts ? shared.sums[shard == nullptr ? 0 : shard->sum] : 0,
+                            with_ratios && shard != nullptr ? ratios[position] : 0});
   }
-  for (std::size_t sum = 0; sum < sums.size(); ++sum) numbers[places.sums[sum]] = settled(sums[sum]).hi;
-  numbers[kNonfinite] = !found.total.finite;
+  return was_counted && had_tensor;
 }
 
-// Puts what all processes have found into its place.
-void Shards::take(const double* numbers, const NumberPlaces& places, const BoundParameters& parameters,
-                  const std::vector<std::size_t>& slots, Found& found) {
-  DoubleDouble total = {0.0, 0.0};
-  for (const std::size_t sum : places.sums) total = grown(total, DoubleDouble{numbers[sum], 0.0});
-  found.total = {settled(total), numbers[kNonfinite] == 0.0};
-  if (places.ratios.empty()) return;
-  for (std::size_t i = 0; i < found.slots.size(); ++i) {
-    if (parameters[slots[i]].shard() == nullptr) continue;
-    const double* const ratio = numbers + places.ratios[slots[i]];
-    found.slots[i] = {std::sqrt(ratio[0]), std::sqrt(ratio[1])};
-  }
-}
-
-Shards::Flags Shards::add_up(const BoundParameters& parameters, const BoundGroups& groups,
-                             const std::vector<std::size_t>& slots, Found* found, Flags own) {
-  if (!is_counted_) count(parameters);
-  const NumberPlaces places = lay_out(parameters, trusts(groups));
-  double* const before = numbers(places.count);
-  before[kRefused] = own.refuses;
-  before[kNoProbe] = !own.makes_state;
-  if (found != nullptr) put(*found, parameters, slots, places, before);
-  sharding_.attr("add_up")(numbers_, places.lengths, static_cast<std::size_t>(kFlagCount));
-  const auto* const after = static_cast<double*>(data_of(must_read(numbers_, "numbers of all processes")));
-  if (found != nullptr) take(after, places, parameters, slots, *found);
-  return {after[kRefused] != 0.0, after[kNoProbe] == 0.0};
+void Shards::add_up(StepPlan& plan) {
+  sharding_.attr("add_up")(tensor_, sums_, static_cast<std::size_t>(kFlagCount));
+  plan.shared.numbers = static_cast<double*>(data_of(must_read(tensor_, "numbers of all processes")));
 }
 
 void Shards::refuse_flat(const BoundGroups& groups, const GradientOptions& options, const StepRequest& request) const {

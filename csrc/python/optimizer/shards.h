@@ -47,11 +47,16 @@ class Shards {
   // True if a rule looks at all gradients, so that this step has to add up over processes.
   bool must_add_up(const BoundGroups& groups, const GradientOptions& options, const StepRequest& request) const;
 
-  // Adds up over the processes. Runs Python and waits for the others. Returns what is true of any of them;
-  // `makes_state` of all. `slots`: the position of each slot's parameter. `found`: what this process has measured, or
-  // null; it then becomes what all have.
-  Flags add_up(const BoundParameters& parameters, const BoundGroups& groups, const std::vector<std::size_t>& slots,
-               Found* found, Flags own);
+  // Asks the processes. Runs Python and waits for the others. Returns what is true of any of them; `makes_state` of
+  // all.
+  Flags vote(const BoundParameters& parameters, const BoundGroups& groups, Flags own);
+
+  // Finds memory for the numbers of this step, and their places in it. `slots`: the position of each slot's parameter.
+  // Returns false if that ran any code: tensors may have moved since.
+  bool lay_out(const BoundParameters& parameters, const BoundGroups& groups, const std::vector<std::size_t>& slots,
+               StepPlan& plan);
+  // Adds them up over the processes. Runs Python, and waits for the others if the numbers lie on the CPU.
+  void add_up(StepPlan& plan);
 
   // True if a parameter is FullyShardedDataParallel's.
   CLR_INLINE_MEMBER bool has_flat() const { return has_flat_; }
@@ -60,29 +65,28 @@ class Shards {
 
   int traverse(visitproc visit, void* arg) const {
     Py_VISIT(sharding_.ptr());
-    Py_VISIT(numbers_.ptr());
+    Py_VISIT(tensors_.ptr());
+    Py_VISIT(tensor_.ptr());
     return 0;
   }
 
  private:
-  struct NumberPlaces {
-    std::size_t count;
-    std::vector<std::size_t> sums, lengths;  // of each sum: its first number, which is its squares; how many it has
-    std::vector<std::size_t> ratios;         // by position: the first of a DTensor's two; empty if none are taken
-  };
-  NumberPlaces lay_out(const BoundParameters& parameters, bool with_ratios) const;
-  void put(const Found& found, const BoundParameters& parameters, const std::vector<std::size_t>& slots,
-           const NumberPlaces& places, double* numbers) const;
-  static void take(const double* numbers, const NumberPlaces& places, const BoundParameters& parameters,
-                   const std::vector<std::size_t>& slots, Found& found);
-  double* numbers(std::size_t count);
-
+  // Of each sum: the place of its squares, and how many numbers it has.
+  using Sums = std::vector<std::pair<std::uint32_t, std::uint32_t>>;
+  // Sums of DTensors follow the flags. That of plain parameters, in which they often have no part, comes last.
+  Sums sums(bool with_ratios) const;
+  static std::uint32_t count_of(const Sums& sums) { return sums[0].first + sums[0].second; }
+  py::object tensor_of(std::size_t count, const StepPlan& plan) const;
+  py::object zeros(std::size_t count, const BoundParameters& parameters) const;
   void count(const BoundParameters& parameters);
 
   py::object sharding_, local_gradient_;
-  py::object numbers_;              // a tensor of doubles
+  py::list tensors_;                // all that have held numbers: a graph may go on with them
+  py::object tensor_;               // of this step
+  Sums sums_;                       // of this step
   std::vector<std::size_t> sizes_;  // how many DTensors go into each sum
   bool is_shared_ = false;
+  bool counts_copies_ = true;  // False if another process counts plain parameters that all have whole
   bool is_counted_ = true;     // False if some parameter is sharded otherwise than when it was counted
   std::vector<bool> is_flat_;  // by position
   bool has_flat_ = false;

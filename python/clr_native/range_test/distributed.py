@@ -1,6 +1,9 @@
-"""The mean over ranks of the values that each rank has measured."""
+"""What the ranks of a range test tell each other: the values that each has measured, and that one has failed."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -23,7 +26,29 @@ def mean_over_ranks(*values: float) -> tuple[float, ...]:
     """
     if not is_distributed():
         return values
+    return tuple(total / torch.distributed.get_world_size() for total in _summed(*values))
+
+
+@contextmanager
+def on_all_ranks() -> Iterator[None]:
+    """Ends the block with an error on every rank if it raises on one: RuntimeError on those where it did not.
+
+    Every rank must come to the block's end. Without it the others would go on, and wait for the one that does not.
+    """
+    if not is_distributed():
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        _summed(1.0)
+        raise
+    if _summed(0.0)[0] != 0.0:
+        raise RuntimeError("another rank raised, and says why: the range test ends on all of them")
+
+
+def _summed(*values: float) -> list[float]:
     device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
     total = torch.tensor(values, dtype=torch.float64, device=device)
     torch.distributed.all_reduce(total)
-    return tuple((total / torch.distributed.get_world_size()).tolist())
+    return [float(each) for each in total.tolist()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clr_native.range_test.batches import Batches, lent
-from clr_native.range_test.distributed import mean_over_ranks
+from clr_native.range_test.distributed import mean_over_ranks, on_all_ranks
 from clr_native.range_test.memory import Memory
 from clr_native.sgd.optimizer import FusedCyclicSGD
 
@@ -57,15 +57,18 @@ class TrainingLoop:
         After a loss that is not finite, on any rank, nothing is updated.
         """
         if self.train_step is not None:
-            with batches.next() as batch:
+            with on_all_ranks(), batches.next() as batch:
                 metric = self._metric_of_batch(batch) if measure else math.nan
                 trained_at = float(self.train_step(batch))
             return Measured(*mean_over_ranks(trained_at, metric))
         self.optimizer.zero_grad()
         measured = []
         for _ in range(self.accumulate):
-            with batches.next() as batch:
-                loss, metric = self._forward(batch, measure)
+            with ExitStack() as lent_batch:
+                with on_all_ranks():
+                    batch = lent_batch.enter_context(batches.next())
+                with on_all_ranks():
+                    loss, metric = self._forward(batch, measure)
                 measured.append((float(loss.detach()), metric))
                 share = loss / self.accumulate if self.accumulate > 1 else loss
                 share = share if self.scaler is None else self.scaler.scale(share)
@@ -81,7 +84,7 @@ class TrainingLoop:
 
     def validate(self, loader: Iterable[Any], device: torch.device | None, memory: Memory) -> Measured:
         """Returns means over the batches of `loader`, in eval mode and without gradients."""
-        with _evaluating(self.model):
+        with on_all_ranks(), _evaluating(self.model):
             measured = []
             for batch in loader:
                 with lent(batch, device, memory) as there:

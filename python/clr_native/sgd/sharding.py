@@ -78,23 +78,31 @@ class Sharding:
                 number = self.shard_of(cast("DTensor", parameter)).sum
                 self._sizes[number - 1] += 1
 
-    def add_up(self, numbers: torch.Tensor, lengths: Sequence[int], flags: int) -> None:
+    def add_up(self, numbers: torch.Tensor, sums: Sequence[tuple[int, int]], flags: int) -> None:
         """Adds up numbers over the processes, in place: first ``flags`` numbers that all processes share, then those of
-        each sum, ``lengths[i]`` of sum ``i``. ``numbers`` is one-dimensional float64 on the CPU.
+        each sum, ``sums[i]`` being (the place of the first, how many). ``numbers`` is one-dimensional float64.
 
         Larger groups come last, so that all processes agree on the flags where one group has all of them.
         """
         of_sums = self._groups_of_sums()
-        starts = [flags]
-        for length in lengths:
-            starts.append(starts[-1] + length)
         distinct = {group.group_name: group for groups in of_sums for group in groups}
         for group in sorted(distinct.values(), key=lambda group: group.size()):
-            pieces = [numbers[:flags]]
-            for number, groups in enumerate(of_sums):
-                if any(each.group_name == group.group_name for each in groups):
-                    pieces.append(numbers[starts[number] : starts[number + 1]])
-            _all_reduce(pieces, group)
+            own = [
+                place
+                for place, groups in zip(sums, of_sums, strict=True)
+                if any(each.group_name == group.group_name for each in groups)
+            ]
+            _all_reduce([numbers[first:end] for first, end in _joined([(0, flags), *sorted(own)])], group)
+
+    def vote(self, numbers: torch.Tensor, sums: Sequence[tuple[int, int]], flags: Sequence[float]) -> list[float]:
+        """Adds up flags and nothing else, and returns them. ``numbers`` are zeros; see ``add_up``."""
+        numbers[: len(flags)] = torch.tensor(flags, dtype=numbers.dtype, device=numbers.device)
+        self.add_up(numbers, sums, len(flags))
+        return cast("list[float]", numbers[: len(flags)].tolist())
+
+    def zeros(self, count: int, like: torch.Tensor | None) -> torch.Tensor:
+        """Returns numbers for ``add_up`` where a parameter lies."""
+        return torch.zeros(count, dtype=torch.float64, device="cpu" if like is None else like.device)
 
     def _groups_of_sums(self) -> list[Groups]:
         own = self.process_group
@@ -156,15 +164,33 @@ def local_gradient(parameter: DTensor, gradient: torch.Tensor, is_written: bool)
     return cast(torch.Tensor, local.wait() if hasattr(local, "wait") else local)
 
 
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Returns ranges, given as (first, how many) and in their order, as (first, end): one of those that touch."""
+    joined: list[tuple[int, int]] = []
+    for first, count in ranges:
+        begin = joined.pop()[0] if joined and joined[-1][1] == first else first
+        joined.append((begin, first + count))
+    return joined
+
+
 def _all_reduce(pieces: list[torch.Tensor], group: ProcessGroup) -> None:
+    """Adds up pieces of one tensor in place. One piece on a device that the group serves is copied nowhere."""
     joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-    device = torch.device("cpu")
-    if device not in group._device_types:
-        device = torch.device("cuda", torch.cuda.current_device())
-    total = joined.to(device, copy=True)
+    total = joined.to(_served(joined.device, group))
     torch.distributed.all_reduce(total, group=group)
-    for piece, summed in zip(pieces, torch.split(total.to("cpu"), [len(piece) for piece in pieces]), strict=True):
-        piece.copy_(summed)
+    if total is pieces[0]:
+        return
+    summed = torch.split(total.to(joined.device), [len(piece) for piece in pieces])
+    for piece, numbers in zip(pieces, summed, strict=True):
+        piece.copy_(numbers)
+
+
+def _served(device: torch.device, group: ProcessGroup) -> torch.device:
+    """Returns this device if the group's backends serve it, else the one that they serve."""
+    served = {each.type for each in group._device_types}
+    if device.type in served:
+        return device
+    return torch.device("cpu") if "cpu" in served else torch.device("cuda", torch.cuda.current_device())
 
 
 def _places(parameter: DTensor) -> tuple[int, int, int] | None:

@@ -4,3 +4,4 @@
 
 extern "C" void clr_step(clr::DeviceState* state, clr::DeviceWork work, clr::DeviceStep step);
 extern "C" void clr_norm(clr::DeviceState* state, clr::DeviceWork work, clr::DeviceStep step);
+extern "C" void clr_share(clr::DeviceState* state, clr::DeviceWork work, clr::DeviceStep step);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,9 @@ def built_folder() -> Path:
 
 
 def run_tests(file: Path, timeout: int = 300) -> None:
-    """The tests of a file in a new process, with the fixtures of plugin.py. Fails with what pytest wrote there."""
+    """The tests of a file in a new process, with the fixtures of plugin.py; in PROCESSES new ones, if it names so many.
+    Fails with what pytest wrote there.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
     paths = [*map(str, IMPORTED_FROM), *filter(None, [os.environ.get("PYTHONPATH")])]
     with _BUILDING:
@@ -53,13 +56,25 @@ def run_tests(file: Path, timeout: int = 300) -> None:
     environment |= {_FOLDER: folder, "PYTHONPATH": os.pathsep.join(paths)}
     environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_WAIT_POLICY": "passive"}
     options = ["-q", "-p", "standin.plugin", "-p", "no:cacheprovider", "--durations=3"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(file)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-    )
-    if done.returncode:
-        pytest.fail(f"{file.name} in a process of its own, exit code {done.returncode}:\n{done.stdout}", pytrace=False)
+    named = re.search(r"^PROCESSES = (\d+)$", file.read_text(), re.MULTILINE)
+    world = int(named[1]) if named else 1
+    with tempfile.TemporaryDirectory() as store:
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "pytest", *options, str(file)],
+                env={**environment, "RANK": str(rank), "WORLD_SIZE": str(world), "SHARED_STORE": store},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(world)
+        ]
+        try:
+            written = [process.communicate(timeout=timeout)[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+    codes = [process.returncode for process in processes]
+    if any(codes):
+        text = "\n".join(text for text, code in zip(written, codes, strict=True) if code)
+        pytest.fail(f"{file.name} in processes of its own, exit codes {codes}:\n{text}", pytrace=False)

@@ -17,7 +17,8 @@ _NAME = b"dlpack_exchange_api"
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+    """Those of a tree; of a DTensor, the one with its numbers."""
+    return [getattr(leaf, "_local_tensor", leaf) for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
 class Exchange:
