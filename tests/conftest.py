@@ -105,10 +105,14 @@ def hardware(request: pytest.FixtureRequest) -> Hardware:
 
 @pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """Of the cases of a module, which run in several processes."""
+    """Of those cases of a module that this session asks for. They run in several processes."""
     from processes import Outcomes
 
-    return Outcomes(request.module.__name__, tmp_path_factory.mktemp("processes"))
+    items = [item for item in request.session.items if isinstance(item, pytest.Function)]
+    asked = [item.callspec.params for item in items if item.module is request.module]
+    return Outcomes(
+        [(int(str(each["world"])), str(each["name"])) for each in asked], tmp_path_factory.mktemp("processes")
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Runs cases, functions of a test module, in several gloo processes. All cases of a module share the processes."""
+"""Runs cases, functions of some modules, in several gloo processes. All cases share the processes of a world."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,36 +21,33 @@ Case = Callable[[], None]
 LIMIT = datetime.timedelta(seconds=60)  # of a process that waits for another
 
 
-CASES: dict[str, dict[str, tuple[int, ...]]] = {}  # by module and name: the numbers of processes that it runs in
+CASES: dict[str, tuple[int, ...]] = {}  # by "module.function": the numbers of processes that it runs in
 
 
 def case(worlds: int | tuple[int, ...]) -> Callable[[Case], Case]:
     """Marks a function that all of so many processes call, each time with other ones if several numbers are given."""
 
     def mark(function: Case) -> Case:
-        own = (worlds,) if isinstance(worlds, int) else worlds
-        CASES.setdefault(function.__module__, {})[function.__name__] = own
+        CASES[f"{function.__module__}.{function.__name__}"] = (worlds,) if isinstance(worlds, int) else worlds
         return function
 
     return mark
 
 
-def names_of(module: str, world: int) -> list[str]:
-    return [name for name, worlds in CASES[module].items() if world in worlds]
-
-
-def parametrized(module: str) -> pytest.MarkDecorator:
-    """Parametrizes a test by the cases of its module, as (world, name)."""
-    worlds = sorted({world for each in CASES[module].values() for world in each})
-    pairs = [(world, name) for world in worlds for name in names_of(module, world)]
-    return pytest.mark.parametrize(("world", "name"), pairs, ids=[f"{name}-{world}" for world, name in pairs])
+def parametrized(*modules: str) -> pytest.MarkDecorator:
+    """Parametrizes a test by the cases of these modules, as (world, name)."""
+    for module in modules:
+        importlib.import_module(module)
+    pairs = sorted((world, name) for name, worlds in CASES.items() for world in worlds)
+    ids = [f"{name.removeprefix('cases_')}-{world}" for world, name in pairs]
+    return pytest.mark.parametrize(("world", "name"), pairs, ids=ids)
 
 
 class Outcomes:
-    """What became of the cases of a module, of each number of processes; they run when one is asked for."""
+    """What became of cases, in each number of processes. The first one that is asked for runs all `wanted` ones."""
 
-    def __init__(self, module: str, folder: Path) -> None:
-        self.module, self.folder = module, folder
+    def __init__(self, wanted: Collection[tuple[int, str]], folder: Path) -> None:
+        self.wanted, self.folder = wanted, folder
         self.known: dict[int, list[dict[str, str]]] = {}
 
     def check(self, world: int, name: str) -> None:
@@ -63,11 +60,12 @@ class Outcomes:
         return [(rank, found) for rank, found in enumerate(self.known[world]) if found.get(name) != ""]
 
     def _run(self, world: int) -> list[dict[str, str]]:
-        code = "import processes; processes.work({!r}, {}, {}, {!r})"
+        code = "import processes; processes.work({}, {}, {!r}, {!r})"
+        names = [name for each, name in self.wanted if each == world]
         store = str(self.folder / f"store-{world}")
         processes = [
             python_process(
-                code.format(self.module, rank, world, store),
+                code.format(rank, world, store, names),
                 GLOO_SOCKET_IFNAME="lo",
                 PYTHONWARNINGS="ignore",
                 OMP_NUM_THREADS="1",
@@ -82,18 +80,18 @@ class Outcomes:
         return [json.loads(out.splitlines()[-1]) if out else {"": err} for out, err in answers]
 
 
-def work(module_name: str, rank: int, world: int, store: str) -> None:
-    """What one process does: runs all cases and prints, for each, its traceback or an empty text."""
+def work(rank: int, world: int, store: str, names: Sequence[str]) -> None:
+    """What one process does: runs cases and prints, for each, its traceback or an empty text."""
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", module="torch")
     warnings.simplefilter("ignore", FutureWarning)
     distributed.init_process_group("gloo", init_method=Path(store).as_uri(), rank=rank, world_size=world, timeout=LIMIT)
-    module = importlib.import_module(module_name)
     found = {}
-    for name in names_of(module_name, world):
+    for name in names:
+        module, function = name.split(".")
         torch.manual_seed(0)
         try:
-            getattr(module, name)()
+            getattr(importlib.import_module(module), function)()
             found[name] = ""
         except BaseException:
             found[name] = traceback.format_exc()

@@ -2,7 +2,8 @@
 
     python -m resumable FOLDER STEPS KILLED_AT
 
-Each process ends by SIGKILL behind step KILLED_AT, the first time it comes there; all of them print their last weights.
+Each process ends by SIGKILL behind step KILLED_AT, the first time it comes there. In the end all of them print weights,
+and then those of a run that was never interrupted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 from torch.distributed.checkpoint import state_dict as helpers_of_torch
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -27,12 +28,33 @@ RULES: dict[str, Any] = {"max_grad_norm": 0.05, "skip_nonfinite": True, "ema_dec
 EVERY = 5  # steps between two checkpoints
 
 
+def step(network: nn.Module, optimizer: FusedCyclicSGD) -> None:
+    """With data that depend on the number of the update alone."""
+    data = torch.randn(6, 5, generator=torch.Generator().manual_seed(optimizer.applied_steps))
+    optimizer.zero_grad()
+    torch.autograd.backward((network(data) ** 2).mean())
+    optimizer.step()
+
+
+def made() -> tuple[nn.Module, FusedCyclicSGD]:
+    network = model()
+    if distributed.is_initialized():
+        fully_shard(network)
+    return network, FusedCyclicSGD(network.parameters(), **SCHEDULE, **RULES)
+
+
+def unbroken(steps: int) -> list[list[Any]]:
+    """The weights after so many steps."""
+    network, optimizer = made()
+    for _ in range(steps):
+        step(network, optimizer)
+    return [whole(p).tolist() for p in network.parameters()]
+
+
 def main(folder: Path, steps: int, killed_at: int) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=os.environ.get("STORE", "env://"))
-    network = model()
-    fully_shard(network)
-    optimizer = FusedCyclicSGD(network.parameters(), **SCHEDULE, **RULES)
+    network, optimizer = made()
     latest, killed = folder / "latest", folder / f"killed-{os.environ['RANK']}"
     if latest.exists():
         state = _state(network, optimizer)
@@ -41,11 +63,7 @@ def main(folder: Path, steps: int, killed_at: int) -> None:
         helpers_of_torch.set_optimizer_state_dict(network, optimizer, state["optimizer"])
         print("goes on at", optimizer.applied_steps, "of", distributed.get_world_size(), flush=True)
     while optimizer.applied_steps < steps:
-        step = optimizer.applied_steps
-        data = torch.randn(6, 5, generator=torch.Generator().manual_seed(step))
-        optimizer.zero_grad()
-        torch.autograd.backward((network(data) ** 2).mean())
-        optimizer.step()
+        step(network, optimizer)
         if optimizer.applied_steps % EVERY == 0:
             save(_state(network, optimizer), checkpoint_id=folder / str(optimizer.applied_steps))
             if distributed.get_rank() == 0:
@@ -56,13 +74,13 @@ def main(folder: Path, steps: int, killed_at: int) -> None:
             if "TORCHELASTIC_RUN_ID" in os.environ:
                 os.kill(os.getppid(), signal.SIGKILL)  # torchrun's agent: as if the machine were gone
             os.kill(os.getpid(), signal.SIGKILL)
-    weights = [whole(p).tolist() for p in network.parameters()]
-    print(weights, optimizer.get_last_lr(), flush=True)
+    print([whole(p).tolist() for p in network.parameters()], flush=True)
+    print(unbroken(steps), flush=True)
     distributed.barrier()
     os._exit(0)  # as in processes.work()
 
 
-def _state(network: torch.nn.Module, optimizer: FusedCyclicSGD) -> dict[str, Any]:
+def _state(network: nn.Module, optimizer: FusedCyclicSGD) -> dict[str, Any]:
     model_state, optimizer_state = helpers_of_torch.get_state_dict(network, optimizer)
     return {"model": model_state, "optimizer": optimizer_state}
 

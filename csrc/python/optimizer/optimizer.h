@@ -106,7 +106,8 @@ class NativeOptimizer {
   static void empty(const py::list& list);
   bool read(Reading reading);
   bool take_gradients(std::size_t begin, std::size_t end);
-  void prefetch(const TensorInternals& internals, std::ptrdiff_t position) const;
+  void prefetch_again(std::size_t begin, std::size_t end) const;
+  void prefetch(const TorchReader& torch, std::ptrdiff_t position) const;
   void look(std::size_t begin, std::size_t end, std::size_t block);
   void settle(const py::dict& state, Reading reading);
   void note_device(const BoundParameter& parameter, std::size_t position, Reading reading);

@@ -56,7 +56,8 @@ class BoundParameter {
 
   // The part of a DTensor that this process holds, see Shard in sgd/sharding.py.
   struct Shard {
-    py::object spec;  // by which this was found out
+    py::object spec;           // by which this was found out
+    py::object gradient_spec;  // of the last gradient that was sharded alike: an equal one, and often the same again
     std::uint32_t sum;
     bool counts, has_places;
     Places places;
@@ -64,6 +65,13 @@ class BoundParameter {
   // Null for other tensors.
   const Shard* shard() const { return shard_.get(); }
   bool has_shard(PyObject* spec) const { return shard_ && shard_->spec.ptr() == spec; }
+  // True if a gradient with this spec is known to be sharded as the parameter is.
+  bool has_gradient_spec(PyObject* spec) const {
+    return shard_ && (shard_->spec.ptr() == spec || shard_->gradient_spec.ptr() == spec);
+  }
+  void note_gradient_spec(const py::object& spec) {
+    if (shard_) shard_->gradient_spec = spec;
+  }
   // Asks an object of sgd/sharding.py where the parameter lies; null for a parameter that is no DTensor.
   void bind_shard(const py::object& sharding);
 
@@ -94,6 +102,13 @@ class BoundParameter {
     if (stage == TensorInternals::Stage::object) prefetch_line(state_.ptr());
     if (stage != TensorInternals::Stage::gradient) buffer_.prefetch(internals, stage);
     if (extras_) extras_->prefetch(internals, stage);
+  }
+
+  // Asks also for the memory of the local tensors of a shard.
+  CLR_INLINE_MEMBER void prefetch_shard(const TorchReader& torch, TensorInternals::Stage stage) const {
+    if (!shard_) return;
+    torch.prefetch_local(stage, parameter_.ptr());
+    buffer_.prefetch_local(torch, stage);
   }
 
   // Throws the RuntimeError for a second gradient before step().

@@ -50,7 +50,7 @@ bool NativeOptimizer::needs_entry(const BoundGroup& group, bool has_gradient) {
 
 // Asks for the memory of parameters behind `position`, of each in stages: first for the parameter and its slot, in the
 // end, kApart before its turn, for its gradient.
-CLR_INLINE_MEMBER void NativeOptimizer::prefetch(const TensorInternals& internals, std::ptrdiff_t position) const {
+CLR_INLINE_MEMBER void NativeOptimizer::prefetch(const TorchReader& torch, std::ptrdiff_t position) const {
   const auto at = [&](int stage) { return position + kApart * (TensorInternals::kStages - stage); };
   const auto count = static_cast<std::ptrdiff_t>(parameters_.size());
   const std::ptrdiff_t own = at(-1);
@@ -61,7 +61,9 @@ CLR_INLINE_MEMBER void NativeOptimizer::prefetch(const TensorInternals& internal
   for (int stage = 0; stage < TensorInternals::kStages; ++stage) {
     const std::ptrdiff_t ahead = at(stage);
     if (ahead < 0 || ahead >= count) continue;
-    parameters_[static_cast<std::size_t>(ahead)].prefetch(internals, static_cast<TensorInternals::Stage>(stage));
+    const BoundParameter& parameter = parameters_[static_cast<std::size_t>(ahead)];
+    parameter.prefetch(torch.internals(), static_cast<TensorInternals::Stage>(stage));
+    if (plan_.is_shared) parameter.prefetch_shard(torch, static_cast<TensorInternals::Stage>(stage));
   }
 }
 
@@ -85,13 +87,17 @@ bool NativeOptimizer::read(Reading reading) {
   moved_ = true;  // until all tensors have been read
   Py_ssize_t active = 0;
   const std::size_t count = parameters_.size();
-  const TensorInternals& internals = TorchReader::get().internals();
+  const TorchReader& torch = TorchReader::get();
   for (std::ptrdiff_t before = -kApart * (TensorInternals::kStages + 1); before < 0; ++before) {
-    prefetch(internals, before);
+    prefetch(torch, before);
   }
   for (std::size_t begin = 0; begin < count; begin += kBlock) {
     const std::size_t end = std::min(begin + kBlock, count);
-    if (!again) is_settled = take_gradients(begin, end) && is_settled;
+    if (again) {
+      prefetch_again(begin, end);
+    } else {
+      is_settled = take_gradients(begin, end) && is_settled;
+    }
     look(begin, end, begin);
     for (std::size_t position = begin; position < end; ++position) {
       BoundParameter& parameter = parameters_[position];
@@ -129,18 +135,40 @@ bool NativeOptimizer::read(Reading reading) {
   return is_settled && without_entry_.empty() && !plan_.makes_state;
 }
 
+// Asks for the memory that a block reads another time: of gradients that have been taken, too.
+void NativeOptimizer::prefetch_again(std::size_t begin, std::size_t end) const {
+  const TorchReader& torch = TorchReader::get();
+  for (std::size_t position = begin; position < end; ++position) {
+    prefetch(torch, static_cast<std::ptrdiff_t>(position));
+    for (const auto stage :
+         {TensorInternals::Stage::object, TensorInternals::Stage::tensor, TensorInternals::Stage::parts}) {
+      const std::size_t ahead =
+          position + static_cast<std::size_t>(kApart * (TensorInternals::kStages - static_cast<int>(stage)));
+      if (ahead < parameters_.size()) torch.internals().prefetch(stage, keep_alive_.gradients[ahead].ptr());
+    }
+  }
+}
+
 // Takes the gradients of a block of parameters. Returns false if taking them may have run any code.
 bool NativeOptimizer::take_gradients(std::size_t begin, std::size_t end) {
   const TorchReader& torch = TorchReader::get();
+  for (std::size_t position = begin; position < end; ++position) {
+    prefetch(torch, static_cast<std::ptrdiff_t>(position));
+    parameters_[position].drop_new_state();
+    keep_alive_.gradients.push_back(torch.grad(parameters_[position].parameter().ptr()));
+  }
+  if (plan_.is_shared) {
+    for (const auto stage :
+         {TensorInternals::Stage::object, TensorInternals::Stage::tensor, TensorInternals::Stage::parts}) {
+      for (std::size_t i = begin; i < end; ++i) torch.prefetch_local(stage, keep_alive_.gradients[i].ptr());
+    }
+  }
   bool is_plain = true;
   for (std::size_t position = begin; position < end; ++position) {
-    prefetch(torch.internals(), static_cast<std::ptrdiff_t>(position));
     BoundParameter& parameter = parameters_[position];
-    parameter.drop_new_state();
-    py::object gradient = torch.grad(parameter.parameter().ptr());
     const bool is_whole = torch.is_plain(parameter.parameter().ptr()) && parameter.shard() == nullptr;
-    is_plain = (is_whole || shards.localise(parameter, gradient, options.write_unscaled)) && is_plain;
-    keep_alive_.gradients.push_back(std::move(gradient));
+    is_plain =
+        (is_whole || shards.localise(parameter, keep_alive_.gradients[position], options.write_unscaled)) && is_plain;
   }
   return is_plain;
 }

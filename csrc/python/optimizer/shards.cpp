@@ -79,15 +79,16 @@ bool Shards::localise(BoundParameter& parameter, py::object& gradient, bool is_w
     refresh();
   }
   if (!is_dtensor || !gradient) return is_quiet;
-  if (torch.is_dtensor(gradient.ptr()) && torch.spec(gradient.ptr()) == spec) {
-    PyObject* const local = torch.local(gradient.ptr());
-    if (torch.is_plain(local)) {
-      gradient = py::reinterpret_borrow<py::object>(local);
-      return is_quiet;
-    }
+  PyObject* const own = torch.is_dtensor(gradient.ptr()) ? torch.spec(gradient.ptr()) : nullptr;
+  PyObject* const local = own == nullptr ? nullptr : torch.local(gradient.ptr());
+  if (own != nullptr && parameter.has_gradient_spec(own) && torch.is_plain(local)) {
+    gradient = py::reinterpret_borrow<py::object>(local);
+    return is_quiet;
   }
+  const auto spec_of_gradient = py::reinterpret_borrow<py::object>(own);
   try {
     gradient = local_gradient_(parameter.parameter(), gradient, is_written);
+    if (gradient.ptr() == local) parameter.note_gradient_spec(spec_of_gradient);
   } catch (py::error_already_set& error) {
     if (!error.matches(PyExc_TypeError)) throw;
     throw py::type_error(parameter.name() + ", gradient: " + py::str(error.value()).cast<std::string>());

@@ -64,6 +64,11 @@ class StateTensor {
     internals.prefetch(stage, tensor_.ptr());
   }
 
+  // The same for the local tensor of a DTensor.
+  CLR_INLINE_MEMBER void prefetch_local(const TorchReader& torch, TensorInternals::Stage stage) const {
+    torch.prefetch_local(stage, tensor_.ptr());
+  }
+
   int traverse(visitproc visit, void* arg) const {
     Py_VISIT(tensor_.ptr());
     return 0;

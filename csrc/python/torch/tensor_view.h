@@ -97,11 +97,17 @@ class Member {
   // Finds out where objects of this type keep it.
   void find_in(PyObject* type);
 
+  // Returns the attribute of an object of that type, or null if it is not in a slot.
+  CLR_INLINE_MEMBER PyObject* in_slot_of(PyObject* object) const {
+    PyObject* found = nullptr;
+    if (offset_ != 0) {
+      std::memcpy(static_cast<void*>(&found), reinterpret_cast<char*>(object) + offset_, sizeof(PyObject*));
+    }
+    return found;
+  }
   // Returns the attribute of an object of that type. Runs no Python if it is in a slot.
   CLR_INLINE_MEMBER PyObject* of(PyObject* object) const {
-    PyObject* found = nullptr;
-    if (offset_ != 0)
-      std::memcpy(static_cast<void*>(&found), reinterpret_cast<char*>(object) + offset_, sizeof(PyObject*));
+    PyObject* const found = in_slot_of(object);
     return found != nullptr ? found : looked_up(object);
   }
 
@@ -130,6 +136,14 @@ class TorchReader {
 
   // Returns the local tensor of a DTensor, which holds it, and any other tensor itself. Runs no Python.
   CLR_INLINE_MEMBER PyObject* local(PyObject* tensor) const { return is_plain(tensor) ? tensor : local_part(tensor); }
+
+  // Asks for the memory of a DTensor's local tensor, a stage later than for that of the DTensor itself.
+  CLR_INLINE_MEMBER void prefetch_local(TensorInternals::Stage stage, PyObject* dtensor) const {
+    if (dtensor == nullptr) return;
+    if (stage == TensorInternals::Stage::object) return prefetch_bytes(dtensor, kDTensorBytes);
+    if (!Py_IS_TYPE(dtensor, reinterpret_cast<PyTypeObject*>(dtensor_type_))) return;
+    internals_.prefetch(static_cast<TensorInternals::Stage>(static_cast<int>(stage) - 1), local_.in_slot_of(dtensor));
+  }
 
   // Returns how a DTensor is sharded, borrowed: another object as soon as it is sharded otherwise.
   PyObject* spec(PyObject* dtensor) const { return spec_.of(dtensor); }
@@ -168,6 +182,7 @@ class TorchReader {
 
  private:
   TorchReader();
+  static constexpr std::size_t kDTensorBytes = 128;  // of the object, or about that
   PyObject* local_part(PyObject* tensor) const;
   const TensorInternals internals_;
   const DLPackExchangeAPI* api_;

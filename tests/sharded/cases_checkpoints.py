@@ -18,10 +18,8 @@ from torch.distributed.tensor import DTensor
 
 from clr_native import FusedCyclicSGD, lr_range_test
 from helpers import bits, every_parameter
-from processes import Outcomes, case, parametrized
+from processes import case
 from shards import SCHEDULE, Both, gradients, model, sharded, whole
-
-pytestmark = pytest.mark.slow
 
 RULES: dict[str, Any] = {"max_grad_norm": 0.5, "skip_nonfinite": True, "ema_decay": 0.9, "weight_decay": 0.01}
 Options = helpers_of_torch.StateDictOptions
@@ -269,8 +267,3 @@ def mixed_precision_and_real_backward() -> None:
         for p, q in zip(*map(every_parameter, optimizers), strict=True):
             assert isinstance(p, DTensor)
             assert bits(whole(p)) == bits(whole(q))
-
-
-@parametrized(__name__)
-def test_in_processes(outcomes: Outcomes, world: int, name: str) -> None:
-    outcomes.check(world, name)

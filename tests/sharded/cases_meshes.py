@@ -16,10 +16,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 from clr_native import FusedCyclicSGD, GradScaler
 from helpers import bits, every_parameter, gradient_of
-from processes import Outcomes, case, parametrized
+from processes import case
 from shards import SCHEDULE, Both, gradients, local, mesh_of, whole
-
-pytestmark = pytest.mark.slow
 
 RULES: dict[str, Any] = {"max_grad_norm": 0.5, "skip_nonfinite": True, "ema_decay": 0.9, "weight_decay": 0.01}
 
@@ -322,8 +320,3 @@ def a_parameter_in_pieces_that_are_to_be_added_is_refused() -> None:
     parameter = nn.Parameter(DTensor.from_local(torch.ones(4), mesh_of(), [Partial()]))
     with pytest.raises(ValueError, match=r"placements=\(Partial\(sum\),\) must be Shard or Replicate"):
         FusedCyclicSGD([parameter], **SCHEDULE)
-
-
-@parametrized(__name__)
-def test_in_processes(outcomes: Outcomes, world: int, name: str) -> None:
-    outcomes.check(world, name)

@@ -13,10 +13,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 
 from clr_native import FusedCyclicSGD
 from helpers import bits, every_parameter
-from processes import Outcomes, case, parametrized
+from processes import case
 from shards import SCHEDULE, Both, gradients, mesh_of, whole
-
-pytestmark = pytest.mark.slow
 
 
 def along_last(network: nn.Module) -> None:
@@ -90,8 +88,3 @@ def what_has_no_runs_is_refused() -> None:
         optimizer.step()
     assert isinstance(cut, DTensor)
     assert optimizer.applied_steps == 0
-
-
-@parametrized(__name__)
-def test_in_processes(outcomes: Outcomes, world: int, name: str) -> None:
-    outcomes.check(world, name)

@@ -9,10 +9,8 @@ import pytest
 import torch
 
 from helpers import every_parameter
-from processes import Outcomes, case, parametrized
+from processes import case
 from shards import Both, gradients, whole
-
-pytestmark = pytest.mark.slow
 
 STEPS = 200
 
@@ -72,8 +70,3 @@ def takes_trust_ratios_of_whole_parameters() -> None:
         both.step(each)
     for p, q in zip(every_parameter(both.sharded), every_parameter(both.alone), strict=True):
         torch.testing.assert_close(whole(p), q.detach(), rtol=1e-12, atol=1e-14)
-
-
-@parametrized(__name__)
-def test_in_processes(outcomes: Outcomes, world: int, name: str) -> None:
-    outcomes.check(world, name)

@@ -17,10 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import clr_native
 from clr_native import FusedCyclicSGD
-from processes import Outcomes, case, parametrized
+from processes import case
 from shards import SCHEDULE, model
-
-pytestmark = pytest.mark.slow
 
 RULES: dict[str, Any] = {"max_grad_norm": 0.01, "skip_nonfinite": True}
 CPU = torch.device("cpu")
@@ -172,8 +170,3 @@ def copies_share_the_group_and_pickles_drop_it() -> None:
     with pytest.raises(TypeError, match="process_group of type=str must be"):
         optimizer.process_group = wrong
     assert optimizer.process_group is None
-
-
-@parametrized(__name__)
-def test_in_processes(outcomes: Outcomes, world: int, name: str) -> None:
-    outcomes.check(world, name)

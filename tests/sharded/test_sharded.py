@@ -1,0 +1,18 @@
+"""The cases of this folder: functions that all processes of a world call."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from processes import Outcomes, parametrized
+
+pytestmark = pytest.mark.slow
+
+MODULES = [file.stem for file in sorted(Path(__file__).parent.glob("cases_*.py"))]
+
+
+@parametrized(*MODULES)
+def test_in_processes(outcomes: Outcomes, world: int, name: str) -> None:
+    outcomes.check(world, name)
