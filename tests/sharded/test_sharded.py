@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from processes import Outcomes, parametrized
 pytestmark = pytest.mark.slow
 
 MODULES = [file.stem for file in sorted(Path(__file__).parent.glob("cases_*.py"))]
+if find_spec("accelerate") is None:
+    MODULES.remove("cases_accelerate")
 
 
 @parametrized(*MODULES)
