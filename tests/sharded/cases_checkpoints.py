@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 
 from clr_native import FusedCyclicSGD, lr_range_test
 from helpers import bits, every_parameter
@@ -138,6 +138,15 @@ def own_states_load() -> None:
     other.twin, other.alone = both.twin, both.alone
     for each in gradients(every_parameter(both.alone), 9):
         other.step(each)
+    other.assert_same()
+    over = every_parameter(other.sharded)[0]
+    kept = other.sharded.state[over]["momentum_buffer"]
+    assert isinstance(kept, DTensor)
+    other.sharded.state[over]["momentum_buffer"] = DTensor.from_local(kept._local_tensor, kept.device_mesh, [Shard(1)])
+    other.give([torch.zeros_like(q) for q in every_parameter(other.alone)])
+    with pytest.raises(TypeError, match=r"momentum_buffer: placements=\(Shard\(dim=1\),\) must be the parameter's"):
+        other.sharded.step()
+    other.sharded.state[over]["momentum_buffer"] = kept
     other.assert_same()
     plain = both.alone.state_dict()
     with pytest.raises(TypeError, match="momentum_buffer: type=Tensor must be a DTensor"):

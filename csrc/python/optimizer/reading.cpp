@@ -114,6 +114,8 @@ bool NativeOptimizer::read(Reading reading) {
       if (plan_.is_shared) slot_positions_.push_back(position);
       if (parameter.device() >= 0) note_device(parameter, position, reading);
       moved = moved || parameter.moved();
+      if (parameter.shard() != nullptr && parameter.moved())
+        is_settled = false;  // torch was asked where its state lies
       plan_.trusts = plan_.trusts || plan_.slots.back().trusted;
       if (parameter.has_new_state()) {
         plan_.makes_state = true;

@@ -50,6 +50,21 @@ bool StateTensor::read(const WatchedDict& state, const DLTensor* view, DType dty
   return true;
 }
 
+namespace {
+
+// Throws if a DTensor is sharded otherwise than its parameter. May run Python, of torch's.
+void require_same_places(const py::object& tensor, const py::object& parameter, const std::string& what) {
+  const TorchReader& torch = TorchReader::get();
+  if (torch.spec(tensor.ptr()) == torch.spec(parameter.ptr())) return;
+  for (const char* const name : {"device_mesh", "placements"}) {
+    if (tensor.attr(name).equal(parameter.attr(name))) continue;
+    throw py::type_error(what + ": " + described(tensor, name) + " must be the parameter's, " +
+                         described(parameter, name) + ": redistribute the tensor");
+  }
+}
+
+}  // namespace
+
 void StateTensor::adopt(py::object tensor, const DLTensor& view, DType dtype, const StateOwner& owner) {
   forget();
   const std::string what = owner.name() + ", " + py::str(key_).cast<std::string>();
@@ -58,6 +73,7 @@ void StateTensor::adopt(py::object tensor, const DLTensor& view, DType dtype, co
     throw py::type_error(what + ": type=" + Py_TYPE(tensor.ptr())->tp_name +
                          " must be a DTensor if the parameter is one" + ", and only then");
   }
+  if (torch.is_dtensor(tensor.ptr())) require_same_places(tensor, owner.parameter, what);
   require_alike(owner.dense, dtype, view, torch.local(tensor.ptr()), torch.local(owner.parameter.ptr()), what);
   if (same_strides(owner.dense, view)) {
     if (!is_exactly(owner.dense, dtype, view)) layout_ = std::make_unique<Layout>(view);
