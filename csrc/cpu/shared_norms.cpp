@@ -10,8 +10,9 @@ namespace clr {
 namespace {
 
 // Returns the squares of all slots that go into the sum at this place.
-double squares_of(const StepPlan& plan, const Norms& norms, std::uint32_t sum) {
-  std::vector<NormPart> parts(norms.chunk_count);
+double squares_of(const StepPlan& plan, Norms& norms, std::uint32_t sum) {
+  std::vector<NormPart>& parts = norms.of_one_sum;
+  parts.assign(norms.chunk_count, {});
   for (std::size_t i = 0; i < plan.slots.size(); ++i) {
     if (plan.shared.slots[i].sum != sum) continue;
     const auto first = static_cast<std::ptrdiff_t>(norms.first_chunks[i]);
@@ -23,7 +24,7 @@ double squares_of(const StepPlan& plan, const Norms& norms, std::uint32_t sum) {
 
 }  // namespace
 
-void put_numbers(const StepPlan& plan, const Norms& norms) {
+void put_numbers(const StepPlan& plan, Norms& norms) {
   const SharedNumbers& shared = plan.shared;
   std::fill_n(shared.numbers, shared.count, 0.0);
   shared.numbers[kNonfinite] = !norms.total.finite;

@@ -6,7 +6,7 @@
 namespace clr {
 
 // Writes every number of plan.shared.
-void put_numbers(const StepPlan& plan, const Norms& norms);
+void put_numbers(const StepPlan& plan, Norms& norms);
 
 // Puts what all processes have found together into the place of what this one has found. Throws std::runtime_error if
 // one of them refuses the step.

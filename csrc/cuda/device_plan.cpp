@@ -327,7 +327,8 @@ DeviceProgress Plan::read(void* stream) {
           {averages, averages + parameters_},
           state.counts,
           state.norm,
-          state.clip_coefficient};
+          state.clip_coefficient,
+          state.refused};
 }
 
 DeviceReport Plan::reported() const {

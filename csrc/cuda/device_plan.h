@@ -18,6 +18,7 @@ struct DeviceProgress {
   std::vector<char> buffer_holds, average_holds;  // by position of the parameter
   DeviceReport counts{};
   double norm = 0.0, clip_coefficient = 1.0;  // of the last step that measured its gradients
+  bool refused = false;                       // True if another process has refused that step
 };
 
 // A change of the memory that holds the buffer, or the average, of the parameter at a position. `holds`: True if the

@@ -74,7 +74,8 @@ void DeviceSteps::forget_parameters() {
 
 // Throws for a step that no device can run.
 void DeviceSteps::refuse(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) const {
-  if (plan.device_slots == 0 && !plan.slots.empty()) {
+  const bool adds_up_elsewhere = plan.shared.numbers != nullptr && plan.shared.device < 0;
+  if (plan.device_slots == 0 && (!plan.slots.empty() || adds_up_elsewhere)) {
     refuse_step(
         "parameters have been moved from cuda to the cpu: make another optimizer for them, and load this one's "
         "state_dict() into it");
@@ -129,13 +130,11 @@ void DeviceSteps::refuse_capture(bool makes_state) const {
   }
 }
 
-void DeviceSteps::add_devices(const std::vector<Slot>& slots) {
-  for (const Slot& slot : slots) {
-    if (plans_.count(slot.device) != 0) continue;
-    if (clr::is_captured(slot.device, current_stream_(slot.device))) refuse_in_graph("the first step");
-    std::unique_ptr<DevicePlan> plan = make_device_plan(slot.device);
-    plans_[slot.device].plan = std::move(plan);
-  }
+void DeviceSteps::add_device(int ordinal) {
+  if (plans_.count(ordinal) != 0) return;
+  if (clr::is_captured(ordinal, current_stream_(ordinal))) refuse_in_graph("the first step");
+  std::unique_ptr<DevicePlan> plan = make_device_plan(ordinal);
+  plans_[ordinal].plan = std::move(plan);
 }
 
 // Copies to a device everything that it does not know yet.
@@ -164,7 +163,8 @@ void DeviceSteps::tell_changes(int ordinal, OneDevice& device) {
 // Prepares the tables of one step on all devices that the optimizer has used.
 void DeviceSteps::prepare(const StepPlan& plan) {
   take_groups(plan.records);
-  add_devices(plan.slots);
+  for (const Slot& slot : plan.slots) add_device(slot.device);
+  if (plan.shared.numbers != nullptr) add_device(plan.shared.device);
   if (captured_) refuse_capture(plan.makes_state);
   const bool one = plans_.size() == 1;
   for (auto& [ordinal, device] : plans_) device.slots.clear();
@@ -202,8 +202,9 @@ Measured DeviceSteps::decide(StepPlan& plan, const GradientOptions& options, con
     if (captured_) {
       refuse_step("error_if_nonfinite=True has to wait for the norm, and cannot be captured in a CUDA graph");
     }
-    const double norm = read_first().norm;
-    if (!std::isfinite(norm)) refuse_norm(norm);
+    const DeviceProgress measured = read_first();
+    if (measured.refused) refuse_for_another();
+    if (!std::isfinite(measured.norm)) refuse_norm(measured.norm);
   }
   return {false, captured_};
 }
@@ -253,6 +254,7 @@ DeviceSteps::Counted DeviceSteps::synchronise(const std::vector<std::uint64_t>& 
     counted.last_skipped = progress.counts.last_skipped;
     counted.refused = progress.counts.refused != seen_refused_;
     seen_refused_ = progress.counts.refused;
+    counted.has_applied = progress.counts.applied != 0;
     launched_ = progress.counts.applied + progress.counts.skipped;
     for (std::size_t g = 0; g < position_versions.size(); ++g) {
       const std::size_t row = row_of(position_versions[g], g);

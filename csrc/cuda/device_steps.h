@@ -59,6 +59,7 @@ class DeviceSteps final : public Executor {
     std::vector<std::size_t> empty_buffers, empty_averages;
     bool last_skipped = false;  // True if the last step was skipped
     bool refused = false;       // True if another process has refused a step since the last call
+    bool has_applied = true;    // True if any step was applied
   };
   // Waits for the devices and returns their counts. `position_versions`: those of the owner's groups; 0 for no group.
   Counted synchronise(const std::vector<std::uint64_t>& position_versions);
@@ -77,7 +78,7 @@ class DeviceSteps final : public Executor {
   void prepare(const StepPlan& plan);
   void share(const StepPlan& plan);
   void take_groups(const std::vector<GroupRecord>& records);
-  void add_devices(const std::vector<Slot>& slots);
+  void add_device(int ordinal);
   std::size_t row_of(std::uint64_t position_version, std::size_t guess) const;
   void tell(int ordinal, OneDevice& device, std::size_t parameters);
   void tell_changes(int ordinal, OneDevice& device);

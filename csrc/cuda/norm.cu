@@ -169,14 +169,15 @@ __device__ void find_trust_ratios(const DeviceState& state, const DeviceWork& wo
 __device__ void conclude(DeviceState& state, const DeviceWork& work, const DeviceStep& step, const NormPart& total) {
   __shared__ double factor;
   if (threadIdx.x == 0) {
-    const DoubleDouble norm = scaled(square_root(total.squares), scale_of(step));
-    const double coefficient = step.max_norm != 0.0 ? clip_coefficient(norm, step.max_norm) : 1.0;
-    state.norm = norm.hi;
-    state.clip_coefficient = coefficient;
-    state.finite = total.finite;
     state.refused = work.numbers != nullptr && work.numbers[kRefused] != 0.0;
+    if (!state.refused) {
+      const DoubleDouble norm = scaled(square_root(total.squares), scale_of(step));
+      state.norm = norm.hi;
+      state.clip_coefficient = step.max_norm != 0.0 ? clip_coefficient(norm, step.max_norm) : 1.0;
+      state.finite = total.finite;
+    }
     state.ticket = 0;
-    factor = scale_of(step) * coefficient;
+    factor = scale_of(step) * state.clip_coefficient;
   }
   if (!step.trusts) return;
   __syncthreads();

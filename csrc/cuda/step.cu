@@ -93,7 +93,7 @@ __device__ void finish(DeviceState& state, const DeviceWork& work, const DeviceS
   ++(refused ? state.counts.refused : skipped ? state.counts.skipped : state.counts.applied);
   if (!refused) state.counts.last_skipped = skipped;
   *state.report = state.counts;
-  if (step.report_inf != nullptr) *step.report_inf = skipped ? 1.0f : 0.0f;
+  if (step.report_inf != nullptr) *step.report_inf = skipped && !refused ? 1.0f : 0.0f;
   state.ticket = 0;
 }
 

@@ -42,7 +42,7 @@ constexpr int kDeviceThreads = 512;  // of a block, in every launch
 
 // The work of a launch. The chunks of a slot follow each other, in the order of slots.
 struct DeviceWork {
-  Slot* slots;  // random_key: the position of the parameter among all; trust_ratio: written by clr_norm
+  Slot* slots;  // random_key: the position of the parameter among all; trust_ratio: written by clr_norm or clr_share
   const DeviceChunk* chunks;
   uint64_t slot_count, chunk_count;
   // For clr_norm: scratch for a part of each chunk's gradient, then for a part of each chunk's parameter (if trust
@@ -64,8 +64,8 @@ struct DeviceStep {
   const float* grad_scale;
   const float* found_inf;
   float* report_inf;
-  double max_norm;       // if not 0, clr_norm finds clip_coefficient
-  bool trusts;           // clr_norm finds the trust ratios of slots
+  double max_norm;       // if not 0, clip_coefficient is wanted
+  bool trusts;           // the trust ratios of slots are wanted
   bool measured;         // clr_norm ran before
   bool skips_nonfinite;  // an infinity or a NaN that it saw skips the update
   bool skipped;          // the host knows that the update is to be skipped

@@ -33,6 +33,7 @@ struct GroupRecord {
 // The numbers of this process, which its owner adds up with those of others, and where they lie.
 struct SharedNumbers {
   double* numbers = nullptr;  // where the parameters lie; null if nothing is added up
+  int device = -1;            // the number of the CUDA device that they are on; -1: this processor's memory
   std::size_t count = 0;
   std::vector<std::uint32_t> sums;  // the places of the sums
   std::vector<SharedPlaces> slots;  // one a slot

@@ -191,11 +191,16 @@ TEST_CASE("norm kernel: what processes add up has the bits of the CPU, and so ha
       CHECK(same(tables.slots[i].trust_ratio, slot.trusted ? ratio : slot.trust_ratio));
     }
   }
-  numbers[clr::kNonfinite] = on_device[clr::kNonfinite] = 2.0;
+  on_device[clr::kNonfinite] = 2.0;
+  tables.share(step);
+  CHECK_FALSE(tables.state.finite);
+  const double norm_before = tables.state.norm;
+  on_device[clr::kNonfinite] = 0.0;
   numbers[clr::kRefused] = on_device[clr::kRefused] = 1.0;
+  on_device[tables.shared.sums[0]] += 1.0;
   tables.share(step);
   CHECK(tables.state.refused);
-  CHECK_FALSE(tables.state.finite);
+  CHECK(same(tables.state.norm, norm_before));
   CHECK_THROWS(clr::take_numbers(work.plan.shared, norms));
 }
 

@@ -214,6 +214,7 @@ TEST_CASE("device steps: processes add up between two launches") {
   owner.options.max_norm = 1.0;
   double numbers[5] = {};
   owner.plan.shared.numbers = numbers;
+  owner.plan.shared.device = 0;
   owner.step();
   owner.calls();
   owner.step();
@@ -233,8 +234,22 @@ TEST_CASE("device steps: processes add up between two launches") {
   captures = false;
   Owner apart({0, 1});
   apart.plan.shared.numbers = numbers;
+  apart.plan.shared.device = 0;
   CHECK_THROWS_WITH(apart.step(),
                     "adding up over processes needs all gradients on one device: parameters lie on several");
+}
+
+TEST_CASE("device steps: without a slot, the numbers show which device takes part") {
+  Owner owner({});
+  owner.options.max_norm = 1.0;
+  double numbers[5] = {};
+  owner.plan.shared.numbers = numbers;
+  CHECK_THROWS_WITH(owner.step(),
+                    "parameters have been moved from cuda to the cpu: make another optimizer for them, and load this "
+                    "one's state_dict() into it");
+  owner.plan.shared.device = 3;
+  owner.step();
+  CHECK(owner.calls(3).back() == "step");
 }
 
 TEST_CASE("device steps: a norm that is not finite is an error where that was asked for") {

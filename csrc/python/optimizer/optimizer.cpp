@@ -66,6 +66,8 @@ void NativeOptimizer::apply(const py::list& groups, const py::dict& state, const
   if (writes_unscaled(request)) TorchReader::get().increment_version(unscaled_);
   run(*chosen);
   if (!captured_) write();
+  // Not before: the other processes have waited for this step too.
+  if (was_refused_) tell_of_refusal();
 }
 
 // Reads and measures everything. Returns null if the step is only asked to make state.
@@ -76,6 +78,7 @@ Executor* NativeOptimizer::prepare(const py::list& groups, const py::dict& state
   read_tensors(state, request);
   if (only_makes_state_) return nullptr;
   plan_.shared.numbers = nullptr;
+  plan_.shared.device = -1;
   if (plan_.is_shared) lay_out_numbers(request);
   Executor& chosen = executor();
   measure(chosen, request);
@@ -117,7 +120,7 @@ bool NativeOptimizer::all_make_state(bool makes_state) {
 // Tells the other processes that this one refuses the step, if they wait to hear from it.
 void NativeOptimizer::tell_refusal(const StepRequest& request) {
   const bool others_wait = (may_be_probe() && !has_voted_) || shards.must_add_up(groups_, options, request);
-  if (!others_wait || is_refused_ || only_makes_state_) return;
+  if (!others_wait || is_refused_ || only_makes_state_ || devices_.are_captured()) return;
   try {
     shards.vote(parameters_, groups_, {true, false});
   } catch (py::error_already_set& error) {
@@ -237,7 +240,7 @@ bool NativeOptimizer::catch_up(const py::list& groups, const py::dict& state) {
     throw std::runtime_error("other parameters cannot be captured in a CUDA graph: call step() once before");
   }
   if (same_parameters && !devices_.is_behind(groups_.position_versions())) return true;
-  synchronise(state);
+  take_counts(state);
   return read_groups(groups);
 }
 
@@ -260,7 +263,10 @@ void NativeOptimizer::warn_of_driver() {
 // --- the update -----------------------------------------------------------------------------------------------------
 
 // Chooses the executor of this step: tensors may have been moved since the last one.
-Executor& NativeOptimizer::executor() { return plan_.device_slots == 0 && !devices_.are_used() ? cpu_ : devices(); }
+// Where no slot does, the numbers that processes add up show where the work is done.
+Executor& NativeOptimizer::executor() {
+  return plan_.device_slots == 0 && plan_.shared.device < 0 && !devices_.are_used() ? cpu_ : devices();
+}
 
 Executor& NativeOptimizer::devices() {
   refuse_on_devices();
@@ -327,6 +333,11 @@ void NativeOptimizer::make_state() {
 LastStep NativeOptimizer::last_step() const { return devices_.are_used() ? devices_.last_step() : cpu_.last_step(); }
 
 void NativeOptimizer::synchronise(const py::dict& state) {
+  take_counts(state);
+  if (was_refused_) tell_of_refusal();
+}
+
+void NativeOptimizer::take_counts(const py::dict& state) {
   if (!devices_.are_used()) return;
   const DeviceSteps::Counted counted = devices_.synchronise(groups_.position_versions());
   for (std::size_t g = 0; g < groups_.size(); ++g) {
@@ -335,10 +346,16 @@ void NativeOptimizer::synchronise(const py::dict& state) {
   }
   parameters_.take_out(state, counted.empty_buffers, kMomentumBuffer);
   parameters_.take_out(state, counted.empty_averages, kAverage);
-  is_refused_ = counted.refused;  // the others do not wait to hear of it
-  if (is_refused_) {
-    throw std::runtime_error("another process refused an earlier step, and says why: it has changed nothing in any");
-  }
+  if (!counted.refused) return;
+  was_refused_ = true;
+  has_updated_ = has_updated_ && counted.has_applied;
+}
+
+// Throws if another process has refused a step on devices, which this process could not know at that step.
+void NativeOptimizer::tell_of_refusal() {
+  was_refused_ = false;
+  throw std::runtime_error(
+      "another process refused an earlier step, and says why: that step has changed nothing in any of them");
 }
 
 // --- the garbage collector ------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ class NativeOptimizer {
   LastStep last_step() const;
 
   // Writes the counts of the devices into the groups. Removes state that a skipped step was to fill. Waits for the
-  // devices.
+  // devices. Throws if it turns out that another process has refused a step.
   void synchronise(const py::dict& state);
 
   // True if the last step of this group followed its schedule. False if the step was skipped or captured in a graph.
@@ -88,6 +88,8 @@ class NativeOptimizer {
   void bind_groups(const py::list& groups);
   bool read_groups(const py::list& groups);
   bool catch_up(const py::list& groups, const py::dict& state);
+  void take_counts(const py::dict& state);
+  void tell_of_refusal();
   void call_user_code();
   void warn_of_driver();
 
@@ -157,7 +159,8 @@ class NativeOptimizer {
   bool is_driven_ = false;       // True if something else has driven a group for long enough to warn
   bool open_ = false;
   bool has_voted_ = false;    // True if processes have told each other in this step whether they only make state
-  bool is_refused_ = false;   // True if the others know that this step is refused
+  bool is_refused_ = false;   // True if another process has refused this step
+  bool was_refused_ = false;  // True if one has refused an earlier one, and the user has not been told
   bool has_updated_ = false;  // True if an update has been made since the groups were adopted
   std::vector<std::size_t> slot_positions_;  // of a step over shards: the position of each slot's parameter
   std::vector<bool> released_;               // of an open step: True for each parameter that is updated

@@ -203,16 +203,15 @@ bool BoundParameter::read(const BoundGroup& group, const py::object& gradient, c
     group.options().require_legal(dtype_, group_, index_);
     slot.buffer_dtype = group.options().buffer_dtype(dtype_);
   }
-  const auto content = reading.only_makes_state ? StateTensor::Content::zeros : StateTensor::Content::anything;
-  if (gradient) {
-    read_buffer(look.has_buffer ? &look.buffer : nullptr, group.keeps_buffers(), content, slot);
-    read_gradient(gradient, look, reading.writes_unscaled, plan, keep_alive);
-  }
-  if (group.has_options()) read_extras(group, bool(gradient), averages, content, slot);
+  // What look() has seen comes first: looking for state, and making it, may run any code.
+  if (gradient) read_gradient(gradient, look, reading.writes_unscaled, plan, keep_alive);
   if (density_ == Density::gapped) {
     plan.copied.push_back({data_, static_cast<const char*>(data_) + layout_.span_bytes()});
     slot.parameter = dense_copy(parameter_, view, true, plan, keep_alive);
   }
+  const auto content = reading.only_makes_state ? StateTensor::Content::zeros : StateTensor::Content::anything;
+  if (gradient) read_buffer(look.has_buffer ? &look.buffer : nullptr, group.keeps_buffers(), content, slot);
+  if (group.has_options()) read_extras(group, bool(gradient), averages, content, slot);
   return true;
 }
 

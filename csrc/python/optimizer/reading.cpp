@@ -114,13 +114,11 @@ bool NativeOptimizer::read(Reading reading) {
       if (plan_.is_shared) slot_positions_.push_back(position);
       if (parameter.device() >= 0) note_device(parameter, position, reading);
       moved = moved || parameter.moved();
-      if (parameter.shard() != nullptr && parameter.moved())
-        is_settled = false;  // torch was asked where its state lies
+      const bool asked_torch = parameter.shard() != nullptr && parameter.moved();  // where its state lies
+      is_settled = is_settled && !asked_torch;
       plan_.trusts = plan_.trusts || plan_.slots.back().trusted;
-      if (parameter.has_new_state()) {
-        plan_.makes_state = true;
-        look(position + 1, end, begin);  // making state may have run any code
-      }
+      plan_.makes_state = plan_.makes_state || parameter.has_new_state();
+      if (parameter.has_new_state() || asked_torch) look(position + 1, end, begin);  // any code may have run
       if (!gradient) continue;
       moved = list_active(active++, parameter.parameter()) || moved;
       if (parameter.shard() != nullptr) moved = list_active(active++, local_of(parameter)) || moved;

@@ -12,6 +12,8 @@ namespace clr {
 
 namespace {
 
+int device_of(const DLTensor& view) { return view.device.device_type == kDLCPU ? -1 : view.device.device_id; }
+
 bool is_flat(PyObject* parameter) {
   return PyObject_HasAttrString(parameter, "_fsdp_flattened") != 0 &&
          py::handle(parameter).attr("_fsdp_flattened").cast<bool>();
@@ -120,14 +122,24 @@ Shards::Sums Shards::sums(bool with_ratios) const {
   return all;
 }
 
-py::object Shards::zeros(std::size_t count, const BoundParameters& parameters) const {
-  return sharding_.attr("zeros")(count, parameters.size() == 0 ? py::object(py::none()) : parameters[0].parameter());
+// Returns numbers that lie where this parameter does.
+py::object Shards::zeros(std::size_t count, const py::object& like) const {
+  return sharding_.attr("zeros")(count, like);
+}
+
+// Returns the parameter that shows where the work of all processes is done, if no slot does; None if there is none.
+py::object Shards::landmark(const BoundGroups& groups) const {
+  py::list all;
+  for (const auto& group : groups) {
+    if (group) all.append(py::reinterpret_borrow<py::dict>(group->group())["params"]);
+  }
+  return sharding_.attr("landmark")(all);
 }
 
 Shards::Flags Shards::vote(const BoundParameters& parameters, const BoundGroups& groups, Flags own) {
   if (!is_counted_) count(parameters);
   const Sums all = sums(trusts(groups));
-  const py::object numbers = zeros(count_of(all), parameters);
+  const py::object numbers = zeros(count_of(all), landmark(groups));
   std::vector<double> flags(kFlagCount);
   flags[kRefused] = own.refuses;
   flags[kUpdates] = !own.makes_state;
@@ -135,13 +147,13 @@ Shards::Flags Shards::vote(const BoundParameters& parameters, const BoundGroups&
   return {flags[kRefused] != 0.0, flags[kUpdates] == 0.0};
 }
 
-// Returns a tensor that has held so many numbers where the slots lie, or null.
+// Returns a tensor that has held so many numbers, on the device of the slots if there are any; or null.
 py::object Shards::tensor_of(std::size_t count, const StepPlan& plan) const {
-  for (const py::handle tensor : tensors_) {
+  for (std::size_t i = tensors_.size(); i-- > 0;) {
+    const py::object tensor = tensors_[i];
     const DLTensor view = must_read(tensor, "numbers of all processes");
-    const int device = view.device.device_type == kDLCPU ? -1 : view.device.device_id;
-    const bool is_near = plan.slots.empty() || plan.slots.front().device == device;
-    if (is_near && static_cast<std::size_t>(view.shape[0]) == count) return py::reinterpret_borrow<py::object>(tensor);
+    const bool is_near = plan.slots.empty() || plan.slots.front().device == device_of(view);
+    if (is_near && static_cast<std::size_t>(view.shape[0]) == count) return tensor;
   }
   return {};
 }
@@ -156,8 +168,11 @@ bool Shards::lay_out(const BoundParameters& parameters, const BoundGroups& group
   shared.count = count_of(sums_);
   tensor_ = tensor_of(shared.count, plan);
   const bool had_tensor = bool(tensor_);
-  if (!had_tensor) tensors_.append(tensor_ = zeros(shared.count, parameters));
-  shared.numbers = static_cast<double*>(data_of(must_read(tensor_, "numbers of all processes")));
+  if (!had_tensor) {
+    tensor_ = zeros(shared.count, slots.empty() ? landmark(groups) : parameters[slots.front()].parameter());
+    tensors_.append(tensor_);
+  }
+  find_numbers(shared);
   shared.sums.clear();
   for (const auto& [place, length] : sums_) shared.sums.push_back(place);
   std::vector<std::uint32_t> next = shared.sums;
@@ -181,7 +196,13 @@ bool Shards::lay_out(const BoundParameters& parameters, const BoundGroups& group
 
 void Shards::add_up(StepPlan& plan) {
   sharding_.attr("add_up")(tensor_, sums_, static_cast<std::size_t>(kFlagCount));
-  plan.shared.numbers = static_cast<double*>(data_of(must_read(tensor_, "numbers of all processes")));
+  find_numbers(plan.shared);
+}
+
+void Shards::find_numbers(SharedNumbers& shared) const {
+  const DLTensor view = must_read(tensor_, "numbers of all processes");
+  shared.numbers = static_cast<double*>(data_of(view));
+  shared.device = device_of(view);
 }
 
 void Shards::refuse_flat(const BoundGroups& groups, const GradientOptions& options, const StepRequest& request) const {

@@ -77,7 +77,9 @@ class Shards {
   Sums sums(bool with_ratios) const;
   static std::uint32_t count_of(const Sums& sums) { return sums[0].first + sums[0].second; }
   py::object tensor_of(std::size_t count, const StepPlan& plan) const;
-  py::object zeros(std::size_t count, const BoundParameters& parameters) const;
+  py::object zeros(std::size_t count, const py::object& like) const;
+  py::object landmark(const BoundGroups& groups) const;
+  void find_numbers(SharedNumbers& shared) const;
   void count(const BoundParameters& parameters);
 
   py::object sharding_, local_gradient_;

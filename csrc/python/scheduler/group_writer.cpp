@@ -111,7 +111,9 @@ void GroupWriter::read(const py::list& groups, std::uint64_t step) {
     const ScheduleInUse& source = values_[target.source];
     if (target.version == 0 || target.version != target.group.version()) look_at(target, g);
     scale(target, source, step, g);
-    if (target.lr_is_tensor) fill_later(group_item(target.group.ptr(), keys().lr, g), "lr", target.lr, g);
+    if (target.lr_is_tensor) {
+      fill_later(group_item(target.group.ptr(), keys().lr, g), "lr", owned(target.own_lr_or(source.lr).ptr()), g);
+    }
     if (source.momentum && target.momentum_key != nullptr) read_momentum(target, source, g);
   }
 }
@@ -130,11 +132,11 @@ void GroupWriter::look_at(GroupTarget& target, std::size_t g) {
 }
 
 void GroupWriter::scale(GroupTarget& target, const ScheduleInUse& source, std::uint64_t step, std::size_t g) {
-  target.lr = source.lr;
   if (target.lr_scale == 1.0) return;
   const double lr = target.lr_scale * PyFloat_AS_DOUBLE(source.lr.ptr());
   NamedPosition{g, "last_epoch", step}.require_lr(lr);
   target.lr = py::float_(lr);
+  made_any_ = true;
 }
 
 bool GroupWriter::is_tensor(PyObject* object) {
@@ -163,6 +165,7 @@ void GroupWriter::read_momentum(GroupTarget& target, const ScheduleInUse& source
     fill_later(first, "betas[0]", source.momentum, g);
     return;
   }
+  made_any_ = true;
   target.betas = with_first(betas, source.momentum, g == 0 ? py::object() : targets_[g - 1].betas);
 }
 
@@ -214,7 +217,7 @@ void GroupWriter::put(GroupTarget& target) {
   // If an object other than a float is replaced, its destruction may run code that changes the dict again.
   std::optional<OwnWrites> writing;
   if (target.replaces_floats) writing.emplace(target.group);
-  if (!target.lr_is_tensor) set_group_item(group, keys().lr, target.lr);
+  if (!target.lr_is_tensor) set_group_item(group, keys().lr, target.own_lr_or(source.lr));
   if (source.momentum && target.momentum_key != nullptr) {
     if (target.betas) {
       set_group_item(group, keys().betas, target.betas);

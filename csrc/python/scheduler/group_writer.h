@@ -22,9 +22,11 @@ struct GroupTarget {
   PyObject* written = nullptr;  // betas as last written; alive while the version stays
   double lr_scale = 1.0;        // the factor of its rate
   WatchedDict group;            // of the last write()
-  py::object betas, lr;         // of the running write()
+  py::object betas, lr;         // of the running write(); no lr if it is the schedule's
   bool lr_is_tensor = false, momentum_is_tensor = false;
   bool replaces_floats = false;  // True if write() replaces only floats
+
+  py::handle own_lr_or(py::handle scheduled) const { return lr ? py::handle(lr) : scheduled; }
 };
 
 struct TensorWrite {
@@ -65,10 +67,7 @@ class GroupWriter {
       writer.busy_ = true;
     }
     ~Busy() {
-      for (GroupTarget& target : writer_.targets_) {
-        target.betas = py::object();
-        target.lr = py::object();
-      }
+      if (writer_.made_any_) writer_.drop_made();
       writer_.fills_.clear();
       writer_.filled_.clear();
       writer_.busy_ = false;
@@ -105,10 +104,17 @@ class GroupWriter {
 
   void put(GroupTarget& target);
 
+  // Releases what the running write() has made for groups.
+  void drop_made() {
+    for (GroupTarget& target : targets_) target.betas = target.lr = py::object();
+    made_any_ = false;
+  }
+
   ScheduledValues values_;
   std::vector<GroupTarget> targets_;
   std::vector<TensorWrite> fills_;
   std::unordered_map<const void*, std::pair<py::object, std::size_t>> filled_;  // by memory: the value and its group
+  bool made_any_ = false;  // True if the running write() has made an object for some group
   bool busy_ = false;
 };
 

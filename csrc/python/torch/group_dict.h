@@ -30,7 +30,7 @@ CLR_INLINE void prefetch_entries(PyObject* dict) {
 #endif
 }
 
-inline void set_group_item(PyObject* group, PyObject* key, const py::object& value) {
+inline void set_group_item(PyObject* group, PyObject* key, py::handle value) {
   if (PyDict_SetItem(group, key, value.ptr()) != 0) throw py::error_already_set();
 }
 

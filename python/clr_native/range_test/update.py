@@ -90,8 +90,8 @@ class TrainingLoop:
                 with lent(batch, device, memory) as there:
                     loss, metric = self._forward(there, measure=True)
                     measured.append((float(loss.detach()), metric))
-        if not measured:
-            raise ValueError(f"val_loader={loader!r} gives no batch: pass a DataLoader or a list of batches")
+            if not measured:
+                raise ValueError(f"val_loader={loader!r} gives no batch: pass a DataLoader or a list of batches")
         return Measured(*mean_over_ranks(*_means(measured)))
 
     def _forward(self, batch: Any, measure: bool) -> tuple[Tensor, float]:

@@ -101,8 +101,22 @@ class Sharding:
         return cast("list[float]", numbers[: len(flags)].tolist())
 
     def zeros(self, count: int, like: torch.Tensor | None) -> torch.Tensor:
-        """Returns numbers for ``add_up`` where a parameter lies."""
-        return torch.zeros(count, dtype=torch.float64, device="cpu" if like is None else like.device)
+        """Returns numbers for ``add_up`` where a parameter lies; None: where others will have theirs."""
+        return torch.zeros(count, dtype=torch.float64, device=self._device_of_others() if like is None else like.device)
+
+    def _device_of_others(self) -> torch.device:
+        served = {each.type for groups in self._groups_of_sums() for group in groups for each in group._device_types}
+        on_gpu = "cuda" in served and torch.cuda.is_available()
+        return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+
+    def landmark(self, groups: Iterable[Iterable[torch.Tensor]]) -> torch.Tensor | None:
+        """Returns the parameter that shows where the work is done: the first on a GPU, or else on the CPU."""
+        parameters = [parameter for group in groups for parameter in group]
+        for kind in ("cuda", "cpu"):
+            for parameter in parameters:
+                if parameter.device.type == kind:
+                    return parameter
+        return None
 
     def _groups_of_sums(self) -> list[Groups]:
         own = self.process_group

@@ -140,10 +140,8 @@ def test_a_graph_goes_on_with_the_same_numbers(gpu: Gpu, exchange: Exchange, mes
         twins.on_gpu.step()
 
 
-def test_a_refusal_of_one_changes_nothing_in_any(gpu: Gpu, exchange: Exchange, mesh: DeviceMesh) -> None:
-    twins = Twins(exchange, mesh, **RULES["all"])
-    twins.step()
-    twins.give()
+def refuse_in_second(twins: Twins) -> None:
+    """A step that one process refuses, which the other cannot know yet."""
     group = twins.on_gpu.param_groups[0]
     kept = group["weight_decay"]
     if is_second():
@@ -152,14 +150,63 @@ def test_a_refusal_of_one_changes_nothing_in_any(gpu: Gpu, exchange: Exchange, m
             twins.on_gpu.step()
         group["weight_decay"] = kept
     else:
-        twins.on_gpu.step()  # cannot know yet
+        twins.on_gpu.step()
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_refusal_of_one_changes_nothing_in_any(gpu: Gpu, exchange: Exchange, mesh: DeviceMesh, steps: int) -> None:
+    twins = Twins(exchange, mesh, **RULES["all"])
+    for _ in range(steps):
+        twins.step()
+    twins.give()
+    norm = twins.on_gpu.last_grad_norm if steps else None
+    refuse_in_second(twins)
+    assert not steps or twins.on_gpu.last_grad_norm == norm
+    with exchange.cpu():
+        twins.on_cpu.step()
+    if is_second():
+        twins.on_gpu.step()
+    else:  # the step is made, for the other process waits for it
         with pytest.raises(RuntimeError, match="another process refused an earlier step"):
+            twins.on_gpu.step()
+    for _ in range(3):
+        twins.step()
+    twins.assert_same()
+
+
+def test_a_refusal_is_told_by_whatever_is_read_first(gpu: Gpu, exchange: Exchange, mesh: DeviceMesh) -> None:
+    twins = Twins(exchange, mesh, **RULES["clipped"], weight_decay=0.01)
+    twins.step()
+    twins.give()
+    refuse_in_second(twins)
+    if not is_second():
+        with pytest.raises(RuntimeError, match="another process refused an earlier step"):
+            _ = twins.on_gpu.applied_steps
+    assert twins.on_gpu.applied_steps == 1
+    twins.on_gpu.error_if_nonfinite = True  # waits for the norm, and so learns of a refusal at once
+    if is_second():
+        refuse_in_second(twins)
+    else:
+        with pytest.raises(RuntimeError, match="another process refused this step"):
             twins.on_gpu.step()
     with exchange.cpu():
         twins.on_cpu.step()
     twins.on_gpu.step()
-    for _ in range(3):
-        twins.step()
+    twins.assert_same()
+
+
+def test_a_process_without_gradients_takes_part(gpu: Gpu, exchange: Exchange, mesh: DeviceMesh) -> None:
+    """From its first step on, when nothing else says where the work is done."""
+    twins = Twins(exchange, mesh, **RULES["all"])
+    for number in range(4):
+        twins.give()
+        if is_second() == (number % 2 == 0):
+            for p in (*twins.here, *twins.there):
+                p.grad = None
+        with exchange.cpu():
+            twins.on_cpu.step()
+        twins.on_gpu.step()
+        assert repr(twins.on_gpu.last_grad_norm) == repr(twins.on_cpu.last_grad_norm)
     twins.assert_same()
 
 
