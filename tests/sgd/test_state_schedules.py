@@ -168,6 +168,7 @@ def test_a_checkpoint_of_torchs_sgd_keeps_the_sequence() -> None:
 
 @QUIET
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled:UserWarning")
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")  # torch 2.10 uses its own
 @pytest.mark.parametrize("through_files", [False, True])
 @pytest.mark.parametrize("flat", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
