@@ -69,8 +69,7 @@ CLR_INLINE NormPart part_sum(const Parts& parts, uint64_t count, uint64_t which)
 }
 
 // Returns the whole sum, formed by one thread. Sums without a chunk are left out.
-template <class Parts>
-CLR_INLINE NormPart combined(const Parts& parts, uint64_t count) {
+CLR_INLINE NormPart combined(const NormPart* parts, uint64_t count) {
   if (count < 2) return count == 0 ? NormPart{} : parts[0];
   int half = kPartSums / 2;
   while (static_cast<uint64_t>(half) >= count) half /= 2;

@@ -1,5 +1,5 @@
-// The numbers that processes add up which hold parts of one model: a list of doubles, in which each puts down what it
-// has found before the first weight moves.
+// Processes that hold parts of one model add up a list of doubles, in which each of them writes what it has found
+// before the first weight moves. This file says what stands where in the list.
 #pragma once
 
 #include "core/norm.h"
@@ -16,7 +16,7 @@ struct SharedPlaces {
   uint32_t ratio;  // of the squares of its whole parameter, which those of the gradient follow; 0 if it has none
 };
 
-// Returns the squares of all gradients of all processes. `sums`: the places of the sums.
+// Returns the sum of the squares of all gradients. `sums`: the places of its parts.
 CLR_INLINE DoubleDouble total_of(const double* numbers, const uint32_t* sums, uint64_t count) {
   DoubleDouble total = {0.0, 0.0};
   for (uint64_t i = 0; i < count; ++i) total = grown(total, DoubleDouble{numbers[sums[i]], 0.0});

@@ -22,8 +22,9 @@ struct Norms {
   std::vector<Cut> cuts;
   std::vector<std::size_t> first_chunks;  // one a slot: the number of chunks of the slots before it
   std::size_t chunk_count = 0;
-  std::vector<NormPart> parts;       // a part of each chunk's gradient, then of each wanted chunk's parameter
-  std::vector<NormPart> of_one_sum;  // what of the first of them goes into one sum of several processes
+  std::vector<NormPart> parts;  // a part of each chunk's gradient, then of each wanted chunk's parameter
+  std::vector<NormPart>
+      of_one_sum;  // scratch: the parts of gradients that go into one of the sums that processes add up
 };
 
 // Sums the squares of all gradients, and of the parameters of trusted slots (of the float32 weight if there is a master

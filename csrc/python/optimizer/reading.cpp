@@ -135,7 +135,7 @@ bool NativeOptimizer::read(Reading reading) {
   return is_settled && without_entry_.empty() && !plan_.makes_state;
 }
 
-// Asks for the memory that a block reads another time: of gradients that have been taken, too.
+// Asks for the memory of a block that is read a second time, when its gradients have been taken already.
 void NativeOptimizer::prefetch_again(std::size_t begin, std::size_t end) const {
   const TorchReader& torch = TorchReader::get();
   for (std::size_t position = begin; position < end; ++position) {

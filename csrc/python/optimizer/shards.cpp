@@ -14,6 +14,14 @@ namespace {
 
 int device_of(const DLTensor& view) { return view.device.device_type == kDLCPU ? -1 : view.device.device_id; }
 
+py::list all_parameters(const BoundGroups& groups) {
+  py::list all;
+  for (const auto& group : groups) {
+    if (group) all.attr("extend")(py::reinterpret_borrow<py::dict>(group->group())["params"]);
+  }
+  return all;
+}
+
 bool is_flat(PyObject* parameter) {
   return PyObject_HasAttrString(parameter, "_fsdp_flattened") != 0 &&
          py::handle(parameter).attr("_fsdp_flattened").cast<bool>();
@@ -122,24 +130,10 @@ Shards::Sums Shards::sums(bool with_ratios) const {
   return all;
 }
 
-// Returns numbers that lie where this parameter does.
-py::object Shards::zeros(std::size_t count, const py::object& like) const {
-  return sharding_.attr("zeros")(count, like);
-}
-
-// Returns the parameter that shows where the work of all processes is done, if no slot does; None if there is none.
-py::object Shards::landmark(const BoundGroups& groups) const {
-  py::list all;
-  for (const auto& group : groups) {
-    if (group) all.append(py::reinterpret_borrow<py::dict>(group->group())["params"]);
-  }
-  return sharding_.attr("landmark")(all);
-}
-
 Shards::Flags Shards::vote(const BoundParameters& parameters, const BoundGroups& groups, Flags own) {
   if (!is_counted_) count(parameters);
   const Sums all = sums(trusts(groups));
-  const py::object numbers = zeros(count_of(all), landmark(groups));
+  const py::object numbers = sharding_.attr("zeros")(count_of(all), all_parameters(groups));
   std::vector<double> flags(kFlagCount);
   flags[kRefused] = own.refuses;
   flags[kUpdates] = !own.makes_state;
@@ -169,7 +163,9 @@ bool Shards::lay_out(const BoundParameters& parameters, const BoundGroups& group
   tensor_ = tensor_of(shared.count, plan);
   const bool had_tensor = bool(tensor_);
   if (!had_tensor) {
-    tensor_ = zeros(shared.count, slots.empty() ? landmark(groups) : parameters[slots.front()].parameter());
+    tensor_ =
+        sharding_.attr("zeros")(shared.count, slots.empty() ? py::object(all_parameters(groups))
+                                                            : py::make_tuple(parameters[slots.front()].parameter()));
     tensors_.append(tensor_);
   }
   find_numbers(shared);

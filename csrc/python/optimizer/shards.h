@@ -77,8 +77,6 @@ class Shards {
   Sums sums(bool with_ratios) const;
   static std::uint32_t count_of(const Sums& sums) { return sums[0].first + sums[0].second; }
   py::object tensor_of(std::size_t count, const StepPlan& plan) const;
-  py::object zeros(std::size_t count, const py::object& like) const;
-  py::object landmark(const BoundGroups& groups) const;
   void find_numbers(SharedNumbers& shared) const;
   void count(const BoundParameters& parameters);
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from clr_native.sgd.sharding import served
+
 
 def is_distributed() -> bool:
     """True if there is an initialised process group with more than one rank."""
@@ -33,7 +35,7 @@ def mean_over_ranks(*values: float) -> tuple[float, ...]:
 def on_all_ranks() -> Iterator[None]:
     """Ends the block with an error on every rank if it raises on one: RuntimeError on those where it did not.
 
-    Every rank must come to the block's end. Without it the others would go on, and wait for the one that does not.
+    Every rank must come to the end of the block. Without this block the others would wait for the rank that failed.
     """
     if not is_distributed():
         yield
@@ -48,7 +50,8 @@ def on_all_ranks() -> Iterator[None]:
 
 
 def _summed(*values: float) -> list[float]:
-    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-    total = torch.tensor(values, dtype=torch.float64, device=device)
+    everyone = torch.distributed.group.WORLD
+    assert everyone is not None  # is_distributed() was asked
+    total = torch.tensor(values, dtype=torch.float64, device=served(torch.device("cpu"), everyone))
     torch.distributed.all_reduce(total)
     return [float(each) for each in total.tolist()]

@@ -91,10 +91,10 @@ def lr_range_test(
         progress: show a bar on a terminal, if ``rich`` is installed.
 
     With an initialised process group every rank must call it: losses and metrics are averaged over the ranks, and all
-    ranks return the same result. Gradients are the model's business (``DistributedDataParallel``). If a batch, the
-    loss or validation raises on one rank, the test ends on all: RuntimeError on the others. If it raises between
-    collectives of its own, as in the middle of a sharded model's forward pass, the others wait for it until the process
-    group's timeout.
+    ranks return the same result. Gradients are the model's business (``DistributedDataParallel``). If a batch,
+    the loss, train_step or validation raises on one rank, the test ends on all: RuntimeError on the others. An error
+    between two collectives of the model itself, as in the forward pass of shards, leaves the others waiting until the
+    process group's timeout.
 
     Raises:
         TypeError, ValueError: an argument, or what loader, loss_fn or step_fn give, cannot be used.

@@ -100,23 +100,17 @@ class Sharding:
         self.add_up(numbers, sums, len(flags))
         return cast("list[float]", numbers[: len(flags)].tolist())
 
-    def zeros(self, count: int, like: torch.Tensor | None) -> torch.Tensor:
-        """Returns numbers for ``add_up`` where a parameter lies; None: where others will have theirs."""
-        return torch.zeros(count, dtype=torch.float64, device=self._device_of_others() if like is None else like.device)
+    def zeros(self, count: int, near: Iterable[torch.Tensor]) -> torch.Tensor:
+        """Returns numbers for ``add_up`` on the device of the first of these tensors on a GPU, or else on the CPU.
 
-    def _device_of_others(self) -> torch.device:
-        served = {each.type for groups in self._groups_of_sums() for group in groups for each in group._device_types}
-        on_gpu = "cuda" in served and torch.cuda.is_available()
-        return torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
-
-    def landmark(self, groups: Iterable[Iterable[torch.Tensor]]) -> torch.Tensor | None:
-        """Returns the parameter that shows where the work is done: the first on a GPU, or else on the CPU."""
-        parameters = [parameter for group in groups for parameter in group]
-        for kind in ("cuda", "cpu"):
-            for parameter in parameters:
-                if parameter.device.type == kind:
-                    return parameter
-        return None
+        A process without any of them expects the others to use a GPU if their process groups can.
+        """
+        devices = [tensor.device for tensor in near if tensor.device.type in ("cuda", "cpu")]
+        if not devices and torch.cuda.is_available():
+            gpu = torch.device("cuda", torch.cuda.current_device())
+            devices = [served(gpu, group) for groups in self._groups_of_sums() for group in groups]
+        devices.sort(key=lambda device: device.type != "cuda")  # stable: the first one stays the first
+        return torch.zeros(count, dtype=torch.float64, device=devices[0] if devices else "cpu")
 
     def _groups_of_sums(self) -> list[Groups]:
         own = self.process_group
@@ -179,7 +173,7 @@ def local_gradient(parameter: DTensor, gradient: torch.Tensor, is_written: bool)
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Returns ranges, given as (first, how many) and in their order, as (first, end): one of those that touch."""
+    """Returns sorted ranges, each (first, how many), as (first, end). Ranges that touch become one."""
     joined: list[tuple[int, int]] = []
     for first, count in ranges:
         begin = joined.pop()[0] if joined and joined[-1][1] == first else first
@@ -190,7 +184,7 @@ def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 def _all_reduce(pieces: list[torch.Tensor], group: ProcessGroup) -> None:
     """Adds up pieces of one tensor in place. One piece on a device that the group serves is copied nowhere."""
     joined = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-    total = joined.to(_served(joined.device, group))
+    total = joined.to(served(joined.device, group))
     torch.distributed.all_reduce(total, group=group)
     if total is pieces[0]:
         return
@@ -199,7 +193,7 @@ def _all_reduce(pieces: list[torch.Tensor], group: ProcessGroup) -> None:
         piece.copy_(numbers)
 
 
-def _served(device: torch.device, group: ProcessGroup) -> torch.device:
+def served(device: torch.device, group: ProcessGroup) -> torch.device:
     """Returns this device if the group's backends serve it, else the one that they serve."""
     served = {each.type for each in group._device_types}
     if device.type in served:

@@ -126,7 +126,7 @@ def test_what_a_step_asks_of_the_driver(gpu: Gpu, exchange: Exchange, mesh: Devi
         assert not gpu.calls("cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize")
 
 
-def test_a_graph_goes_on_with_the_same_numbers(gpu: Gpu, exchange: Exchange, mesh: DeviceMesh) -> None:
+def test_a_graph_holds_three_launches_and_needs_a_step_before(gpu: Gpu, exchange: Exchange, mesh: DeviceMesh) -> None:
     twins, stream = Twins(exchange, mesh, **RULES["clipped"]), gpu.new_stream()
     exchange.set_stream(0, stream)
     twins.step()
@@ -134,7 +134,7 @@ def test_a_graph_goes_on_with_the_same_numbers(gpu: Gpu, exchange: Exchange, mes
     with gpu.capture(stream) as graph:
         twins.on_gpu.step()
     assert graph.names == ["cuLaunchKernel"] * 3
-    # Changes the setting: whatever adds up for the first time cannot be captured.
+    # The setting needs other numbers, and their memory would be the graph's own.
     twins.on_gpu.param_groups[0]["trust_coefficient"] = 0.1
     with gpu.capture(stream), pytest.raises(RuntimeError, match="for the first time cannot be captured"):
         twins.on_gpu.step()
