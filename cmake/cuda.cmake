@@ -80,9 +80,9 @@ endif()
 # --- the image ---------------------------------------------------------------------------------------------------------
 message(STATUS "CUDA: ${CLR_NATIVE_NVCC}, headers in ${CLR_NATIVE_CUDA_INCLUDE}, for ${CLR_NATIVE_CUDA_CODE}")
 # Not compressed: a wheel is, and tests read from the installed package what they run.
-set(cuda_flags -std=c++17 -fmad=false --threads 0 --no-compress -Xptxas -warn-spills)
+set(cuda_flags -std=c++17 -fmad=false --threads 0 --no-compress)
 if(CLR_NATIVE_WERROR)
-  list(APPEND cuda_flags -Werror all-warnings -Xptxas -Werror)
+  list(APPEND cuda_flags -Werror all-warnings)
 endif()
 list(JOIN CLR_NATIVE_CUDA_CODE "," cuda_code)
 set(cuda_image ${CMAKE_CURRENT_BINARY_DIR}/clr_native.fatbin)

@@ -5,10 +5,13 @@
 
 namespace clr {
 
-// Squares are summed in chunks of so many elements, counted from the start of a tensor: in so many sums side by side,
-// element i of a chunk in sum i modulo their number, which are then folded. Sums of chunks are combined in one order
-// (`combined`). So the result depends neither on threads nor on the instruction set nor on the device.
+// Squares are summed in chunks of so many elements, counted from the start of a tensor. A chunk is cut into runs, and
+// each run has so many sums side by side, element i in sum i modulo their number. The sums of runs join those of the
+// first run, one run after another, and are then folded: so many threads of a GPU can sum up a chunk, and no sum has
+// many terms in a row. Sums of chunks are combined in one order (`combined`). So the result depends neither on threads
+// nor on the instruction set nor on the device.
 constexpr int64_t kNormChunk = 16384;
+constexpr int64_t kNormRun = 2048;
 constexpr int kNormSums = 16;
 
 CLR_INLINE uint64_t norm_chunks(int64_t size) { return static_cast<uint64_t>((size + kNormChunk - 1) / kNormChunk); }
@@ -22,8 +25,8 @@ struct NormPart {
 // Sums of many terms of one sign, as they grow: `hi` is what plain addition gives, `lo` the sum of its rounding errors,
 // so a term waits for one addition only. `settled` makes a double-double of them. After n terms in a row it is off by
 // at most n^2 u^2 / 2 of itself, u = 2^-53 (should all errors have one sign), where a sum of m terms that joins another
-// one counts as m + 1 in its row: 2^-87 for a chunk, whose sixteen sums have 1024 terms each and are folded in four
-// levels. Of random terms it is off by about n u^2 / 32.
+// one counts as m + 1 in its row: 2^-92 for a chunk, whose runs have 128 terms a sum, join seven times and are folded
+// in four levels. Of random terms it is off by about n u^2 / 32.
 template <class Number>
 CLR_INLINE HiLo<Number> grown(HiLo<Number> sum, HiLo<Number> term) {
   const HiLo<Number> s = two_sum(sum.hi, term.hi);
@@ -55,10 +58,10 @@ CLR_INLINE NormPart grown(NormPart sum, NormPart term) {
 }
 
 // The sums of chunks are added up in this many sums, chunk i in sum i modulo their number. The sums are then folded:
-// sum i takes in sum i + 16, then i + 8, 4, 2, 1. Chunks are numbered over all tensors by size alone: without a
-// gradient they are zeros, which leave a sum as it is. Off by 2^-90 of the sum for 10^4 chunks, 2^-77 for 10^6, beside
-// what the parts are off by.
-constexpr int kPartSums = 32;
+// sum i takes in sum i + 256, then i + 128, 64, 32, 16, 8, 4, 2, 1. Chunks are numbered over all tensors by size alone:
+// without a gradient they are zeros, which leave a sum as it is. Off by 2^-97 of the sum for 10^4 chunks, 2^-85 for
+// 10^6, beside what the parts are off by.
+constexpr int kPartSums = 512;
 
 // Returns sum number `which`, before it is folded. `parts`: an array, or anything else with parts[i].
 template <class Parts>
@@ -68,17 +71,21 @@ CLR_INLINE NormPart part_sum(const Parts& parts, uint64_t count, uint64_t which)
   return sum;
 }
 
-// Returns the whole sum, formed by one thread. Sums without a chunk are left out.
+// Returns sum number `which` when it has taken in the one that stands `half` behind it. Only the first `sums` sums have
+// chunks.
+template <class Parts>
+static inline NormPart folded_sum(const Parts& parts, uint64_t count, uint64_t which, uint64_t half, uint64_t sums) {
+  if (half == sums) return part_sum(parts, count, which);
+  return grown(folded_sum(parts, count, which, 2 * half, sums), folded_sum(parts, count, which + half, 2 * half, sums));
+}
+
+// Returns the whole sum, formed by one thread.
 CLR_INLINE NormPart combined(const NormPart* parts, uint64_t count) {
   if (count < 2) return count == 0 ? NormPart{} : parts[0];
-  int half = kPartSums / 2;
-  while (static_cast<uint64_t>(half) >= count) half /= 2;
-  NormPart sums[kPartSums];
-  for (int i = 0; i < 2 * half; ++i) sums[i] = part_sum(parts, count, static_cast<uint64_t>(i));
-  for (; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) sums[i] = grown(sums[i], sums[i + half]);
-  }
-  return {settled(sums[0].squares), sums[0].finite};
+  uint64_t sums = kPartSums;
+  while (sums / 2 >= count) sums /= 2;
+  const NormPart whole = folded_sum(parts, count, 0, 1, sums);
+  return {settled(whole.squares), whole.finite};
 }
 
 // Within 5 u^2, u = 2^-53, for settled sums with a.hi above 2^-968: s = round(sqrt(a.hi)) leaves a remainder a - s^2 of

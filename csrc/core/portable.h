@@ -18,7 +18,7 @@
 #define CLR_INLINE static CLR_INLINE_MEMBER
 // A function that is not inlined everywhere, in an unnamed namespace.
 #if defined(__CUDACC__)
-#define CLR_FUNCTION __host__ __device__
+#define CLR_FUNCTION __host__ __device__ __forceinline__
 #else
 #define CLR_FUNCTION
 #endif

@@ -17,14 +17,33 @@ struct SgdCoefficients {
   bool maximize, nesterov;
   bool has_buffer;  // false: momentum plays no part, the buffer is neither read nor written
   bool first;       // the buffer holds nothing yet
+
+  CLR_INLINE_MEMBER bool decays() const { return weight_decay != 0; }
+  CLR_INLINE_MEMBER bool trusts() const { return trust_ratio != 1; }
+};
+
+// The coefficients of an update with momentum, of a kind that the compiler knows.
+template <class Real, bool is_nesterov, bool has_decay>
+struct SteadyCoefficients {
+  Real minus_lr, momentum, one_minus_dampening, weight_decay;
+  static constexpr Real trust_ratio = 1;
+  static constexpr bool maximize = false, nesterov = is_nesterov, has_buffer = true, first = false;
+
+  CLR_INLINE_MEMBER explicit SteadyCoefficients(const SgdCoefficients<Real>& c)
+      : minus_lr(c.minus_lr),
+        momentum(c.momentum),
+        one_minus_dampening(c.one_minus_dampening),
+        weight_decay(c.weight_decay) {}
+  CLR_INLINE_MEMBER static constexpr bool decays() { return has_decay; }
+  CLR_INLINE_MEMBER static constexpr bool trusts() { return false; }
 };
 
 // Replaces p and m by the parameter and its momentum buffer after one update with gradient g.
-template <class Lane, class Real>
-CLR_INLINE void update(const SgdCoefficients<Real>& c, Lane& p, Lane g, Lane& m) {
+template <class Lane, class Coefficients>
+CLR_INLINE void update(const Coefficients& c, Lane& p, Lane g, Lane& m) {
   if (c.maximize) g = -g;
-  if (c.weight_decay != 0) g = fused(Lane::all(c.weight_decay), p, g);
-  if (c.trust_ratio != 1) g = Lane::all(c.trust_ratio) * g;
+  if (c.decays()) g = fused(Lane::all(c.weight_decay), p, g);
+  if (c.trusts()) g = Lane::all(c.trust_ratio) * g;
   Lane d = g;
   if (c.has_buffer) {
     m = c.first ? g : fused(Lane::all(c.one_minus_dampening), g, Lane::all(c.momentum) * m);

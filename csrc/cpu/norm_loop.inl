@@ -72,13 +72,22 @@ CLR_INLINE void add_squares(Sums& sums, const Element* from, int n, F64 limit) {
 }
 
 template <bool limits, class Element>
+CLR_INLINE void add_run(Sums& sums, const Element* array, int64_t begin, int64_t end, F64 limit) {
+  int64_t i = begin;
+  for (; i + kSums <= end; i += kSums) add_squares<limits>(sums, array + i, kSums, limit);
+  if (i < end) add_squares<limits>(sums, array + i, static_cast<int>(end - i), limit);
+}
+
+template <bool limits, class Element>
 DoubleDouble squares_of(const Element* array, int64_t begin, int64_t end, double limit) {
   const F64 within = F64::all(limit);
-  Sums sums;
-  int64_t i = begin;
-  for (; i + kSums <= end; i += kSums) add_squares<limits>(sums, array + i, kSums, within);
-  if (i < end) add_squares<limits>(sums, array + i, static_cast<int>(end - i), within);
-  return folded(sums);
+  Sums joined;
+  for (int64_t run = begin; run < end; run += kNormRun) {
+    Sums sums;
+    add_run<limits>(sums, array, run, run + kNormRun < end ? run + kNormRun : end, within);
+    for (int i = 0; i < kSums / F64::width; ++i) joined.put(i, run == begin ? sums[i] : grown(joined[i], sums[i]));
+  }
+  return folded(joined);
 }
 
 // Adds up x * 0, which is 0, or NaN if x is not finite. A NaN stays in the sum.

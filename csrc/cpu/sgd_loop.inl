@@ -1,5 +1,18 @@
 // The loop over elements and its tail, once for all instruction sets and types. Included after F32, F64 and U32.
 #include "core/prefetch.h"
+#include "core/slot.h"
+
+namespace clr {
+namespace {
+
+struct Range {
+  int64_t begin, end;
+};
+
+}  // namespace
+}  // namespace clr
+
+// Uses these ranges.
 #include "kernel/update.inl"
 
 namespace clr {
@@ -18,12 +31,13 @@ CLR_INLINE void prefetch(const Element* array, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i += line) prefetch_line(array + i);
 }
 
-// Runs `work` for elements begin to end: calls `work.at<Lane>(i, access)` for each lane, and `work.prefetch(begin,
+// Runs `work` for the elements of a range: calls `work.at<Lane>(i, access)` for each lane, and `work.prefetch(begin,
 // end)`.
 template <class Element, class Work>
-CLR_INLINE void for_lanes(const Work& work, int64_t begin, int64_t end) {
+CLR_INLINE void for_lanes(const Work& work, Range range) {
   using Lane = typename LaneOf<Element>::type;
   using Block = Pack<Lane, kLanesPerBlock>;
+  const int64_t begin = range.begin, end = range.end;
   int64_t i = begin;
   if ((end - begin) * static_cast<int64_t>(sizeof(Element)) >= kPrefetchBytes) {
     constexpr int64_t ahead = kPrefetchAhead / static_cast<int64_t>(sizeof(Element));
@@ -35,6 +49,11 @@ CLR_INLINE void for_lanes(const Work& work, int64_t begin, int64_t end) {
   for (; i + Block::width <= end; i += Block::width) work.template at<Block>(i, AllLanes{});
   for (; i + Lane::width <= end; i += Lane::width) work.template at<Lane>(i, AllLanes{});
   if (i < end) work.template at<Lane>(i, FirstLanes{static_cast<int>(end - i)});
+}
+
+void update_slot(const GradientValues& gradients, const GroupValues& group, const Slot& slot, int64_t begin,
+                 int64_t end) {
+  update_range(gradients, group, slot, {begin, end});
 }
 
 }  // namespace

@@ -45,9 +45,16 @@ const Device::Kernels& Device::kernels() const {
   CUmodule module = nullptr;
   const CUresult result = driver.module_load_data(&module, cuda_image());
   if (result != CUDA_SUCCESS) throw std::runtime_error(why_not_loaded(result));
-  driver.check(driver.module_get_function(&kernels_.step, module, "clr_step"), "cuModuleGetFunction");
-  driver.check(driver.module_get_function(&kernels_.share, module, "clr_share"), "cuModuleGetFunction");
-  driver.check(driver.module_get_function(&kernels_.norm, module, "clr_norm"), "cuModuleGetFunction");
+  const auto find = [&](CUfunction& kernel, const char* name) {
+    driver.check(driver.module_get_function(&kernel, module, name), "cuModuleGetFunction");
+  };
+  find(kernels_.plain[0], "clr_step_float32");
+  find(kernels_.plain[1], "clr_step_float64");
+  find(kernels_.plain[2], "clr_step_bfloat16");
+  find(kernels_.plain[3], "clr_step_float16");
+  find(kernels_.step, "clr_step");
+  find(kernels_.share, "clr_share");
+  find(kernels_.norm, "clr_norm");
   return kernels_;
 }
 

@@ -17,7 +17,9 @@ class Device {
   unsigned multiprocessors() const { return multiprocessors_; }
 
   struct Kernels {
-    CUfunction step, norm, share;
+    CUfunction plain[4];  // plain updates of one dtype, by its number
+    CUfunction step;      // all other updates
+    CUfunction norm, share;
   };
   // Returns the kernels. The first call loads them, and must not be made during a capture.
   const Kernels& kernels() const;
@@ -41,7 +43,7 @@ class Device {
 
   int ordinal_;
   CUcontext context_ = nullptr;
-  mutable Kernels kernels_ = {nullptr, nullptr, nullptr};
+  mutable Kernels kernels_ = {};
   unsigned multiprocessors_ = 0;
 };
 

@@ -4,8 +4,10 @@
 #include <cstddef>
 #include <deque>
 #include <map>
+#include <optional>
 #include <utility>
 
+#include "cuda/chunks.h"
 #include "cuda/memory.h"
 
 namespace clr {
@@ -46,6 +48,7 @@ struct Work {
   std::vector<std::uint32_t> sums;
   DeviceMemory memory, shared_memory;
   DeviceWork device{};
+  std::optional<DType> one_dtype;  // of all slots; none if their dtypes differ, or there are no slots
 };
 
 class Plan final : public DevicePlan {
@@ -75,7 +78,9 @@ class Plan final : public DevicePlan {
   void lay_out(Work& work, const std::vector<Slot>& slots);
   void copy_work(void* stream, Work& work, const std::vector<Slot>& slots);
   void copy_shared(void* stream, Work& work, const SharedNumbers& shared);
-  void launch(CUfunction kernel, std::uint64_t blocks, void* stream, const DeviceStep& step);
+  void forget_marks(void* stream);
+  bool is_plain(const DeviceStep& step) const;
+  void launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, const DeviceStep& step);
 
   const Device& device_;
   OwnStream beside_;
@@ -87,11 +92,11 @@ class Plan final : public DevicePlan {
   std::vector<GroupSettings> settings_;         // as last set
   std::map<const Piece*, std::size_t> places_;  // where the host's pieces lie in pieces_
   std::size_t parameters_ = 0, groups_ = 0;
-  std::vector<DeviceChunk> chunks_;  // scratch
-  std::vector<std::uint64_t> first_chunks_;
+  Chunks chunks_;  // scratch
   Work eager_;
   std::deque<Work> captured_;
-  Work* work_ = &eager_;  // of the next launches
+  std::uint32_t works_ = 0;  // tables of slots that were copied so far
+  Work* work_ = &eager_;     // of the next launches
 };
 
 Plan::Plan(int ordinal) : device_(Device::at(ordinal)), beside_(device_), staging_(device_) {
@@ -149,9 +154,11 @@ void Plan::copy_settings(void* stream, const std::vector<GroupSettings>& setting
 }
 
 void Plan::set_progress(void* stream, const std::vector<GroupProgress>& progress) {
-  grow(progress_, progress.size() * sizeof(GroupProgress));
+  std::vector<GroupProgress> both = progress;  // the host does not know which one will be in force
+  both.insert(both.end(), progress.begin(), progress.end());
+  grow(progress_, both.size() * sizeof(GroupProgress));
   groups_ = 0;  // until all is copied
-  copy(stream, progress_.address(), progress.data(), progress.size() * sizeof(GroupProgress));
+  copy(stream, progress_.address(), both.data(), both.size() * sizeof(GroupProgress));
   groups_ = progress.size();
 }
 
@@ -162,10 +169,22 @@ void Plan::set_parameters(void* stream, std::size_t count) {
   parameters_ = count;
   driver.check(driver.memset_d8_async(holds_.address(), 0, holds_.size(), static_cast<CUstream>(stream)),
                "cuMemsetD8Async");
+  forget_marks(stream);
+}
+
+// Makes the device mark again which buffers and averages hold numbers.
+void Plan::forget_marks(void* stream) {
+  if (state_table_.size() == 0) return;
+  const Driver& driver = Driver::get();
+  const Device::Current current(device_);
+  driver.check(driver.memset_d8_async(state_table_.address() + offsetof(DeviceState, marked), 0,
+                                      sizeof(DeviceState::marked), static_cast<CUstream>(stream)),
+               "cuMemsetD8Async");
 }
 
 // Copies neighbouring flags together.
 void Plan::set_state(void* stream, const std::vector<StateChange>& changes) {
+  if (!changes.empty()) forget_marks(stream);
   std::map<std::size_t, char> bytes;
   for (const StateChange& change : changes) {
     bytes[change.position + (change.is_average ? holds_.size() / 2 : 0)] = change.holds ? 1 : 0;
@@ -205,25 +224,24 @@ void Plan::copy_state(void* stream) {
 
 // Finds places for slots, chunks and scratch in the memory of `work`.
 void Plan::lay_out(Work& work, const std::vector<Slot>& slots) {
-  chunks_.clear();
-  first_chunks_.clear();
-  for (std::size_t i = 0; i < slots.size(); ++i) {
-    first_chunks_.push_back(chunks_.size());
-    const std::uint64_t parts = norm_chunks(slots[i].size);
-    for (std::uint64_t part = 0; part < parts; ++part) {
-      chunks_.push_back({static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(part)});
-    }
-  }
+  cut_into_chunks(slots, chunks_);
+  const std::size_t chunk_count = chunks_.by_number.size();
   const std::size_t parts_at = slots.size() * sizeof(Slot);
-  const std::size_t first_at = parts_at + 2 * chunks_.size() * sizeof(NormPart);
-  const std::size_t chunks_at = first_at + slots.size() * sizeof(std::uint64_t);
-  grow(work.memory, chunks_at + chunks_.size() * sizeof(DeviceChunk));
-  work.device.slots = work.memory.at<Slot>();
+  const std::size_t first_at = parts_at + 2 * chunk_count * sizeof(NormPart);
+  const std::size_t lengths_at = first_at + slots.size() * sizeof(std::uint64_t);
+  const std::size_t ended_at = lengths_at + slots.size() * sizeof(SlotLengths);
+  const std::size_t chunks_at = ended_at + slots.size() * sizeof(std::uint32_t);
+  grow(work.memory, chunks_at + 2 * chunk_count * sizeof(DeviceChunk));
+  work.device.slots = work.memory.at<const Slot>();
   work.device.chunks = work.memory.at<const DeviceChunk>(chunks_at);
-  work.device.slot_count = slots.size();
-  work.device.chunk_count = chunks_.size();
+  work.device.by_size = work.device.chunks + chunk_count;
+  work.device.slot_count = static_cast<std::uint32_t>(slots.size());
+  work.device.chunk_count = static_cast<std::uint32_t>(chunk_count);
+  work.device.shared_count = chunks_.shared_count;
   work.device.parts = work.memory.at<NormPart>(parts_at);
   work.device.first_chunks = work.memory.at<const std::uint64_t>(first_at);
+  work.device.lengths = work.memory.at<SlotLengths>(lengths_at);
+  work.device.ended = work.memory.at<std::uint32_t>(ended_at);
 }
 
 void Plan::copy_work(void* stream, Work& work, const std::vector<Slot>& slots) {
@@ -231,12 +249,23 @@ void Plan::copy_work(void* stream, Work& work, const std::vector<Slot>& slots) {
   work.slots.clear();  // until all is copied
   if (other_chunks) {
     lay_out(work, slots);
-    copy(stream, reinterpret_cast<CUdeviceptr>(work.device.chunks), chunks_.data(),
-         chunks_.size() * sizeof(DeviceChunk));
-    copy(stream, reinterpret_cast<CUdeviceptr>(work.device.first_chunks), first_chunks_.data(),
-         first_chunks_.size() * sizeof(std::uint64_t));
+    const auto put = [&](const auto* at, const auto& table) {
+      copy(stream, reinterpret_cast<CUdeviceptr>(at), table.data(), table.size() * sizeof(table[0]));
+    };
+    put(work.device.chunks, chunks_.by_number);
+    put(work.device.by_size, chunks_.by_size);
+    put(work.device.first_chunks, chunks_.first);
+    const Driver& driver = Driver::get();
+    const Device::Current current(device_);
+    driver.check(driver.memset_d8_async(reinterpret_cast<CUdeviceptr>(work.device.ended), 0,
+                                        slots.size() * sizeof(std::uint32_t), static_cast<CUstream>(stream)),
+                 "cuMemsetD8Async");
   }
   copy(stream, work.memory.address(), slots.data(), slots.size() * sizeof(Slot));
+  const bool alike = !slots.empty() && std::all_of(slots.begin(), slots.end(),
+                                                   [&](const Slot& slot) { return slot.dtype == slots.front().dtype; });
+  work.one_dtype = alike ? std::optional<DType>(slots.front().dtype) : std::nullopt;
+  work.device.number = ++works_;
   work.slots = slots;
 }
 
@@ -276,37 +305,48 @@ void Plan::set_captured_work(const std::vector<Slot>& slots, const SharedNumbers
   driver.check(driver.stream_synchronize(beside_.get()), "cuStreamSynchronize");
 }
 
-void Plan::launch(CUfunction kernel, std::uint64_t blocks, void* stream, const DeviceStep& step) {
+void Plan::launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, const DeviceStep& step) {
   const Driver& driver = Driver::get();
   const Device::Current current(device_);
   CUdeviceptr state = state_table_.address();
   DeviceStep told = step;
   void* arguments[] = {&state, &work_->device, &told};
-  driver.check(driver.launch_kernel(kernel, static_cast<unsigned>(blocks), 1, 1, kDeviceThreads, 1, 1, 0,
-                                    static_cast<CUstream>(stream), arguments, nullptr),
+  driver.check(driver.launch_kernel(kernel, static_cast<unsigned>(blocks), 1, 1, static_cast<unsigned>(threads), 1, 1,
+                                    0, static_cast<CUstream>(stream), arguments, nullptr),
                "cuLaunchKernel");
 }
 
-// A warp takes two chunks. If there are few chunks, they are spread over many blocks.
 void Plan::measure(void* stream, const DeviceStep& step) {
-  const std::uint64_t pairs = (work_->device.chunk_count + 1) / 2;
-  launch(device_.kernels().norm, std::clamp<std::uint64_t>(pairs, 1, 2 * device_.multiprocessors()), stream, step);
+  const std::uint64_t units = norm_units(work_->device), resident = kNormBlocks * device_.multiprocessors();
+  launch(device_.kernels().norm, std::clamp<std::uint64_t>(units, 1, resident), kNormThreads, stream, step);
 }
 
-void Plan::share(void* stream, const DeviceStep& step) { launch(device_.kernels().share, 1, stream, step); }
+void Plan::share(void* stream, const DeviceStep& step) {
+  launch(device_.kernels().share, 1, kNormThreads, stream, step);
+}
 
-// A block takes most registers of a multiprocessor, so of two blocks for each, one waits. That evens out the different
-// times of chunks.
+// True if this step is a plain update of tensors of one dtype. The launch asks nothing more of the device.
+bool Plan::is_plain(const DeviceStep& step) const {
+  return work_->one_dtype && step.grad_scale == nullptr && step.max_norm == 0.0 && !step.trusts &&
+         std::all_of(work_->slots.begin(), work_->slots.end(),
+                     [&](const Slot& slot) { return slot.size == 0 || is_bare_update(step.gradients, slot); });
+}
+
+// There are as many blocks as multiprocessors hold at once.
 void Plan::step(void* stream, const DeviceStep& step) {
-  launch(device_.kernels().step, std::clamp<std::uint64_t>(work_->device.chunk_count, 1, 2 * device_.multiprocessors()),
-         stream, step);
+  const bool plain = is_plain(step);
+  const int threads = plain ? kPlainThreads : kStepThreads;
+  const unsigned resident = (plain ? kPlainBlocks : kStepBlocks) * device_.multiprocessors();
+  const std::uint32_t units = update_units(work_->device, static_cast<std::uint32_t>(threads / kWarp));
+  launch(plain ? device_.kernels().plain[static_cast<int>(*work_->one_dtype)] : device_.kernels().step,
+         std::clamp<std::uint64_t>(units, 1, resident), threads, stream, step);
 }
 
 DeviceProgress Plan::read(void* stream) {
   const Driver& driver = Driver::get();
   const Device::Current current(device_);
   if (state_table_.size() == 0) return {};
-  const std::size_t groups = groups_ * sizeof(GroupProgress);
+  const std::size_t groups = 2 * groups_ * sizeof(GroupProgress);
   const std::size_t bytes = sizeof(DeviceState) + groups + holds_.size();
   if (answer_.size() < bytes) answer_ = PinnedMemory(device_, bytes);
   const auto fetch = [&](std::size_t at, const DeviceMemory& from, std::size_t count) {
@@ -319,7 +359,7 @@ DeviceProgress Plan::read(void* stream) {
   fetch(sizeof(DeviceState) + groups, holds_, holds_.size());
   driver.check(driver.stream_synchronize(static_cast<CUstream>(stream)), "cuStreamSynchronize");
   const DeviceState& state = *answer_.at<DeviceState>();
-  const auto* const progress = answer_.at<GroupProgress>(sizeof(DeviceState));
+  const auto* const progress = answer_.at<GroupProgress>(sizeof(DeviceState)) + (state.turn == 0 ? 0 : groups_);
   const auto* const buffers = answer_.at<char>(sizeof(DeviceState) + groups);
   const auto* const averages = buffers + holds_.size() / 2;
   return {{progress, progress + groups_},

@@ -58,7 +58,7 @@ class DevicePlan {
   virtual void set_captured_work(const std::vector<Slot>& slots, const SharedNumbers& shared) = 0;
   // True if these are the slots of the next launches.
   virtual bool has_work(const std::vector<Slot>& slots) const = 0;
-  // Each makes one launch. measure() finds the norm, the trust ratios and any infinity that step() uses if
+  // Each makes one launch. measure() finds the norm, the lengths of tensors and any infinity that step() uses if
   // `step.measured`. If processes share the model, it writes the shared numbers, and share() finds the rest when they
   // have been added up.
   virtual void measure(void* stream, const DeviceStep& step) = 0;

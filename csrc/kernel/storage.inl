@@ -1,7 +1,8 @@
 // The ways to read a parameter before its update and to write it after. Included after F32, F64 and U32.
 //
 // All have read(i, access, p); write(p, i, access); written(p, i, access), which returns the value that goes into an
-// average; prefetch(begin, end); and the types Element, of the parameter, and Averaged, of its average.
+// average; all_suit(i, access), which says whether an access can start at element i of what is kept beside the
+// parameter; prefetch(begin, end); and the types Element, of the parameter, and Averaged, of its average.
 #include "kernel/half.h"
 #include "kernel/lanes.h"
 #include "kernel/stochastic.inl"
@@ -111,6 +112,10 @@ struct Nearest {
   CLR_INLINE_MEMBER Lane written(const Lane& p, int64_t, Access) const {
     return as_stored<Element>(p);
   }
+  template <class Access>
+  CLR_INLINE_MEMBER bool all_suit(int64_t, Access) const {
+    return true;
+  }
   CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const { clr::prefetch(parameter, begin, end); }
 };
 
@@ -140,6 +145,10 @@ struct Stochastic {
   CLR_INLINE_MEMBER Lane written(Lane p, int64_t i, Access access) const {
     access.read(parameter + i, p);
     return p;
+  }
+  template <class Access>
+  CLR_INLINE_MEMBER bool all_suit(int64_t, Access) const {
+    return true;
   }
   CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const { clr::prefetch(parameter, begin, end); }
 };
@@ -175,6 +184,10 @@ struct Split {
     access.read(parameter + i, p);
     return p;
   }
+  template <class Access>
+  CLR_INLINE_MEMBER bool all_suit(int64_t i, Access access) const {
+    return access.suits(rest, i);
+  }
   CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const {
     clr::prefetch(parameter, begin, end);
     clr::prefetch(rest, begin, end);
@@ -208,6 +221,10 @@ struct Master {
   template <class Lane, class Access>
   CLR_INLINE_MEMBER Lane written(const Lane& p, int64_t, Access) const {
     return p;
+  }
+  template <class Access>
+  CLR_INLINE_MEMBER bool all_suit(int64_t i, Access access) const {
+    return access.suits(weight, i);
   }
   CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const {
     clr::prefetch(parameter, begin, end);

@@ -1,9 +1,9 @@
 // The update of one lane of a slot, either plain or with everything that may come before and after it, and the choice
 // between them for a slot. Included after F32, F64 and U32.
 //
-// The includer defines two functions. `prefetch(array, begin, end)` asks for elements before they are needed, where
-// that helps. `for_lanes<Element>(work, begin, end)` calls `work.at<Lane>(i, access)` for all lanes of elements begin
-// to end.
+// The includer defines a type and two functions. A `Range` says from where to where a loop goes (`begin`, `end`), and
+// who shares it. `prefetch(array, begin, end)` asks for elements before they are needed, where that helps.
+// `for_lanes<Element>(work, range)` calls `work.at<Lane>(i, access)` for all lanes of the elements of a range.
 #include "kernel/lanes.h"
 #include "kernel/storage.inl"
 
@@ -11,7 +11,7 @@ namespace clr {
 namespace {
 
 template <class Element, class Work>
-CLR_INLINE void for_lanes(const Work& work, int64_t begin, int64_t end);
+CLR_INLINE void for_lanes(const Work& work, Range range);
 
 template <class Element>
 struct LaneOf {
@@ -23,32 +23,54 @@ struct LaneOf<double> {
 };
 
 // A plain update.
-template <class Element>
+template <class Element, class Coefficients = SgdCoefficients<typename LaneOf<Element>::type::Real>>
 struct PlainUpdate {
+  using Real = typename LaneOf<Element>::type::Real;
   static constexpr bool is_packed = true;
-  SgdCoefficients<typename LaneOf<Element>::type::Real> c;
+  Coefficients c;
   Element* parameter;
   const Element* gradient;
   Element* buffer;  // read and written only if the coefficients say that there is one
 
   CLR_INLINE_MEMBER PlainUpdate(const GroupValues& group, const Slot& slot)
-      : c(coefficients<typename LaneOf<Element>::type::Real>(group, slot)),
-        parameter(static_cast<Element*>(slot.parameter)),
-        gradient(static_cast<const Element*>(slot.gradient)),
-        buffer(static_cast<Element*>(slot.buffer)) {}
+      : PlainUpdate(coefficients<Real>(group, slot), static_cast<Element*>(slot.parameter),
+                    static_cast<const Element*>(slot.gradient), static_cast<Element*>(slot.buffer)) {}
+
+  CLR_INLINE_MEMBER PlainUpdate(const Coefficients& of, Element* p, const Element* g, Element* m)
+      : c(of), parameter(p), gradient(g), buffer(m) {}
+
+  // Calls `run` with the same update, of a kind that the compiler knows. Returns false if it is of no such kind.
+  template <class Run>
+  CLR_INLINE_MEMBER bool run_steady(Run run) const {
+    if (c.maximize || c.trusts() || !c.has_buffer || c.first) return false;
+    if (c.nesterov) {
+      c.decays() ? run(steady<true, true>()) : run(steady<true, false>());
+    } else {
+      c.decays() ? run(steady<false, true>()) : run(steady<false, false>());
+    }
+    return true;
+  }
+
+  template <bool nesterov, bool decays>
+  CLR_INLINE_MEMBER PlainUpdate<Element, SteadyCoefficients<Real, nesterov, decays>> steady() const {
+    return {SteadyCoefficients<Real, nesterov, decays>(c), parameter, gradient, buffer};
+  }
 
   CLR_INLINE_MEMBER const Element* first() const { return parameter; }
 
+  // True if this access can start at element i of every array.
+  template <class Access>
+  CLR_INLINE_MEMBER bool all_suit(int64_t i, Access access) const {
+    return access.suits(parameter, i) && access.suits(gradient, i) && access.suits(buffer, i);
+  }
+
+  // Asks for all numbers before it waits for one of them.
   template <class Lane, class Access>
   CLR_INLINE_MEMBER void at(int64_t i, Access access) const {
-    Lane p, g, m;
+    Lane p, g, m = Lane::all(0);
+    if (c.has_buffer && !c.first) access.read(buffer + i, m);
     access.read(parameter + i, p);
     access.read(gradient + i, g);
-    if (c.has_buffer && !c.first) {
-      access.read(buffer + i, m);
-    } else {
-      m = g;
-    }
     update(c, p, g, m);
     access.write(p, parameter + i);
     if (c.has_buffer) access.write(m, buffer + i);
@@ -78,6 +100,10 @@ struct OwnGradient {
   template <class Lane, class Access>
   CLR_INLINE_MEMBER void write_unscaled(const Lane& g, int64_t i, Access access) const {
     access.write(g, unscaled + i);
+  }
+  template <class Access>
+  CLR_INLINE_MEMBER bool all_suit(int64_t i, Access access) const {
+    return access.suits(numbers, i) && access.suits(unscaled, i);
   }
   CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const { clr::prefetch(numbers, begin, end); }
 };
@@ -136,36 +162,30 @@ struct FullUpdate {
 
   CLR_INLINE_MEMBER const Element* first() const { return kept.parameter; }
 
-  template <class Lane, class Access>
-  CLR_INLINE_MEMBER void at(int64_t i, Access access) const {
-    Lane p;
-    kept.read(i, access, p);
-    if (gradient.numbers != nullptr) {
-      Lane g, m;
-      gradient.read(i, access, g);
-      g = unscaled(before, g);
-      if (gradient.unscaled != nullptr) gradient.write_unscaled(g, i, access);
-      g = clipped(before, g);
-      if (c.has_buffer && !c.first) {
-        access.read(buffer + i, m);
-      } else {
-        m = g;
-      }
-      update(c, p, g, m);
-      kept.write(p, i, access);
-      if (c.has_buffer) access.write(m, buffer + i);
-    }
-    if (average != nullptr) move_average(i, access, kept.written(p, i, access));
+  template <class Access>
+  CLR_INLINE_MEMBER bool all_suit(int64_t i, Access access) const {
+    return access.suits(kept.parameter, i) && kept.all_suit(i, access) && gradient.all_suit(i, access) &&
+           access.suits(buffer, i) && access.suits(average, i);
   }
 
   template <class Lane, class Access>
-  CLR_INLINE_MEMBER void move_average(int64_t i, Access access, Lane p) const {
-    Lane a = p;
-    if (!first_average) {
-      access.read(average + i, a);
-      a = averaged(average_weight, a, p);
+  CLR_INLINE_MEMBER void at(int64_t i, Access access) const {
+    Lane p, g = Lane::all(0), m = Lane::all(0), a = Lane::all(0);
+    const bool has_gradient = gradient.numbers != nullptr;
+    if (average != nullptr && !first_average) access.read(average + i, a);
+    if (has_gradient && c.has_buffer && !c.first) access.read(buffer + i, m);
+    if (has_gradient) gradient.read(i, access, g);
+    kept.read(i, access, p);
+    if (has_gradient) {
+      g = unscaled(before, g);
+      if (gradient.unscaled != nullptr) gradient.write_unscaled(g, i, access);
+      update(c, p, clipped(before, g), m);
+      kept.write(p, i, access);
+      if (c.has_buffer) access.write(m, buffer + i);
     }
-    access.write(a, average + i);
+    if (average == nullptr) return;
+    p = kept.written(p, i, access);
+    access.write(first_average ? p : averaged(average_weight, a, p), average + i);
   }
 
   CLR_INLINE_MEMBER void prefetch(int64_t begin, int64_t end) const {
@@ -181,13 +201,13 @@ struct Job {
   const GradientValues& gradients;
   const GroupValues& group;
   const Slot& slot;
-  int64_t begin, end;
+  Range range;
 };
 
 template <class WeightStorage, class Buffer, class Gradient>
 CLR_FUNCTION void update_with(const Job& job) {
   for_lanes<typename WeightStorage::Element>(
-      FullUpdate<WeightStorage, Buffer, Gradient>(job.gradients, job.group, job.slot), job.begin, job.end);
+      FullUpdate<WeightStorage, Buffer, Gradient>(job.gradients, job.group, job.slot), job.range);
 }
 
 template <class WeightStorage, class Buffer>
@@ -202,11 +222,13 @@ CLR_FUNCTION void update_stochastic(const Job& job) {
   const Places& places = job.slot.places;
   if (places.run == 0) return update_whole<Stochastic<Element>, Buffer>(job);
   Slot slot = job.slot;
-  for (int64_t run = job.begin / places.run; run * places.run < job.end; ++run) {
+  for (int64_t run = job.range.begin / places.run; run * places.run < job.range.end; ++run) {
     const int64_t begin = run * places.run, end = begin + places.run;
     slot.places.first = places.first + run * (places.stride - places.run);
-    update_whole<Stochastic<Element>, Buffer>(
-        {job.gradients, job.group, slot, begin < job.begin ? job.begin : begin, end < job.end ? end : job.end});
+    Range range = job.range;
+    if (range.begin < begin) range.begin = begin;
+    if (range.end > end) range.end = end;
+    update_whole<Stochastic<Element>, Buffer>({job.gradients, job.group, slot, range});
   }
 }
 
@@ -227,7 +249,7 @@ CLR_FUNCTION void update_half(const Job& job) {
 template <class Element>
 CLR_FUNCTION void update_element(const Job& job) {
   if (is_bare_update(job.gradients, job.slot)) {
-    return for_lanes<Element>(PlainUpdate<Element>(job.group, job.slot), job.begin, job.end);
+    return for_lanes<Element>(PlainUpdate<Element>(job.group, job.slot), job.range);
   }
   if constexpr (sizeof(Element) == 2) {
     return job.slot.buffer_dtype == DType::float32 ? update_half<Element, float>(job)
@@ -238,9 +260,9 @@ CLR_FUNCTION void update_element(const Job& job) {
   update_whole<Nearest<Element>, Element>(job);
 }
 
-CLR_FUNCTION void update_slot(const GradientValues& gradients, const GroupValues& group, const Slot& slot,
-                              int64_t begin, int64_t end) {
-  const Job job = {gradients, group, slot, begin, end};
+CLR_FUNCTION void update_range(const GradientValues& gradients, const GroupValues& group, const Slot& slot,
+                               Range range) {
+  const Job job = {gradients, group, slot, range};
   switch (slot.dtype) {
     case DType::float32:
       return update_element<float>(job);

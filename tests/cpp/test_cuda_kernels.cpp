@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/average.h"
+#include "cuda/chunks.h"
 #include "cuda_on_host/kernels.h"
 #include "cuda_on_host/launch.h"
 #include "support/whole_tensors.h"
@@ -44,10 +45,10 @@ class Tables {
     settings_.ema_decay = 0.75;
     settings_.seed = kSeed;
     settings_.counts_updates = true;
-    progress_.lr = values.lr;
-    progress_.momentum = values.momentum;
-    progress_.average_weight = around.average_weight;
-    progress_.n_averaged = around.first_average ? 0 : 1;
+    progress_[0].lr = values.lr;
+    progress_[0].momentum = values.momentum;
+    progress_[0].average_weight = around.average_weight;
+    progress_[0].n_averaged = around.first_average ? 0 : 1;
     piece_.policy = clr::Policy{};
     piece_.policy.up = piece_.policy.down = piece_.policy.decay_steps = 1;
     step_.gradients = around.gradients;
@@ -56,41 +57,49 @@ class Tables {
   // Number `position` of all.
   void add(clr::Slot slot, const Variant& v, const Around& around) {
     slot.random_key = slots_.size();
-    for (std::int64_t at = 0; at < slot.size; at += clr::kDeviceChunk) {
-      chunks_.push_back(
-          {static_cast<std::uint32_t>(slots_.size()), static_cast<std::uint32_t>(at / clr::kDeviceChunk)});
-    }
     slots_.push_back(slot);
     buffer_holds_.push_back(v.first ? 0 : 1);
     average_holds_.push_back(around.first_average ? 0 : 1);
   }
 
-  void run(unsigned blocks) {
+  // With the kernel of one dtype if all are `plain`.
+  void run(unsigned blocks, bool plain) {
+    progress_[1] = progress_[0];
     state_.settings = &settings_;
-    state_.progress = &progress_;
+    state_.progress = progress_;
     state_.group_count = 1;
     state_.buffer_holds = reinterpret_cast<bool*>(buffer_holds_.data());
     state_.average_holds = reinterpret_cast<bool*>(average_holds_.data());
     state_.report = &report_;
-    const clr::DeviceWork work = {slots_.data(), chunks_.data(), slots_.size(), chunks_.size(), nullptr, nullptr};
-    cuda_on_host::launch(blocks, clr::kDeviceThreads, [&] { clr_step(&state_, work, step_); });
+    clr::Chunks chunks;
+    clr::cut_into_chunks(slots_, chunks);
+    clr::DeviceWork work{};
+    work.slots = slots_.data();
+    work.by_size = chunks.by_size.data();
+    work.slot_count = static_cast<std::uint32_t>(slots_.size());
+    work.chunk_count = static_cast<std::uint32_t>(chunks.by_size.size());
+    work.shared_count = chunks.shared_count;
+    work.number = 1;
+    const auto kernels = {clr_step_float32, clr_step_float64, clr_step_bfloat16, clr_step_float16};
+    const auto kernel = plain ? kernels.begin()[static_cast<int>(slots_[0].dtype)] : clr_step;
+    const unsigned threads = plain ? clr::kPlainThreads : clr::kStepThreads;
+    cuda_on_host::launch(blocks, threads, [&] { kernel(&state_, work, step_); });
   }
 
   static std::uint64_t key(std::uint64_t position) { return clr::random_key(kSeed, 0, position); }
 
-  const clr::GroupProgress& progress() const { return progress_; }
+  const clr::GroupProgress& progress() const { return progress_[state_.turn]; }
   const clr::DeviceState& state() const { return state_; }
   const std::vector<char>& buffer_holds() const { return buffer_holds_; }
 
  private:
   clr::Piece piece_{};
   clr::GroupSettings settings_{};
-  clr::GroupProgress progress_{};
+  clr::GroupProgress progress_[2]{};
   clr::DeviceState state_{};
   clr::DeviceReport report_{};
   clr::DeviceStep step_{};
   std::vector<clr::Slot> slots_;
-  std::vector<clr::DeviceChunk> chunks_;
   std::vector<char> buffer_holds_, average_holds_;
 };
 
@@ -108,7 +117,7 @@ clr::Slot slot_behind(WholeTensors<K>& t, std::size_t gap, const Variant& v, con
 }
 
 template <class K>
-void check(const Variant& v, const Around& around, unsigned blocks) {
+void check(const Variant& v, const Around& around, unsigned blocks, bool plain = false) {
   Random random(blocks);
   std::vector<WholeTensors<K>> got, want;
   Tables tables(v, around);
@@ -124,12 +133,14 @@ void check(const Variant& v, const Around& around, unsigned blocks) {
       want[i].put(j, n);
     }
   }
-  tables.run(blocks);
+  tables.run(blocks, plain);
   for (std::size_t i = 0; i < got.size(); ++i) CHECK(clr_test::differences(got[i], want[i]) == "");
   CHECK(tables.progress().step == 1);
   CHECK(tables.progress().n_updates == 1);
   CHECK(tables.state().counts.applied == 1);
   CHECK(tables.state().ticket == 0);
+  CHECK(tables.state().next_unit == 0);
+  CHECK(tables.state().turn == 1);
   for (const char holds : tables.buffer_holds()) CHECK(holds == (v.has_buffer || !v.first ? 1 : 0));
 }
 
@@ -144,6 +155,11 @@ Around averaging() {
 }  // namespace
 
 TEST_CASE_TEMPLATE("step kernel: plain updates", K, CLR_KINDS) { check<K>(kNesterov, Around(), 2); }
+
+TEST_CASE_TEMPLATE("step kernel: plain updates of one dtype", K, CLR_PLAIN_KINDS) {
+  check<K>(kNesterov, Around(), 2, true);
+  check<K>(kFirst, Around(), 1, true);
+}
 
 TEST_CASE_TEMPLATE("step kernel: first updates with everything around them", K, CLR_KINDS) {
   check<K>(kFirst, averaging(), 3);

@@ -160,7 +160,7 @@ TEST_CASE("norm: error bound of combined parts") {
       Quad truth = quad(0.0);
       for (const clr::NormPart& part : parts) truth += quad(part.squares);
       const double error = clr_test::relative_error_log2(clr::combined(parts.data(), count).squares, truth);
-      const double terms = static_cast<double>(count + clr::kPartSums - 1) / clr::kPartSums + 5;
+      const double terms = static_cast<double>(count + clr::kPartSums - 1) / clr::kPartSums + 9;
       CAPTURE(count);
       CHECK(error <= std::max(2 * std::log2(terms) - 107, -104.0));
     }

@@ -20,8 +20,10 @@ from toolkit import SAMPLES, SOURCES, compiled, shipped
 
 STEP = SOURCES / "cuda" / "step.cu"
 NORM = SOURCES / "cuda" / "norm.cu"
-CHUNK = 16384
+CHUNK, SHARED_CHUNK = 16384, 2048
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+CHUNKS = np.dtype([(name, "u4") for name in ("slot", "part", "number")])
+PLAIN = ["clr_step_float32", "clr_step_float64", "clr_step_bfloat16", "clr_step_float16"]
 ASKED_SLOT = np.dtype(
     [(name, "u8") for name in ("parameter", "gradient", "buffer", "average", "companion")]
     + [("size", "i8"), ("position", "u8"), ("trust_ratio", "f8"), ("group", "u4")]
@@ -66,26 +68,34 @@ class Found:
 class DeviceStep:
     """The tables of one device, filled from an optimizer before its first step.
 
-    Its kernels are those that the package ships, or those of `source`.
+    Its kernels are those that the package ships, or those of `source`. As the host would, it takes the kernel of one
+    dtype for plain updates, unless `general`.
     `offset`: how many bytes past a multiple of 4096 all tensors lie. `bare`: the positions of parameters that have no
     gradient.
     """
 
     def __init__(
-        self, optimizer: FusedCyclicSGD, offset: int = 0, source: Path | None = None, bare: Collection[int] = ()
+        self,
+        optimizer: FusedCyclicSGD,
+        offset: int = 0,
+        source: Path | None = None,
+        bare: Collection[int] = (),
+        *,
+        general: bool = False,
     ) -> None:
         self.memory = Memory()
         self.kernels = (shipped() if source is None else compiled(source)).kernels
         self.setup: Module = compiled(SAMPLES / "step_tables.cu")
         self.places: list[dict[str, Place]] = []
         groups, slots, chunks = self._asked(optimizer, offset, bare)
+        self.general = general
         sizes = np.zeros(8, np.uint64)
         self._run("sizes", self.memory.add(sizes))
         names = ("slot", "settings", "progress", "state", "work", "step", "report", "part")
         self.sizes = dict(zip(names, map(int, sizes), strict=True))
         self.at_slots = self.memory.allocate(self.sizes["slot"] * len(slots), name="slots")
         self.settings = self.memory.allocate(self.sizes["settings"] * len(groups), name="settings")
-        self.progress = self.memory.allocate(self.sizes["progress"] * len(groups), name="progress")
+        self.progress = self.memory.allocate(2 * self.sizes["progress"] * len(groups), name="progress")
         self.state = self.memory.allocate(self.sizes["state"], name="state")
         holds = [self.memory.allocate(len(slots), name=f"{what} holds") for what in ("buffer", "average")]
         self._run("fill_slots", self.memory.add(slots), len(slots), self.at_slots, threads=len(slots))
@@ -93,17 +103,29 @@ class DeviceStep:
         self._run("fill_groups", *asked, threads=len(groups))
         report = self.memory.allocate(self.sizes["report"], name="report")
         self._run("fill_state", self.state, self.settings, self.progress, len(groups), *holds, report)
-        self._set_work(len(slots), chunks)
+        self.works = 0
+        self._set_work(slots, chunks)
         self.rules: dict[str, Any] = {}
 
-    def _set_work(self, slots: int, chunks: Array) -> None:
+    def _set_work(self, slots: Array, chunks: Array) -> None:
         at = self.memory.allocate(self.sizes["work"])
-        at_chunks = self.memory.add(chunks, read_only=True, name="chunks")
+        left = slots["size"][chunks["slot"]] - chunks["part"].astype(np.int64) * CHUNK
+        by_size = chunks[np.argsort(-np.minimum(left, CHUNK), kind="stable")]
+        tables = [self.memory.add(table, read_only=True, name="chunks") for table in (chunks, by_size)]
         parts = self.memory.allocate(2 * len(chunks) * self.sizes["part"], fill=0xFF, name="parts")
-        first = np.searchsorted(chunks["slot"], np.arange(slots)).astype(np.uint64)
+        first = np.searchsorted(chunks["slot"], np.arange(len(slots))).astype(np.uint64)
         at_first = self.memory.add(first, read_only=True, name="first_chunks")
-        self._run("fill_work", at, self.at_slots, slots, at_chunks, len(chunks), parts, at_first)
+        self.works += 1
+        counts = (len(chunks), int((left >= SHARED_CHUNK).sum()), self.works)
+        ended = self.memory.allocate(4 * len(slots), name="ended")
+        self.lengths = self.memory.allocate(16 * len(slots), name="lengths")
+        scratch = (parts, at_first, ended, self.lengths)
+        self._run("fill_work", at, self.at_slots, len(slots), *tables, *counts, *scratch)
         self.work = self.memory.read(at, np.uint8, self.sizes["work"]).tobytes()
+        own = slots["dtype"] == slots["dtype"][:1]
+        own &= (slots["buffer_dtype"] == slots["dtype"]) & (slots["gradient_dtype"] == slots["dtype"])
+        own &= (slots["average"] == 0) & (slots["storage"] == 0) & (slots["gradient"] != 0)
+        self.plain = PLAIN[slots["dtype"][0]] if own.all() else None
 
     def _step(self, asked: dict[str, Any]) -> bytes:
         row = np.zeros(1, ASKED_STEP)
@@ -129,7 +151,7 @@ class DeviceStep:
     def _asked(self, optimizer: FusedCyclicSGD, offset: int, bare: Collection[int]) -> tuple[Array, Array, Array]:
         groups = np.zeros(len(optimizer.param_groups), ASKED_GROUP)
         slots: list[tuple[Any, ...]] = []
-        chunks: list[tuple[int, int]] = []
+        chunks: list[tuple[int, int, int]] = []
         for g, group in enumerate(optimizer.param_groups):
             schedule = optimizer._schedule_of(group)
             assert isinstance(schedule, CyclicSchedule)
@@ -153,10 +175,11 @@ class DeviceStep:
             row["trust_eps"] = group["trust_eps"]
             row["counts_updates"] = group["rounding"] == "stochastic"
             for parameter in group["params"]:
-                chunks += [(len(slots), part) for part in range(-(-parameter.numel() // CHUNK))]
+                own = range(-(-parameter.numel() // CHUNK))
+                chunks += [(len(slots), part, len(chunks) + part) for part in own]
                 position = len(slots)
                 slots.append(self._slot(parameter, group, g, position, offset, position not in bare))
-        return groups, np.array(slots, ASKED_SLOT), np.array(chunks, np.dtype([("slot", "u4"), ("part", "u4")]))
+        return groups, np.array(slots, ASKED_SLOT), np.array(chunks, CHUNKS)
 
     def _slot(
         self, parameter: Tensor, group: dict[str, Any], g: int, position: int, offset: int, has_gradient: bool
@@ -187,9 +210,9 @@ class DeviceStep:
         """One float32 tensor in the place of all, of which a step runs over some parts only."""
         slots = np.zeros(1, ASKED_SLOT)
         slots["parameter"], slots["gradient"], slots["size"], slots["trust_ratio"] = parameter, gradient, size, 1.0
-        chunks = np.array([(0, part) for part in parts], np.dtype([("slot", "u4"), ("part", "u4")]))
+        chunks = np.array([(0, part, number) for number, part in enumerate(parts)], CHUNKS)
         self._run("fill_slots", self.memory.add(slots), 1, self.at_slots)
-        self._set_work(1, chunks)
+        self._set_work(slots, chunks)
 
     def set_rules(self, *, clip_coefficient: float | None = None, finite: bool = True, **rules: Any) -> None:
         """What every step is told from now on; `clip_coefficient` and `finite` as if clr_norm had found them."""
@@ -203,7 +226,9 @@ class DeviceStep:
 
     def step(self, gradients: Sequence[Tensor | None], **how: Any) -> Statistics:
         """See _launch()."""
-        return self._launch("clr_step", gradients, **how)
+        rules = {name for name, value in self.rules.items() if value} - {"skips_nonfinite", "advances_on_skip"}
+        asks = self.general or how.get("grad_scale") is not None or bool(rules)
+        return self._launch("clr_step" if asks or self.plain is None else self.plain, gradients, **how)
 
     def measure(self, gradients: Sequence[Tensor | None], **how: Any) -> Statistics:
         """What comes before a step that is told `measured`. See _launch()."""
@@ -216,6 +241,7 @@ class DeviceStep:
         *,
         grid: int = 3,
         order: list[int] | None = None,
+        resident: int = 1,
         seed: int | None = None,
         grad_scale: float | None = None,
         found_inf: float | None = None,
@@ -223,10 +249,13 @@ class DeviceStep:
         for places, gradient in zip(self.places, gradients, strict=True):
             if gradient is not None and gradient.numel():
                 self.memory.write(places["gradient"].address, bits(gradient))
+        self.scale = float(np.float32(1.0 / (grad_scale or 1.0)))
         given = {"grad_scale": grad_scale, "found_inf": found_inf}
         told = {name: self.memory.add(np.array([x], np.float32)) for name, x in given.items() if x is not None}
         arguments: list[int | bytes] = [self.state, self.work, self._step({**self.rules, **told})]
-        statistics = launch(self.kernels[kernel], grid, 512, arguments, self.memory, blocks=order, seed=seed)
+        threads = 256 if kernel == "clr_step" else 512
+        how: dict[str, Any] = {"blocks": order, "resident": resident, "seed": seed}
+        statistics = launch(self.kernels[kernel], grid, threads, arguments, self.memory, **how)
         for address in told.values():
             self.memory.release(address)
         return statistics
@@ -235,7 +264,7 @@ class DeviceStep:
         """What the last measure() has found out."""
         numbers, ratios = np.zeros(4), np.zeros(len(self.places))
         at = [self.memory.add(array) for array in (numbers, ratios)]
-        self._run("found", self.state, self.at_slots, len(ratios), *at)
+        self._run("found", self.state, self.at_slots, self.lengths, len(ratios), self.scale, *at)
         for address in at:
             self.memory.release(address)
         assert numbers[3] == 0, "the ticket"

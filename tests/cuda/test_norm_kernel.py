@@ -20,7 +20,7 @@ from helpers import give, gradient_sets, parameters
 from planted import Fault, all_planted, planted
 from ptx import Statistics
 from ptx.errors import PtxError
-from test_step_kernel import LAST, VALUES, assert_same, assert_same_position
+from test_step_kernel import UNITS, VALUES, assert_same, assert_same_position
 
 # No, one and several chunks, and more tensors than there are sums of chunks.
 SIZES: list[int | tuple[int, ...]] = [*range(36), (5, 7), 700, CHUNK - 1, CHUNK, 2 * CHUNK + 21]
@@ -154,8 +154,8 @@ def test_nothing_but_its_findings_is_written() -> None:
     device = Both(over, max_grad_norm=0.5, trust_coefficient=0.01, ema_decay=0.5).device
 
     def picture() -> list[bytes]:
-        places = [(device.state, device.sizes["state"] - 24)]  # behind that: norm, coefficient, finite and ticket
-        places += [(device.settings, 2 * device.sizes["settings"]), (device.progress, 2 * device.sizes["progress"])]
+        places = [(device.state, device.sizes["state"] - 40)]  # behind that: norm, coefficient, finite and counters
+        places += [(device.settings, 2 * device.sizes["settings"]), (device.progress, 4 * device.sizes["progress"])]
         places += [(place.address, place.size) for tensors in device.places for place in tensors.values() if place.size]
         return [device.memory.read(address, np.uint8, size).tobytes() for address, size in places]
 
@@ -170,8 +170,9 @@ def test_nothing_but_its_findings_is_written() -> None:
 
 
 def tie(count: int, seed: int) -> Tensor:
-    """Numbers whose norm lies, but for 2**-200 of it, between two doubles: the last bit of the sum decides."""
-    numbers = (np.random.default_rng(seed).standard_normal(count - 4) + 0.1).tolist()
+    """Numbers of many sizes whose norm lies, but for 2**-200 of it, between two doubles: the sum's last bit decides."""
+    random = np.random.default_rng(seed)
+    numbers = np.ldexp(random.standard_normal(count - 4) + 0.1, random.integers(-20, 20, count - 4)).tolist()
     total = sum(Fraction(x) ** 2 for x in numbers)
     below = math.sqrt(total) * 1.0001
     left = ((Fraction(below) + Fraction(math.nextafter(below, math.inf))) / 2) ** 2 - total
@@ -180,16 +181,25 @@ def tie(count: int, seed: int) -> Tensor:
         spare = max(root.bit_length() - 53, 0)
         numbers.append(math.ldexp(root >> spare, spare - 500))
         left -= Fraction(numbers[-1]) ** 2
-    return torch.tensor(numbers, dtype=torch.float64)[torch.randperm(count)]
+    return torch.from_numpy(random.permutation(np.array(numbers)))
+
+
+def over_runs(numbers: Tensor, seed: int) -> Tensor:
+    """The numbers in a chunk of zeros, all in the first sum of some run."""
+    whole = torch.zeros(CHUNK, dtype=numbers.dtype)
+    whole[16 * np.random.default_rng(seed).permutation(CHUNK // 16)[: numbers.numel()]] = numbers
+    return whole
 
 
 def assert_ties_are_broken_alike(source: Path | None) -> None:
-    """In the sums of one chunk, of a whole one, and over chunks."""
-    for seed in range(8):
-        for sizes in ([50], [1] * 50) if seed else ([CHUNK],):
-            gradients = list(torch.split(tie(sum(sizes), seed), sizes))
-            both = Both([torch.zeros_like(g).requires_grad_() for g in gradients], 0, source, max_grad_norm=1.0)
-            both.assert_same_measures(both.step(gradients, grid=1))
+    """In the sums of one run, over runs, over chunks, and in a chunk without zeros."""
+    each: list[list[Tensor]] = [[tie(CHUNK, 0)]]
+    for seed in range(20):
+        numbers = tie(50, seed)
+        each += [[numbers], [over_runs(numbers, seed)], *[list(torch.split(numbers, 1))][seed // 4 :]]
+    for gradients in each:
+        both = Both([torch.zeros_like(g).requires_grad_() for g in gradients], 0, source, max_grad_norm=1.0)
+        both.assert_same_measures(both.step(gradients, grid=1))
 
 
 def test_the_order_of_sums() -> None:
@@ -260,22 +270,38 @@ def test_what_an_element_costs(dtype: torch.dtype, settings: dict[str, Any], rea
     assert many.bytes_loaded - few.bytes_loaded == 8192 * read
     assert many.bytes_stored == few.bytes_stored
     more = many.instructions - few.instructions
-    computed = sum(n for code, n in more.items() if ".f64" in code and not code.startswith(("ld", "neg", "setp")))
+    computed = sum(
+        n for code, n in more.items() if ".f64" in code and not code.startswith(("ld", "mov", "neg", "setp"))
+    )
     assert computed == 8192 * double
 
 
 # --- faults -------------------------------------------------------------------------------------------------
 
 FOLDS = "for (int half = width / 2; half > 0; half /= 2)"
+JOINS = "joined = grown(joined, sums.squares[threadIdx.x + run * kNormSums]);"
 FAULTS: dict[str, Fault] = {
     "another order of sums": (NORM, FOLDS, "for (int half = 1; half < width; half *= 2)"),
+    "another order of runs": (NORM, JOINS, JOINS.replace("run * ", "(kCrew / kNormSums - run) * ")),
+    "a run that is left out": (
+        NORM,
+        "for (int run = 1; run < kCrew / kNormSums; ++run)",
+        "for (int run = 1; run < 2; ++run)",
+    ),
+    "another order of parts": (NORM, "for (; half >= kWarp; half /= 2)", "for (half = 256; half > kWarp; half /= 2)"),
     "a dropped tail": (NORM, "for (; i < count; i += kNormSums)", "for (; i + 1 < count; i += kNormSums)"),
     "elements added twice": (NORM, "i += kAtOnce * kNormSums", "i += (kAtOnce - 1) * kNormSums"),
     "a chunk past the end": (VALUES, "end < slot.size ? end : slot.size", "end"),
-    "a missing barrier": (LAST, "== gridDim.x - 1;\n  __syncthreads();", "== gridDim.x - 1;"),
-    "a factor read too early": (NORM, "__syncthreads();\n  find_trust_ratios", "find_trust_ratios"),
-    "a ticket that stays": (NORM, "state.ticket = 0;\n    factor", "factor"),
-    "a limit for weights": (NORM, "i == 0 ? wanted.limit : kInfinity", "wanted.limit"),
+    "a missing barrier": (UNITS, "    __threadfence();\n  }\n  __syncthreads();", "    __threadfence();\n  }"),
+    "sums read too early": (NORM, "limit, sums);\n  __syncthreads();\n  if (in_crew", "limit, sums);\n  if (in_crew"),
+    "a ticket that stays": (
+        NORM,
+        "if (threadIdx.x != 0) return;\n  state.ticket = 0;",
+        "if (threadIdx.x != 0) return;",
+    ),
+    "a count of chunks that stays": (NORM, "  work.ended[slot] = 0;\n", ""),
+    "a slot that ends too early": (NORM, "1u) + 1 == norm_chunks", "1u) + 2 >= norm_chunks"),
+    "a limit for weights": (NORM, "end, kInfinity,", "end, wanted.limit,"),
     "a limit that hides infinities": (NORM, "zeros = fused(x, ", "zeros = fused(limited(x, limit), "),
     "a wrong first chunk": (NORM, "work.parts + work.first_chunks[slot]", "work.parts + slot"),
 }
@@ -285,7 +311,7 @@ def assert_right(source: Path) -> None:
     """As the shipped kernel, which is held against the CPU above."""
     each: list[dict[str, Any]] = [{"max_grad_value": 0.05}, {"max_grad_norm": 0.5}]
     for seed, rules in enumerate(each):
-        over = parameters([0, (5, 7), (120, 140), 3, (700, 1)], torch.float16)
+        over = parameters([0, (5, 7), (300, 220), 3, (700, 1)], torch.float16)
         both = Both(over, 4, source, trust_coefficient=0.02, master_weights=True, skip_nonfinite=True, **rules)
         right = DeviceStep(both.optimizer, 4)
         right.set_rules(**both.device.rules)

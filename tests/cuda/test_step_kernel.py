@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from clr_native import FusedCyclicSGD
-from device_step import CHUNK, STEP, DeviceStep, bits
+from device_step import CHUNK, DeviceStep, bits
 from helpers import give, gradient_sets, parameters
 from planted import Fault, all_planted, planted
 from ptx import Statistics
 from ptx.errors import PtxError
-from toolkit import SOURCES
+from toolkit import SAMPLES, SOURCES
 
 SIZES: list[int | tuple[int, ...]] = [0, 1, 3, 8, (5, 7), 700, CHUNK + 21]
 CASES: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
@@ -41,8 +41,9 @@ CASES: dict[str, tuple[torch.dtype, dict[str, Any]]] = {
 }
 
 
-def made(dtype: torch.dtype, **settings: Any) -> tuple[FusedCyclicSGD, list[Tensor]]:
-    over = parameters(SIZES, dtype)
+def made(dtype: torch.dtype, small: int = 0, **settings: Any) -> tuple[FusedCyclicSGD, list[Tensor]]:
+    """Over SIZES, and so many small tensors."""
+    over = parameters(SIZES + [5] * small, dtype)
     groups: list[dict[str, Any]] = [{"params": over[:4]}, {"params": over[4:], "max_lr": 0.3, "step_size_up": 2}]
     return FusedCyclicSGD(groups, 0.01, 0.1, step_size_up=3, mode="exp_range", gamma=0.9, **settings), over
 
@@ -78,7 +79,7 @@ def run(optimizer: FusedCyclicSGD, over: list[Tensor], device: DeviceStep, steps
 def test_training_has_the_bits_of_the_cpu(dtype: torch.dtype, settings: dict[str, Any], offset: int) -> None:
     optimizer, over = made(dtype, **settings)
     device = DeviceStep(optimizer, offset)
-    run(optimizer, over, device, 3, grid=3, order=[2, 0, 1])
+    run(optimizer, over, device, 3, grid=3, order=[2, 0, 1], resident=2)
     assert_same(optimizer, over, device)
     assert_same_position(optimizer, device)
 
@@ -105,26 +106,33 @@ def test_gradients_of_another_dtype(dtype: torch.dtype, gradient: torch.dtype) -
     assert_same(optimizer, over, device)
 
 
-@pytest.mark.parametrize(("grid", "order", "seed"), [(1, None, 3), (4, [3, 2, 1, 0], None), (7, None, 9)])
-def test_blocks_and_warps_in_any_order(grid: int, order: list[int] | None, seed: int | None) -> None:
-    optimizer, over = made(torch.float32, ema_decay=0.5)
+@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.5}], ids=["plain", "any"])
+@pytest.mark.parametrize(
+    ("grid", "order", "resident", "seed"), [(1, None, 1, 3), (4, [3, 2, 1, 0], 3, None), (7, None, 2, 9)]
+)
+def test_blocks_and_warps_in_any_order(
+    grid: int, order: list[int] | None, resident: int, seed: int | None, settings: dict[str, Any]
+) -> None:
+    optimizer, over = made(torch.float32, **settings)
     device = DeviceStep(optimizer, 4)
-    run(optimizer, over, device, 2, grid=grid, order=order, seed=seed)
+    run(optimizer, over, device, 2, grid=grid, order=order, resident=resident, seed=seed)
     assert_same(optimizer, over, device)
     assert_same_position(optimizer, device)
 
 
 @pytest.mark.parametrize("found_inf", [1.0, 2.0, math.nan])
 @pytest.mark.parametrize("advance", [False, True])
-def test_a_skipped_step(found_inf: float, advance: bool) -> None:
-    optimizer, over = made(torch.float32, ema_decay=0.5, advance_on_skip=advance)
+@pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.5}], ids=["plain", "any"])
+def test_a_skipped_step(found_inf: float, advance: bool, settings: dict[str, Any]) -> None:
+    optimizer, over = made(torch.float32, advance_on_skip=advance, **settings)
     device = DeviceStep(optimizer)
     device.set_rules(advances_on_skip=advance)
     for gradients, found in zip(gradient_sets(over, 3), (found_inf, 0.0, found_inf), strict=True):
         give(over, gradients)
-        vars(optimizer).update(grad_scale=3.0, found_inf=found)
+        scale = 3.0 if settings else 1.0
+        vars(optimizer).update(grad_scale=scale, found_inf=found)
         optimizer.step()
-        device.step(gradients, grad_scale=3.0, found_inf=found)
+        device.step(gradients, grad_scale=scale if settings else None, found_inf=found)
     assert_same(optimizer, over, device)
     assert_same_position(optimizer, device)
     assert (device.counts()[0]["applied"], device.counts()[0]["skipped"]) == (1, 2)
@@ -149,7 +157,7 @@ def test_an_override_waits_for_the_update_that_it_was_meant_for(lr: float) -> No
 
 
 @pytest.mark.parametrize("rules", [{"max_grad_norm": 0.5}, {"max_grad_value": 0.25}])
-def test_clipped_gradients(rules: dict[str, float]) -> None:
+def test_clipped_gradients(rules: dict[str, Any]) -> None:
     optimizer, over = made(torch.float32, **rules)
     device = DeviceStep(optimizer)
     for gradients in gradient_sets(over, 2):
@@ -169,6 +177,16 @@ def cost(dtype: torch.dtype, size: int, **settings: Any) -> Statistics:
     for gradients in gradient_sets([over], 2):
         statistics = device.step(gradients, grid=1)
     return statistics
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dtype", "most"), [(torch.float32, 9), (torch.float64, 10), (torch.bfloat16, 27), (torch.float16, 17)], ids=str
+)
+def test_how_many_instructions_a_plain_update_takes(dtype: torch.dtype, most: int) -> None:
+    """For an element, with momentum and weight decay; what a launch takes once is subtracted."""
+    few, many = (cost(dtype, size, weight_decay=1e-2) for size in (8192, 16384))
+    assert (many.instructions - few.instructions).total() <= 8192 * most
 
 
 @pytest.mark.slow
@@ -193,46 +211,73 @@ def test_what_an_element_costs(dtype: torch.dtype, settings: dict[str, Any], rea
     assert (double[0] == double[1]) == (dtype != torch.float64)
 
 
-LANES = STEP.parent / "lanes_cuda.h"
-LAST = STEP.parent / "last_block.h"
-VALUES = STEP.parent / "table_values.h"
+KERNEL = SAMPLES / "step_float32.cu"
+RUN, LOOP, UNITS, TURNS, VALUES = (
+    SOURCES / "cuda" / name
+    for name in ("step.inl", "update_cuda.h", "work_units.h", "progress_turns.h", "table_values.h")
+)
 PROGRESS = SOURCES / "core" / "progress.h"
-STORED = "store(from, words.elements);"
+ALONE = "(unit - work.shared_count) * (threads / kWarp)"
 FAULTS: dict[str, Fault] = {
-    "a tail that is too short": (STEP, "if (last + threadIdx.x < end)", "if (last + threadIdx.x + 1 < end)"),
-    "a head that is too short": (STEP, "if (begin + threadIdx.x < first)", "if (begin + threadIdx.x + 1 < first)"),
-    "a pack that goes too far": (STEP, "(end - first) / Block::width * Block::width", "(end - first)"),
+    "a tail that is too short": (LOOP, "if (last + rank < count)", "if (last + rank + 1 < count)"),
+    "a head that is too short": (LOOP, "if (rank < first)", "if (rank + 1 < first)"),
+    "a pack that goes too far": (LOOP, "count - (count - first) % width", "count"),
     "a chunk past the end": (VALUES, "end < slot.size ? end : slot.size", "end"),
-    "a missing barrier": (LAST, "== gridDim.x - 1;\n  __syncthreads();", "== gridDim.x - 1;"),
-    "a ticket that stays": (STEP, "state.ticket = 0;", ""),
-    "a dropped store": (LANES, f"    {STORED}\n    words.write(to);", f"    {STORED}"),
+    "a missing barrier": (UNITS, "    __threadfence();\n  }\n  __syncthreads();", "    __threadfence();\n  }"),
+    "a unit drawn before it is there": (
+        UNITS,
+        "    __syncthreads();\n    unit = drawn[turn];",
+        "    unit = drawn[turn];",
+    ),
+    "a unit that two blocks have": (UNITS, "gridDim.x + atomicAdd(", "gridDim.x - 1 + atomicAdd("),
+    "a counter that stays": (RUN, "state.next_unit = 0;", ""),
+    "small chunks that are left out": (RUN, ALONE, "(unit - work.shared_count)"),
+    "a ticket that stays": (RUN, "state.ticket = 0;", ""),
+    "a dropped store": (LOOP, "    m[j].write(work.buffer + first + j * stride);\n", ""),
     "a step that does not advance": (PROGRESS, "progress.step += is_overridden(settings, progress) ? 0 : 1;", ""),
+    "progress that is never in force": (RUN, "if (!refused) state.turn ^= 1;", ""),
+    "progress formed in the wrong place": (TURNS, "state.turn == 0 ? state.group_count : 0", "0"),
     "an average that is not counted": (PROGRESS, "progress.n_averaged += averages_next(settings) ? 1 : 0;", ""),
     "an override that stays": (PROGRESS, "progress.last_override = settings.override_number;", ""),
-    "a buffer that stays empty": (STEP, "state.buffer_holds[slot.random_key] = true;", ";"),
+    "a buffer that stays empty": (RUN, "state.buffer_holds[slot.random_key] = true;", ";"),
 }
 
 
 @pytest.fixture(scope="module", autouse=True)
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Path]]]:
-    with all_planted(tmp_path_factory.mktemp("faults"), STEP, FAULTS) as compiling:
+    with all_planted(tmp_path_factory.mktemp("faults"), KERNEL, FAULTS) as compiling:
         yield compiling
+
+
+def trained(settings: dict[str, Any], source: Path | None, **how: Any) -> None:
+    optimizer, over = made(torch.float32, 20, **settings)
+    device = DeviceStep(optimizer, 4, source)
+    for seed in range(3):
+        if seed == 1:
+            optimizer.param_groups[0].update(lr=0.25, momentum=0.25)
+            device.override_next(0.25, 0.25)
+        run(optimizer, over, device, 1, seed=seed, **how)
+        assert_same(optimizer, over, device)
+        assert_same_position(optimizer, device)
+
+
+KINDS: list[dict[str, Any]] = [{}, {"ema_decay": 0.5}]  # the plain kernel, and the other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", KINDS)
+def test_without_a_fault_none_is_found(settings: dict[str, Any]) -> None:
+    trained(settings, KERNEL, resident=2, grid=2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_caught(fault: str, sources: dict[str, Future[Path]]) -> None:
-    optimizer, over = made(torch.float32, ema_decay=0.5)
-    device = DeviceStep(optimizer, 4, sources[fault].result())
+    source = sources[fault].result()
 
     def train() -> None:
-        for seed in range(3):
-            if seed == 1:
-                optimizer.param_groups[0].update(lr=0.25, momentum=0.25)
-                device.override_next(0.25, 0.25)
-            run(optimizer, over, device, 1, seed=seed)
-            assert_same(optimizer, over, device)
-            assert_same_position(optimizer, device)
+        for settings in KINDS:
+            trained(settings, source, resident=2, grid=2)
 
     with pytest.raises((AssertionError, PtxError)):
         train()
@@ -261,6 +306,6 @@ def test_past_two_to_the_31_elements() -> None:
 @pytest.mark.slow
 def test_an_index_of_32_bits_is_caught(tmp_path: Path) -> None:
     wrong = "return static_cast<int32_t>(chunk.part * static_cast<uint32_t>(kDeviceChunk));"
-    source = planted(tmp_path, STEP, VALUES, "return chunk.part * kDeviceChunk;", wrong)
+    source = planted(tmp_path, KERNEL, VALUES, "return chunk.part * kDeviceChunk;", wrong)
     with pytest.raises(PtxError):
         huge(source)

@@ -1,9 +1,9 @@
-"""Runs the blocks of a launch, one after another, and the threads of a block by turns."""
+"""Runs the blocks of a launch, one after another or a few by turns, and the threads of a block by turns."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,8 +63,10 @@ class _Block:
         self.late = np.zeros(self.machine.n_threads, np.int64)
         self.barriers = 0
 
-    def run(self) -> None:
-        """The threads whose code comes first in the text go first, so that those that parted meet again."""
+    def run(self) -> Iterator[None]:
+        """From barrier to barrier. The threads whose code comes first in the text go first, so that those that parted
+        meet again.
+        """
         machine = self.machine
         self._choose_late_warps()
         while True:
@@ -74,6 +76,7 @@ class _Block:
                 if (machine.pc >= ENDED).all():
                     return
                 self._release()
+                yield
                 continue
             number = lowest % _LATE
             chosen = np.flatnonzero(key == lowest)
@@ -149,8 +152,8 @@ class _Block:
         raise DeadlockError(f"{'; '.join(waiting)}: the others will not come [{self._where()}]")
 
 
-def _prepared(kernel: Kernel, shape: tuple[int, int, int], shared_bytes: int) -> Program:
-    key = (shape, shared_bytes)
+def _prepared(kernel: Kernel, shape: tuple[int, int, int], shared_bytes: int, place: int) -> Program:
+    key = (shape, shared_bytes, place)
     program = kernel.prepared.get(key)
     if not isinstance(program, Program):
         program = kernel.prepared[key] = Program(Machine(kernel, shape, shared_bytes))
@@ -165,6 +168,7 @@ def launch(
     memory: Memory,
     *,
     blocks: Iterable[int] | None = None,
+    resident: int = 1,
     seed: int | None = None,
     shared_bytes: int = 0,
     limit: int = 1_000_000,
@@ -172,10 +176,11 @@ def launch(
     """Runs a kernel over `memory`.
 
     `arguments` are numbers, or the bytes of a struct. `blocks` are the numbers (x fastest) of the blocks to run, in
-    that order: all in rising order by default. With a `seed`, between two barriers a random half of the warps runs as
-    far as it can before the others start, and atomics of one instruction come in random order; without, all warps run
-    together. `shared_bytes` is the size of `extern __shared__` arrays. A block that takes more than `limit` steps from
-    one piece of code to the next does not end.
+    that order: all in rising order by default. `resident` of them are there at a time and take turns: each runs to its
+    next barrier. With a `seed`, turns come in random order, between two barriers a random half of the warps runs as far
+    as it can before the others start, and atomics of one instruction come in random order; without, blocks take turns
+    one after another, and all warps of a block run together. `shared_bytes` is the size of `extern __shared__` arrays.
+    A block that takes more than `limit` steps from one piece of code to the next does not end.
 
     Raises PtxError, by the names of errors.py, and ValueError for arguments that do not fit.
     """
@@ -187,32 +192,46 @@ def launch(
     if len(arguments) != len(kernel.parameters):
         raise ValueError(f"arguments: {len(arguments)} given, {len(kernel.parameters)} parameters")
     data = [_bytes_of(argument, v.size, v.name) for argument, v in zip(arguments, kernel.parameters, strict=True)]
-    program = _prepared(kernel, shape, shared_bytes)
-    machine = program.machine
-    machine.begin_launch(memory, size, data, seed)
+    programs = [_prepared(kernel, shape, shared_bytes, place) for place in range(resident)]
+    for place, program in enumerate(programs):
+        program.machine.begin_launch(memory, size, data, None if seed is None else seed + place)
+        for piece in program.pieces:
+            piece.executed = 0
     memory.bytes_loaded = memory.bytes_stored = 0
-    for piece in program.pieces:
-        piece.executed = 0
     statistics = Statistics(Counter(), 0, 0, 0, 0)
+    waiting = deque(range(n_blocks) if blocks is None else blocks)
+    for number in waiting:
+        if not 0 <= number < n_blocks:
+            raise ValueError(f"blocks: {number} is not below {n_blocks}")
+    turns = np.random.default_rng(seed)
+    idle, running = list(reversed(programs)), deque[tuple[_Block, Iterator[None]]]()
     with np.errstate(all="ignore"):
-        for number in range(n_blocks) if blocks is None else blocks:
-            if not 0 <= number < n_blocks:
-                raise ValueError(f"blocks: {number} is not below {n_blocks}")
-            x, rest = number % size[0], number // size[0]
-            machine.begin_block((x, rest % size[1], rest // size[1]), program.starts[kernel.function.name])
-            running = _Block(program, limit)
-            running.run()
-            statistics.barriers += running.barriers
+        while waiting or running:
+            while waiting and idle:
+                program, number = idle.pop(), waiting.popleft()
+                x, rest = number % size[0], number // size[0]
+                at = (x, rest % size[1], rest // size[1])
+                program.machine.begin_block(at, program.starts[kernel.function.name])
+                begun = _Block(program, limit)
+                running.append((begun, begun.run()))
+            running.rotate(0 if seed is None else int(turns.integers(len(running))))
+            its, run = running.popleft()
+            if next(run, True) is None:  # at a barrier
+                running.append((its, run))
+                continue
+            idle.append(its.program)
+            statistics.barriers += its.barriers
             statistics.blocks += 1
-    return _finished(statistics, program, memory)
-
-
-def _finished(statistics: Statistics, program: Program, memory: Memory) -> Statistics:
+    for program in programs:
+        _count(statistics, program)
     statistics.bytes_loaded, statistics.bytes_stored = memory.bytes_loaded, memory.bytes_stored
+    return statistics
+
+
+def _count(statistics: Statistics, program: Program) -> None:
     counts = statistics.instructions
     for piece in program.pieces:
         if piece.executed:
             for instruction in piece.instructions:
                 counts[instruction.opcode] += piece.executed
     counts.update(program.machine.counts)  # those whose guard was false, negative
-    return statistics

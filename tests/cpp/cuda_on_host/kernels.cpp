@@ -12,10 +12,12 @@
 #define __device__
 #define __global__
 #define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __shared__ static
 #define threadIdx cuda_on_host::thread
 #define blockIdx cuda_on_host::block
+#define blockDim cuda_on_host::block_size
 #define gridDim cuda_on_host::grid
 
 namespace {

@@ -9,7 +9,7 @@ namespace cuda_on_host {
 
 thread_local Index thread, block;
 thread_local Block* running = nullptr;
-Index grid;
+Index grid, block_size;
 
 namespace {
 
@@ -48,12 +48,13 @@ void Block::wait_for_lanes(unsigned mask) {
   }
 }
 
-void launch(unsigned blocks, unsigned threads, const std::function<void()>& kernel) {
+void launch(unsigned blocks, unsigned size, const std::function<void()>& kernel) {
   grid.x = blocks;
+  block_size.x = size;
   for (unsigned b = 0; b < blocks; ++b) {
-    Block one(threads);
+    Block one(size);
     std::vector<std::thread> all;
-    for (unsigned t = 0; t < threads; ++t) {
+    for (unsigned t = 0; t < size; ++t) {
       all.emplace_back([&, b, t] {
         thread.x = t;
         block.x = b;

@@ -40,9 +40,9 @@ class Block {
 
 extern thread_local Index thread, block;
 extern thread_local Block* running;
-extern Index grid;
+extern Index grid, block_size;
 
-// Runs `kernel` in all threads of all blocks.
-void launch(unsigned blocks, unsigned threads, const std::function<void()>& kernel);
+// Runs `kernel` in all threads of all blocks, of which each has `size`.
+void launch(unsigned blocks, unsigned size, const std::function<void()>& kernel);
 
 }  // namespace cuda_on_host

@@ -76,7 +76,7 @@ extern "C" __global__ void fill_groups(const AskedGroup* asked, uint64_t count, 
   begun.lr = a.lr;
   begun.momentum = a.momentum;
   begun.average_weight = ema_weight(a.ema_decay, a.ema_warmup, 0);
-  progress[threadIdx.x] = begun;
+  progress[threadIdx.x] = progress[count + threadIdx.x] = begun;
 }
 
 extern "C" __global__ void override_next(GroupSettings* settings, uint64_t group, double lr, double momentum) {
@@ -98,9 +98,11 @@ extern "C" __global__ void fill_state(DeviceState* to, const GroupSettings* sett
   *to = state;
 }
 
-extern "C" __global__ void fill_work(DeviceWork* to, Slot* slots, uint64_t slot_count, const DeviceChunk* chunks,
-                                     uint64_t chunk_count, NormPart* parts, const uint64_t* first_chunks) {
-  *to = {slots, chunks, slot_count, chunk_count, parts, first_chunks};
+extern "C" __global__ void fill_work(DeviceWork* to, Slot* slots, uint32_t slot_count, const DeviceChunk* chunks,
+                                     const DeviceChunk* by_size, uint32_t chunk_count, uint32_t shared_count,
+                                     uint32_t number, NormPart* parts, const uint64_t* first_chunks, uint32_t* ended,
+                                     SlotLengths* lengths) {
+  *to = {slots, chunks, by_size, slot_count, chunk_count, shared_count, number, parts, first_chunks, ended, lengths};
 }
 
 struct AskedStep {
@@ -131,20 +133,26 @@ extern "C" __global__ void set_measured(DeviceState* to, double clip_coefficient
 }
 
 // What clr_norm has found out.
-extern "C" __global__ void found(const DeviceState* state, const Slot* slots, uint64_t count, double* to,
-                                 double* trust_ratios) {
+extern "C" __global__ void found(const DeviceState* state, const Slot* slots, const SlotLengths* lengths,
+                                 uint64_t count, double scale, double* to, double* trust_ratios) {
   to[0] = state->norm;
   to[1] = state->clip_coefficient;
   to[2] = state->finite;
-  to[3] = state->ticket;
-  for (uint64_t i = 0; i < count; ++i) trust_ratios[i] = slots[i].trust_ratio;
+  to[3] = state->ticket + state->next_unit;
+  for (uint64_t i = 0; i < count; ++i) {
+    const GroupSettings& settings = state->settings[slots[i].group];
+    trust_ratios[i] = !slots[i].trusted || slots[i].size == 0
+                          ? 1.0
+                          : trust_ratio(settings.trust_coefficient, settings.trust_eps, settings.weight_decay,
+                                        lengths[i].parameter, scale * state->clip_coefficient * lengths[i].gradient);
+  }
 }
 
 extern "C" __global__ void counts(const DeviceState* state, uint64_t group, uint64_t* to, double* values) {
-  const GroupProgress& g = state->progress[group];
+  const GroupProgress& g = state->progress[state->turn * state->group_count + group];
   to[0] = state->report->applied;
   to[1] = state->report->skipped;
-  to[2] = state->ticket;
+  to[2] = state->ticket + state->next_unit;
   to[3] = g.step;
   to[4] = g.n_averaged;
   to[5] = g.n_updates;

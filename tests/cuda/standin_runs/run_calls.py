@@ -42,23 +42,23 @@ def test_one_launch_a_step(gpu: Gpu, exchange: Exchange, tensors: int, groups: i
     optimizer = FusedCyclicSGD(each, 0.01, 0.1, max_grad_norm=1.0 if clips else None)
     optimizer.step()
     optimizer.step()
-    launches = ["clr_norm", "clr_step"] if clips else ["clr_step"]
+    launches = ["clr_norm", "clr_step"] if clips else ["clr_step_float32"]
     assert calls_of_a_step(gpu, optimizer) == launches
 
 
 def test_what_is_copied_when_gradients_move(gpu: Gpu, exchange: Exchange) -> None:
     twins = Twins(exchange)
     twins.step(2)
-    assert calls_of_a_step(gpu, twins.there) == ["clr_step"]
+    assert calls_of_a_step(gpu, twins.there) == ["clr_step_float32"]
     kept = []
     for move in range(6):
         kept.append(twins.on_gpu[0].grad)
         twins.on_gpu[0].grad = torch.ones(5, 7)
         calls = calls_of_a_step(gpu, twins.there)
-        assert calls[-1] == "clr_step"
+        assert calls[-1] == "clr_step_float32"
         assert [name for name in calls if name in COPIES] == ["cuMemcpyHtoDAsync_v2"]
         assert move < 4 or not [name for name in calls if name in ALLOCATIONS]  # four places for copies, made once
-    assert calls_of_a_step(gpu, twins.there) == ["clr_step"]
+    assert calls_of_a_step(gpu, twins.there) == ["clr_step_float32"]
 
 
 def test_a_value_set_by_hand_costs_one_small_copy(gpu: Gpu, exchange: Exchange) -> None:
@@ -66,10 +66,10 @@ def test_a_value_set_by_hand_costs_one_small_copy(gpu: Gpu, exchange: Exchange) 
     twins.step(2)
     twins.there.param_groups[1]["lr"] = 0.5
     calls = calls_of_a_step(gpu, twins.there)
-    assert calls[-1] == "clr_step"
+    assert calls[-1] == "clr_step_float32"
     copies = gpu.calls(*COPIES)
     assert sum(call["size"] for call in copies) < 512
-    assert calls_of_a_step(gpu, twins.there) == ["clr_step"]
+    assert calls_of_a_step(gpu, twins.there) == ["clr_step_float32"]
 
 
 def test_what_is_known_is_not_read_again(gpu: Gpu, exchange: Exchange) -> None:

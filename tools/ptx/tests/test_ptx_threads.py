@@ -34,6 +34,24 @@ def test_each_thread_goes_its_own_way_and_all_meet_again() -> None:
     assert statistics.instructions["st.global.u32"] == 64
 
 
+@pytest.mark.parametrize(("resident", "seed"), [(1, None), (2, None), (3, None), (3, 5)])
+def test_blocks_that_are_there_take_turns_from_barrier_to_barrier(resident: int, seed: int | None) -> None:
+    """Each block draws numbers below 12 and writes its own in their places."""
+    what = kernel("""ld.param.u64 %d0, [out]; mov.u32 %r0, %ctaid.x;
+        LOOP: atom.global.add.u32 %r1, [%d0], 1; setp.ge.u32 %p0, %r1, 12; @%p0 bra DONE;
+        mad.wide.u32 %d1, %r1, 4, %d0; st.global.u32 [%d1+4], %r0; bar.sync 0; bra.uni LOOP;
+        DONE:""")
+    memory, out = Memory(), np.zeros(64, np.uint32)
+    statistics = launch(what, 3, 1, [memory.add(out)], memory, resident=resident, seed=seed)
+    drawn = out[1:13].tolist()
+    assert (out[0], statistics.blocks, statistics.barriers) == (12 + 3, 3, 12)
+    if seed is None:
+        assert drawn == [i % resident for i in range(12)]
+    else:
+        assert set(drawn) == {0, 1, 2}
+        assert drawn != [i % resident for i in range(12)]
+
+
 def test_only_threads_whose_guard_holds_execute_an_instruction() -> None:
     body = "mov.u32 %r9, 7; setp.lt.u32 %p0, %r0, 10; @%p0 add.u32 %r9, %r9, 1; @!%p0 mov.u32 %r9, 3;"
     what = kernel(OUT + body + STORE)

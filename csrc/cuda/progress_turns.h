@@ -1,0 +1,50 @@
+// The progress of groups in two copies: an update reads the one that is in force while one block forms the other, which
+// is in force from the end of the launch on.
+#pragma once
+
+#include "core/progress.h"
+#include "cuda/tables.h"
+
+namespace clr {
+namespace {
+
+// What a launch does. All its blocks find the same.
+enum class Outcome : uint8_t {
+  applied,
+  skipped,
+  refused  // by another process: nothing changes, and nothing is counted but this
+};
+
+__device__ __forceinline__ Outcome outcome_of(const DeviceState& state, const DeviceStep& step) {
+  if (step.measured && state.refused) return Outcome::refused;
+  const bool skipped = step.skipped || (step.found_inf != nullptr && *step.found_inf != 0.0f)  // NaN too
+                       || (step.skips_nonfinite && !state.finite);
+  return skipped ? Outcome::skipped : Outcome::applied;
+}
+
+__device__ __forceinline__ GroupProgress* progress_in_force(const DeviceState& state) {
+  return state.progress + (state.turn == 0 ? 0 : state.group_count);
+}
+
+// Returns the schedule's values at the group's position.
+__device__ __forceinline__ Value scheduled_value(const GroupSettings& settings, const GroupProgress& progress) {
+  const Piece& piece = piece_at(settings.pieces, settings.piece_count, progress.step);
+  return evaluate(piece.policy, step_in(piece, progress.step), 1.0);
+}
+
+// Forms the progress after this update. All threads of one block do this together.
+__device__ __noinline__ void form_next(const DeviceState& state, Outcome outcome, bool advances_on_skip) {
+  if (outcome == Outcome::refused) return;
+  const GroupProgress* const from = progress_in_force(state);
+  GroupProgress* const to = state.progress + (state.turn == 0 ? state.group_count : 0);
+  for (uint64_t i = threadIdx.x; i < state.group_count; i += blockDim.x) {
+    const GroupSettings& settings = state.settings[i];
+    GroupProgress& next = to[i];
+    next = from[i];
+    outcome == Outcome::skipped ? advance_skipped(settings, next, advances_on_skip) : advance(settings, next);
+    prepare_next(settings, next, scheduled_value(settings, next));
+  }
+}
+
+}  // namespace
+}  // namespace clr

@@ -1,0 +1,124 @@
+// One update of all tensors of a device in one launch, for any way to update a chunk. Block 0 forms the numbers of the
+// next update while the others work; the last block to finish puts them in force.
+#pragma once
+
+#include "core/random.h"
+#include "cuda/progress_turns.h"
+#include "cuda/table_values.h"
+#include "cuda/update_cuda.h"
+#include "cuda/work_units.h"
+
+namespace clr {
+namespace {
+
+// Marks the buffers and averages that now hold numbers. Each position belongs to one slot at most.
+__device__ __forceinline__ void mark_state(const DeviceState& state, const DeviceWork& work) {
+  for (uint64_t i = threadIdx.x; i < work.slot_count; i += blockDim.x) {
+    const Slot& slot = work.slots[i];
+    const bool empty = slot.size == 0;  // the arrays of an empty slot may be null
+    if ((slot.gradient != nullptr && slot.buffer != nullptr) || empty) state.buffer_holds[slot.random_key] = true;
+    if (slot.average != nullptr || empty) state.average_holds[slot.random_key] = true;
+  }
+}
+
+// The last block does this after all others.
+__device__ __forceinline__ void finish(DeviceState& state, const DeviceWork& work, const DeviceStep& step) {
+  const Outcome outcome = outcome_of(state, step);
+  const bool marks = outcome == Outcome::applied && state.marked != work.number;
+  __syncthreads();  // all have read what the first thread changes
+  if (marks) mark_state(state, work);
+  if (threadIdx.x != 0) return;
+  if (marks) state.marked = work.number;
+  const bool refused = outcome == Outcome::refused, skipped = outcome == Outcome::skipped;
+  ++(refused ? state.counts.refused : skipped ? state.counts.skipped : state.counts.applied);
+  if (!refused) state.counts.last_skipped = skipped;
+  if (!refused) state.turn ^= 1;
+  *state.report = state.counts;
+  if (step.report_inf != nullptr) *step.report_inf = skipped ? 1.0f : 0.0f;
+  state.ticket = 0;
+  state.next_unit = 0;
+}
+
+// Returns what happens to the gradients of this update.
+__device__ __forceinline__ GradientValues gradients_of(const DeviceState& state, const DeviceStep& step) {
+  GradientValues gradients = step.gradients;
+  gradients.scale = scale_of(step);
+  if (step.measured) gradients.clip_coefficient = state.clip_coefficient;
+  return gradients;
+}
+
+// A plain update of elements of one dtype.
+template <class Element>
+struct Plain {
+  __device__ __forceinline__ void operator()(const DeviceState& state, const DeviceWork& work, uint32_t number,
+                                             Range range) const {
+    const Slot& slot = work.slots[number];
+    const GroupProgress& progress = progress_in_force(state)[slot.group];
+    TwoAtOnce<Element> update(values_of(state.settings[slot.group], progress), slot);
+    update.c.first = !state.buffer_holds[slot.random_key];
+    // Elements are counted from the start of the chunk: fewer registers hold their numbers.
+    update.parameter += range.begin;
+    update.gradient += range.begin;
+    if (update.c.has_buffer) update.buffer += range.begin;
+    for_lanes<Element>(update, {0, range.end - range.begin, range.crew});
+  }
+};
+
+// Any update of elements of some dtypes: UpdateRange::run() is update_range(), or a part of it.
+template <class UpdateRange>
+struct Any {
+  GradientValues gradients;
+  bool trusts;
+
+  __device__ __forceinline__ void operator()(const DeviceState& state, const DeviceWork& work, uint32_t number,
+                                             Range range) const {
+    Slot slot = work.slots[number];
+    const GroupSettings& settings = state.settings[slot.group];
+    const GroupProgress& progress = progress_in_force(state)[slot.group];
+    slot.first = !state.buffer_holds[slot.random_key];
+    slot.first_average = !state.average_holds[slot.random_key] || progress.n_averaged == 0;
+    slot.random_key = random_key(settings.seed, progress.n_updates, slot.random_key);
+    if (trusts && slot.trusted) {
+      const SlotLengths of = work.lengths[number];
+      const double gradient = gradients.scale * gradients.clip_coefficient * of.gradient;
+      slot.trust_ratio =
+          trust_ratio(settings.trust_coefficient, settings.trust_eps, settings.weight_decay, of.parameter, gradient);
+    }
+    UpdateRange::run(gradients, values_of(settings, progress), slot, range);
+  }
+};
+
+// Updates a unit: one chunk with all threads of the block, or a small chunk with each of its warps.
+// `update(state, work, number, range)` updates a part of a slot.
+template <class Update>
+struct UpdateUnit {
+  const DeviceState& state;
+  const DeviceWork& work;
+  Update update;
+
+  __device__ __forceinline__ void operator()(uint32_t unit) const {
+    const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+    const bool shared = unit < work.shared_count;
+    const uint32_t first_alone = work.shared_count + (unit - work.shared_count) * (threads / kWarp);
+    const uint32_t number = shared ? unit : first_alone + thread / kWarp;
+    if (number >= work.chunk_count) return;
+    const DeviceChunk chunk = work.by_size[number];
+    const Crew crew = shared ? Crew{thread, threads} : Crew{thread % kWarp, kWarp};
+    update(state, work, chunk.slot, Range{begin_of(chunk), end_of(chunk, work.slots[chunk.slot]), crew});
+  }
+};
+
+// Updates everything in `work`, or skips all of it.
+template <class Update>
+__device__ __forceinline__ void run_step(DeviceState& state, const DeviceWork& work, const DeviceStep& step,
+                                         Update update) {
+  const Outcome outcome = outcome_of(state, step);
+  if (blockIdx.x == 0) form_next(state, outcome, step.advances_on_skip);
+  if (outcome == Outcome::applied) {
+    for_units(state, update_units(work, blockDim.x / kWarp), UpdateUnit<Update>{state, work, update});
+  }
+  if (is_last_block(&state.ticket)) finish(state, work, step);
+}
+
+}  // namespace
+}  // namespace clr
