@@ -2,10 +2,17 @@
 # that runs them; or the file that says why they are missing. Nothing of CUDA's is linked.
 #
 # Sets CLR_NATIVE_CUDA_CODE, what the image holds as nvcc names it, empty for no image.
+set(CLR_NATIVE_CUDA_ARCHITECTURES "" CACHE STRING "Compile machine code for these, as 80;90: see docs/cuda.md")
+# A value that is empty stays so in the cache: what the environment says is heard anew by each configuration.
+string(REGEX REPLACE "[ ,;]+" ";" cuda_asked "${CLR_NATIVE_CUDA_ARCHITECTURES}")
+if(NOT cuda_asked)
+  string(REGEX REPLACE "[ ,;]+" ";" cuda_asked "$ENV{CLR_NATIVE_CUDA_ARCHITECTURES}")
+endif()
 set(cuda_architectures 75 80 86 89 90 100 120) # what ON compiles for, as far as nvcc knows it
 # All machine code is made from the PTX of the first that nvcc knows, which also serves newer ones and those between: that
-# is faster than PTX for each, and tests of that PTX are tests of all.
+# is faster than PTX for each, and tests of that PTX are tests of all. So it is the same whatever is asked for.
 list(GET cuda_architectures 0 cuda_ptx)
+list(REMOVE_DUPLICATES cuda_asked)
 set(cuda_turn_on "put nvcc on the PATH (or set CUDA_HOME), then pip install with -C cmake.define.CLR_NATIVE_CUDA=ON")
 
 if(NOT CLR_NATIVE_CUDA MATCHES "^(AUTO|ON|OFF)$")
@@ -19,7 +26,7 @@ if(CLR_NATIVE_CUDA STREQUAL "OFF")
   set(cuda_missing "CLR_NATIVE_CUDA=OFF was given")
 elseif(NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
   set(cuda_missing "CUDA is supported on Linux only, this is ${CMAKE_SYSTEM_NAME}")
-elseif(CLR_NATIVE_CUDA STREQUAL "AUTO" AND CMAKE_CROSSCOMPILING)
+elseif(CLR_NATIVE_CUDA STREQUAL "AUTO" AND CMAKE_CROSSCOMPILING AND NOT cuda_asked)
   set(cuda_missing "the build was for another machine, whose GPUs it could not see")
 else()
   find_program(CLR_NATIVE_NVCC nvcc HINTS ENV CUDA_HOME PATH_SUFFIXES bin)
@@ -42,7 +49,9 @@ else()
   elseif(NOT CLR_NATIVE_CUDA_INCLUDE)
     list(APPEND cuda_missing "nvcc was found, but not its headers (CLR_NATIVE_CUDA_INCLUDE)")
   endif()
-  if(CLR_NATIVE_CUDA STREQUAL "AUTO")
+  if(cuda_asked)
+    set(cuda_gpus ${cuda_asked})
+  elseif(CLR_NATIVE_CUDA STREQUAL "AUTO")
     execute_process(
       COMMAND ${Python_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/cmake/visible_gpus.py ${cuda_ptx}
       RESULT_VARIABLE cuda_failed OUTPUT_VARIABLE cuda_gpus ERROR_VARIABLE cuda_no_gpu
@@ -56,6 +65,18 @@ else()
   endif()
 endif()
 if(NOT cuda_missing)
+  foreach(architecture ${cuda_asked})
+    set(cuda_is_known FALSE)
+    if(architecture MATCHES "^[0-9]+$" AND cuda_known MATCHES "sm_${architecture}[ \n]")
+      set(cuda_is_known TRUE)
+    endif()
+    if(NOT cuda_is_known OR architecture LESS cuda_ptx)
+      string(REGEX MATCHALL "[0-9]+" cuda_known "${cuda_known}")
+      list(JOIN cuda_known ", " cuda_known)
+      message(FATAL_ERROR "CLR_NATIVE_CUDA_ARCHITECTURES has ${architecture}, where the kernels need ${cuda_ptx} or more, "
+                          "and ${CLR_NATIVE_NVCC} knows ${cuda_known}")
+    endif()
+  endforeach()
   foreach(architecture ${cuda_gpus})
     if(cuda_known MATCHES "sm_${architecture}[ \n]") # what is newer than this nvcc has the PTX
       list(APPEND CLR_NATIVE_CUDA_CODE sm_${architecture})

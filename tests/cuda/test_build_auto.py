@@ -128,3 +128,36 @@ def test_what_is_missing_is_named(setting: str, words: str, tmp_path: Path, driv
     environment = {name: value for name, value in seen("89", driver).items() if name != "CUDA_HOME"}
     said = configured(tmp_path, environment, f"-DCLR_NATIVE_CUDA={setting}", *nowhere, *tools)
     assert words in " ".join(said.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "variable", "words"),
+    [
+        ("", "", "for sm_89;compute_75"),
+        ("", "80, 90 80", "for sm_80;sm_90;compute_75"),
+        ("75;90", "80", "for sm_75;sm_90;compute_75"),
+        ("12", "", "CLR_NATIVE_CUDA_ARCHITECTURES has 12, where the kernels need 75 or more, and"),
+        ("", "9.", "CLR_NATIVE_CUDA_ARCHITECTURES has 9., where the kernels need 75 or more, and"),
+    ],
+)
+def test_architectures_are_chosen(setting: str, variable: str, words: str, tmp_path: Path, driver: Path) -> None:
+    """The setting wins over the environment variable, and either over the driver."""
+    nvcc()
+    environment = {**seen("89", driver), "CLR_NATIVE_CUDA_ARCHITECTURES": variable}
+    said = configured(tmp_path, environment, f"-DCLR_NATIVE_CUDA_ARCHITECTURES={setting}")
+    assert words in " ".join(said.split())
+
+
+def test_torch_has_a_dlpack_header_where_there_is_no_other(tmp_path: Path) -> None:
+    (tmp_path / "tvm_ffi.py").write_text("raise ImportError('as if it were not installed')\n")
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *options, str(ROOT / "cmake" / "dlpack_header.py")]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+
+    assert run().stdout.strip().endswith("/torch/include/ATen/dlpack.h")
+    without_torch = run("-S")
+    assert (without_torch.returncode, without_torch.stdout) == (1, "")
+    assert "pip install apache-tvm-ffi, or torch>=2.10" in without_torch.stderr
