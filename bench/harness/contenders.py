@@ -137,14 +137,19 @@ def equal(what: str, results: Sequence[torch.Tensor], references: Sequence[torch
         assert torch.equal(result, wanted), f"{what}: tensor {at} differs from torch's loop"
 
 
-def nearly_equal(what: str, results: Sequence[torch.Tensor], references: Sequence[torch.Tensor]) -> None:
-    """AssertionError unless every tensor is within ``TORCH_TOLERANCE`` of its norm.
+def nearly_equal(
+    what: str,
+    results: Sequence[torch.Tensor],
+    references: Sequence[torch.Tensor],
+    tolerance: float = TORCH_TOLERANCE,
+) -> None:
+    """AssertionError unless every tensor is within this share of its norm.
 
     For torch against torch: fused rounds the elements past the last full register otherwise than loop does.
     """
     for at, (result, wanted) in enumerate(zip(results, references, strict=True)):
         apart = torch.dist(result, wanted).item() / wanted.norm().item()
-        assert apart <= TORCH_TOLERANCE, f"{what}: tensor {at} is {apart!r} of its norm away from the loop"
+        assert apart <= tolerance, f"{what}: tensor {at} is {apart!r} of its norm away from the loop"
 
 
 def verify(name: str, workload: Workload, gradients: Gradients | None = None) -> None:

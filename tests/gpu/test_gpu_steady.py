@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -46,7 +47,11 @@ def on_gpu(hardware: Hardware, **settings: Any) -> tuple[FusedCyclicSGD, list[Te
 
 def device_events(call: Callable[[], object]) -> list[str]:
     """Names of what the device did: kernels, copies, memory set."""
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+    # Without acc_events torch 2.10 and 2.11 warn at every start; later ones need not take it.
+    accumulate: dict[str, Any] = (
+        {"acc_events": True} if "acc_events" in inspect.signature(profile.__init__).parameters else {}
+    )
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], **accumulate) as profiled:
         call()
         torch.cuda.synchronize()
     events = [event for event in profiled.events() if event.device_type.name == "CUDA"]

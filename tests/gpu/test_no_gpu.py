@@ -23,3 +23,11 @@ def test_the_benchmark_measures_nothing_and_says_why() -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("bench.cuda: ")
     assert line.endswith("nothing is measured")
+
+
+@pytest.mark.slow
+def test_the_benchmark_s_own_tests() -> None:
+    """They stand beside it, and need no GPU. The conftest there is for a plugin that need not be installed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", "bench/test_cuda.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout
