@@ -43,6 +43,7 @@ NOT_RUN = {
     "pytest -m cuda": "needs a GPU",
     'pytest -m "slow or not slow"': "this test is one of them",
     "python -m bench.cuda": "needs a GPU",
+    "tools/gpu/run.sh OUT": "takes minutes on a GPU machine; tests/cuda/test_gpu_script.py runs it on less",
     "python docs/figures.py": "writes into the checkout; test_figures does what it does, elsewhere",
     "clr-native plot": "a command's name, without a schedule",
     "clr-native values": "a command's name, without a schedule",

@@ -24,6 +24,7 @@ lacking() {
   for tool in "${CXX:-c++}" nvcc "$PYTHON"; do
     command -v "$tool" >/dev/null || printf '%s was not found, ' "$tool"
   done
+  command -v "$PYTHON" >/dev/null || return
   for module in torch pybind11 scikit_build_core; do
     "$PYTHON" -c "import importlib.util as u, sys; sys.exit(u.find_spec('$module') is None)" 2>/dev/null ||
       printf 'there is no Python package %s, ' "$module"

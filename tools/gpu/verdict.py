@@ -45,8 +45,8 @@ def tests(lines: Sequence[str]) -> list[str]:
         if found := re.match(r"(tests/\S+::.*?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)\b", line):
             ended[found[1]] = {"XFAIL": "xfailed", "XPASS": "xpassed"}.get(found[2], found[2].lower())
             begun = ""
-        elif line.startswith("tests/") and "::" in line:
-            begun = line.strip()
+        elif found := re.match(r"tests/\S+::\S+", line):
+            begun = found[0]
     if not ended and not begun:
         return []
     counts = [(list(ended.values()).count(outcome), outcome) for outcome in OUTCOMES]
