@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -119,6 +120,13 @@ def test_the_verdict_says_that_nothing_can_be_built(tmp_path: Path) -> None:
     done = run(root, tmp_path / "out", "install", PYTHON="no-python", **nothing)
     assert done.returncode == 1
     assert "no-python was not found" in verdict_of(tmp_path / "out")
+
+
+def test_all_parts_end_in_time() -> None:
+    """A part that is not heard at its limit has five seconds more."""
+    limits = re.findall(r"\[(\w+)\]=(\d+)", (SCRIPTS / "run.sh").read_text(encoding="utf-8"))
+    assert len(limits) == 8
+    assert sum(int(limit) + 5 for _, limit in limits) <= 570
 
 
 def test_other_parts_than_there_are_and_no_folder_are_refused(tmp_path: Path) -> None:

@@ -67,18 +67,27 @@ sanitize() {
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 9 "$PYTHON" -m tools.gpu.steps clipped
 }
 
-case $1 in
-environment) environment ;;
-install) install_package ;;
-tests)
-  "$PYTHON" -m pytest tests/gpu -m cuda -v -ra --tb=short -W default -p no:cacheprovider -o addopts= \
-    -o faulthandler_timeout=60
-  ;;
-replay) "$PYTHON" -m tools.gpu.steps replay ;;
-bench)
-  rm -f "$OUT/bench.json"
-  "$PYTHON" -m bench.cuda --rounds "${CLR_NATIVE_GPU_ROUNDS:-8}" --json "$OUT/bench.json"
-  ;;
-kernels) kernels ;;
-memcheck | racecheck) sanitize "$1" ;;
-esac
+# All of it is read before any of it runs, so that another version of this file may be put in its place meanwhile.
+main() {
+  case $1 in
+  environment) environment ;;
+  install) install_package ;;
+  tests)
+    "$PYTHON" -m pytest tests/gpu -m cuda -v -ra --tb=short -W default -p no:cacheprovider -o addopts= \
+      -o faulthandler_timeout=60 || return
+    grep -q '^tests/.* PASSED' "$OUT/tests.txt" || {
+      echo "no test could run"
+      return 1
+    }
+    ;;
+  replay) "$PYTHON" -m tools.gpu.steps replay ;;
+  bench)
+    rm -f "$OUT/bench.json"
+    "$PYTHON" -m bench.cuda --rounds "${CLR_NATIVE_GPU_ROUNDS:-8}" --json "$OUT/bench.json"
+    ;;
+  kernels) kernels ;;
+  memcheck | racecheck) sanitize "$1" ;;
+  esac
+  exit
+}
+main "$1"

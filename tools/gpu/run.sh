@@ -82,7 +82,7 @@ for part in "${@:-${parts[@]}}"; do
   fi
   echo "=== $part, at most ${limits[$part]} s"
   # What a part leaves running would keep a pipe open: it writes to a file, which is shown meanwhile.
-  tail -s 0.1 -n +1 -f "$out/$part.txt" &
+  tail -s 0.1 --pid=$$ -n +1 -f "$out/$part.txt" &
   shown=$!
   begun=$SECONDS
   timeout -s INT -k 5 "${limits[$part]}" bash "$here/part.sh" "$part" >>"$out/$part.txt" 2>&1

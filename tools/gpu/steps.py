@@ -13,7 +13,7 @@ from torch import Tensor
 
 from clr_native import FusedCyclicSGD
 
-LARGE = 1 << 24  # elements: 64 MB in float32, more than a cache holds
+LARGE = 1 << 25  # elements: 64 MB in 16 bits, more than a cache holds
 REPLAYS = 1000
 MIXED = ((40, 30), (65,), (7,), (40_000,), (3, 5, 7))
 
