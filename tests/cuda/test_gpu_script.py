@@ -148,7 +148,7 @@ NCU = """==PROF== Connected to process 1
 
 def test_what_tools_print_is_summed_up(tmp_path: Path) -> None:
     texts = {
-        "parts.tsv": "kernels\tended\t9\t\nmemcheck\tfailed\t4\ta | b\n",
+        "parts.tsv": "kernels\tfailed\t3\tthe run before\nkernels\tended\t9\t\nmemcheck\tfailed\t4\ta | b\n",
         "kernels.txt": NCU,
         "memcheck.txt": "========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 2 errors\n",
         "racecheck.txt": "* a clipped step\n========= RACECHECK SUMMARY: 0 hazards displayed\n",
@@ -159,7 +159,7 @@ def test_what_tools_print_is_summed_up(tmp_path: Path) -> None:
     subprocess.run([sys.executable, SCRIPTS / "verdict.py", tmp_path], check=True, timeout=60)
     said = verdict_of(tmp_path)
     assert "Failed: memcheck. Skipped: nothing." in said
-    assert "| memcheck | failed | 4 | a / b |" in said
+    assert "| kernels | ended | 9 |  |\n| memcheck | failed | 4 | a / b |" in said
     assert (
         "| Kernel Name | Block Size | gpu__time_duration.sum us | launch__registers_per_thread register/thread |"
         in said

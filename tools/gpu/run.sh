@@ -72,8 +72,12 @@ note() {
 }
 
 failed=0
-rm -f "$out/parts.tsv"
-for part in "${@:-${parts[@]}}"; do
+if [ $# -eq 0 ]; then
+  # A whole run begins anew; parts that are named take the place of what they were before.
+  set -- "${parts[@]}"
+  rm -f "$out/parts.tsv" "$out/bench.json" "$out"/*.txt
+fi
+for part in "$@"; do
   : >"$out/$part.txt"
   why=$(idle "$part" | head -n 1)
   if [ -n "$why" ]; then

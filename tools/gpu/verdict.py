@@ -24,8 +24,9 @@ def starred(out: Path, part: str) -> list[str]:
 
 
 def parts(out: Path) -> list[list[str]]:
-    """Name, how it ended, seconds and words of each."""
-    return [line.split("\t", 3) for line in (out / "parts.tsv").read_text(encoding="utf-8").splitlines()]
+    """Name, how it ended, seconds and words of each, where it ran last."""
+    lines = [line.split("\t", 3) for line in (out / "parts.tsv").read_text(encoding="utf-8").splitlines()]
+    return [*{line[0]: line for line in lines}.values()]
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
