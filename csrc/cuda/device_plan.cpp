@@ -53,9 +53,10 @@ struct Work {
 
 class Plan final : public DevicePlan {
  public:
-  explicit Plan(int ordinal);
+  Plan(int ordinal, Wait wait);
 
-  void set_groups(void* stream, const std::vector<GroupSettings>& settings, bool other_pieces) override;
+  void set_groups(void* stream, const std::vector<GroupSettings>& settings, bool other_pieces,
+                  std::uint64_t generation) override;
   bool has_groups(const std::vector<GroupSettings>& settings) const override { return all_same(settings, settings_); }
   void set_progress(void* stream, const std::vector<GroupProgress>& progress) override;
   void set_parameters(void* stream, std::size_t count) override;
@@ -79,12 +80,16 @@ class Plan final : public DevicePlan {
   void copy_work(void* stream, Work& work, const std::vector<Slot>& slots);
   void copy_shared(void* stream, Work& work, const SharedNumbers& shared);
   void forget_marks(void* stream);
+  void wait_for_own_stream();
   bool is_plain(const DeviceStep& step) const;
   void launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, const DeviceStep& step);
 
   const Device& device_;
+  Wait wait_;
   OwnStream beside_;
   Staging staging_;
+  Event stepped_;      // behind the last step that was not captured
+  Event read_behind_;  // behind what the reader's stream had to do
   DeviceMemory pieces_, settings_table_, progress_, holds_, state_table_;
   std::deque<DeviceMemory> retired_;  // outgrown memory that a graph may still use
   PinnedMemory report_, answer_;
@@ -92,14 +97,21 @@ class Plan final : public DevicePlan {
   std::vector<GroupSettings> settings_;         // as last set
   std::map<const Piece*, std::size_t> places_;  // where the host's pieces lie in pieces_
   std::size_t parameters_ = 0, groups_ = 0;
-  Chunks chunks_;  // scratch
+  std::uint64_t generation_ = 0;  // of the groups
+  Chunks chunks_;                 // scratch
   Work eager_;
   std::deque<Work> captured_;
   std::uint32_t works_ = 0;  // tables of slots that were copied so far
   Work* work_ = &eager_;     // of the next launches
 };
 
-Plan::Plan(int ordinal) : device_(Device::at(ordinal)), beside_(device_), staging_(device_) {
+Plan::Plan(int ordinal, Wait wait)
+    : device_(Device::at(ordinal)),
+      wait_(wait),
+      beside_(device_),
+      staging_(device_, wait),
+      stepped_(device_),
+      read_behind_(device_) {
   device_.kernels();
   report_ = PinnedMemory(device_, sizeof(DeviceReport));
   *report_.at<DeviceReport>() = {};
@@ -130,7 +142,9 @@ void Plan::copy_pieces(void* stream, const std::vector<GroupSettings>& settings)
   copy(stream, pieces_.address(), all.data(), all.size() * sizeof(Piece));
 }
 
-void Plan::set_groups(void* stream, const std::vector<GroupSettings>& settings, bool other_pieces) {
+void Plan::set_groups(void* stream, const std::vector<GroupSettings>& settings, bool other_pieces,
+                      std::uint64_t generation) {
+  generation_ = generation;
   std::size_t first = 0, last = settings.size();
   if (other_pieces || settings.size() != settings_.size()) {
     copy_pieces(stream, settings);
@@ -206,6 +220,7 @@ void Plan::copy_state(void* stream) {
   state.settings = settings_table_.at<const GroupSettings>();
   state.progress = progress_.at<GroupProgress>();
   state.group_count = settings_.size();
+  state.generation = generation_;
   state.buffer_holds = holds_.at<bool>();
   state.average_holds = holds_.at<bool>(holds_.size() / 2);
   if (state_table_.size() == 0) {
@@ -215,7 +230,7 @@ void Plan::copy_state(void* stream) {
   }
   if (state.settings == state_.settings && state.group_count == state_.group_count &&
       state.progress == state_.progress && state.buffer_holds == state_.buffer_holds &&
-      state.average_holds == state_.average_holds) {
+      state.average_holds == state_.average_holds && state.generation == state_.generation) {
     return;
   }
   copy(stream, state_table_.address(), &state, offsetof(DeviceState, counts));
@@ -295,14 +310,20 @@ void Plan::set_work(void* stream, const std::vector<Slot>& slots, const SharedNu
 }
 
 void Plan::set_captured_work(const std::vector<Slot>& slots, const SharedNumbers& shared) {
-  const Driver& driver = Driver::get();
   const Device::Current current(device_);
   const BesideCapture beside;
   captured_.emplace_back();
   work_ = &captured_.back();
   copy_work(beside_.get(), *work_, slots);
   copy_shared(beside_.get(), *work_, shared);
-  driver.check(driver.stream_synchronize(beside_.get()), "cuStreamSynchronize");
+  wait_for_own_stream();
+}
+
+void Plan::wait_for_own_stream() {
+  const Driver& driver = Driver::get();
+  CUresult result = CUDA_SUCCESS;
+  wait_([&] { result = driver.stream_synchronize(beside_.get()); });
+  driver.check(result, "cuStreamSynchronize");
 }
 
 void Plan::launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, const DeviceStep& step) {
@@ -340,6 +361,7 @@ void Plan::step(void* stream, const DeviceStep& step) {
   const std::uint32_t units = update_units(work_->device, static_cast<std::uint32_t>(threads / kWarp));
   launch(plain ? device_.kernels().plain[static_cast<int>(*work_->one_dtype)] : device_.kernels().step,
          std::clamp<std::uint64_t>(units, 1, resident), threads, stream, step);
+  if (work_ == &eager_) stepped_.record(static_cast<CUstream>(stream));
 }
 
 DeviceProgress Plan::read(void* stream) {
@@ -349,15 +371,19 @@ DeviceProgress Plan::read(void* stream) {
   const std::size_t groups = 2 * groups_ * sizeof(GroupProgress);
   const std::size_t bytes = sizeof(DeviceState) + groups + holds_.size();
   if (answer_.size() < bytes) answer_ = PinnedMemory(device_, bytes);
+  const BesideCapture beside;
+  read_behind_.record(static_cast<CUstream>(stream));
+  read_behind_.hold_up(beside_.get());
+  stepped_.hold_up(beside_.get());
   const auto fetch = [&](std::size_t at, const DeviceMemory& from, std::size_t count) {
     if (count == 0) return;
-    driver.check(driver.memcpy_dtoh_async(answer_.at<void>(at), from.address(), count, static_cast<CUstream>(stream)),
+    driver.check(driver.memcpy_dtoh_async(answer_.at<void>(at), from.address(), count, beside_.get()),
                  "cuMemcpyDtoHAsync");
   };
   fetch(0, state_table_, sizeof(DeviceState));
   fetch(sizeof(DeviceState), progress_, groups);
   fetch(sizeof(DeviceState) + groups, holds_, holds_.size());
-  driver.check(driver.stream_synchronize(static_cast<CUstream>(stream)), "cuStreamSynchronize");
+  wait_for_own_stream();
   const DeviceState& state = *answer_.at<DeviceState>();
   const auto* const progress = answer_.at<GroupProgress>(sizeof(DeviceState)) + (state.turn == 0 ? 0 : groups_);
   const auto* const buffers = answer_.at<char>(sizeof(DeviceState) + groups);
@@ -373,7 +399,7 @@ DeviceProgress Plan::read(void* stream) {
 
 DeviceReport Plan::reported() const {
   const volatile DeviceReport* const report = report_.at<DeviceReport>();
-  return {report->applied, report->skipped, report->refused, report->last_skipped};
+  return {report->applied, report->skipped, report->refused, report->stale, report->last_skipped};
 }
 
 }  // namespace
@@ -382,10 +408,13 @@ bool is_captured(int ordinal, void* stream) {
   const Driver& driver = Driver::get();
   const Device::Current current(Device::at(ordinal));
   CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-  driver.check(driver.stream_is_capturing(static_cast<CUstream>(stream), &status), "cuStreamIsCapturing");
+  const CUresult result = driver.stream_is_capturing(static_cast<CUstream>(stream), &status);
+  // Another stream is captured, which the null stream would wait for: a launch will say so if that matters.
+  if (result == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT) return false;
+  driver.check(result, "cuStreamIsCapturing");
   return status != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
-std::unique_ptr<DevicePlan> make_device_plan(int ordinal) { return std::make_unique<Plan>(ordinal); }
+std::unique_ptr<DevicePlan> make_device_plan(int ordinal, Wait wait) { return std::make_unique<Plan>(ordinal, wait); }
 
 }  // namespace clr

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cuda/tables.h"
+#include "cuda/wait.h"
 #include "kernel/plan.h"
 
 namespace clr {
@@ -38,8 +39,9 @@ class DevicePlan {
   virtual ~DevicePlan() = default;
 
   // Sets the settings of all groups. Their pieces lie in the host's memory and are those of the last call unless
-  // `other_pieces`. Copies only the settings that have changed.
-  virtual void set_groups(void* stream, const std::vector<GroupSettings>& settings, bool other_pieces) = 0;
+  // `other_pieces`. Copies only the settings that have changed. Launches of another `generation` change nothing.
+  virtual void set_groups(void* stream, const std::vector<GroupSettings>& settings, bool other_pieces,
+                          std::uint64_t generation) = 0;
   // True if these are the settings that were set last.
   virtual bool has_groups(const std::vector<GroupSettings>& settings) const = 0;
 
@@ -65,8 +67,9 @@ class DevicePlan {
   virtual void share(void* stream, const DeviceStep& step) = 0;
   virtual void step(void* stream, const DeviceStep& step) = 0;
 
-  // Reads the progress and waits for the device. Returns an empty DeviceProgress if the device has been given no work
-  // yet.
+  // Reads the progress as it is behind the last step, whatever its stream was, and behind the work that is in `stream`
+  // now: a graph may have been replayed there. Waits for that. Returns an empty DeviceProgress if the device has been
+  // given no work yet.
   virtual DeviceProgress read(void* stream) = 0;
 
   // Returns the device's report so far, without waiting for the device.
@@ -76,6 +79,6 @@ class DevicePlan {
 // True if this stream of the device is being captured in a graph.
 bool is_captured(int ordinal, void* stream);
 
-std::unique_ptr<DevicePlan> make_device_plan(int ordinal);
+std::unique_ptr<DevicePlan> make_device_plan(int ordinal, Wait wait);
 
 }  // namespace clr

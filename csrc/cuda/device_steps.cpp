@@ -32,6 +32,12 @@ DeviceStep device_step(const StepPlan& plan, const GradientOptions& options, con
 
 }  // namespace
 
+std::unique_lock<std::recursive_mutex> DeviceSteps::alone() const {
+  std::unique_lock<std::recursive_mutex> lock(in_use_, std::try_to_lock);
+  if (!lock) wait_([&] { lock.lock(); });
+  return lock;
+}
+
 bool DeviceSteps::are_on_several(const StepPlan& plan) const {
   const int one = !plans_.empty() ? plans_.begin()->first : plan.slots.empty() ? -1 : plan.slots.front().device;
   return plans_.size() > 1 ||
@@ -58,7 +64,7 @@ void DeviceSteps::require_readable() const {
 bool DeviceSteps::is_behind(const std::vector<std::uint64_t>& position_versions) const {
   if (plans_.empty()) return false;
   const DeviceReport report = plans_.begin()->second.plan->reported();
-  if (report.skipped != seen_skipped_ || report.refused != seen_refused_) return true;
+  if (report.skipped != seen_skipped_ || report.refused != seen_refused_ || report.stale != seen_stale_) return true;
   if (report.applied + report.skipped > launched_) return true;
   return (runs_ahead_ || has_graphs_) && position_versions != position_versions_;
 }
@@ -107,11 +113,13 @@ void DeviceSteps::refuse(const StepPlan& plan, const GradientOptions& options, c
 void DeviceSteps::take_groups(const std::vector<GroupRecord>& records) {
   settings_.clear();
   progress_.clear();
+  new_group_ids_.clear();
   new_binding_ids_.clear();
   new_position_versions_.clear();
   for (const GroupRecord& record : records) {
     settings_.push_back(*record.settings);
     progress_.push_back(*record.progress);
+    new_group_ids_.push_back(record.group_id);
     new_binding_ids_.push_back(record.binding_id);
     new_position_versions_.push_back(record.position_version);
   }
@@ -133,7 +141,7 @@ void DeviceSteps::refuse_capture(bool makes_state) const {
 void DeviceSteps::add_device(int ordinal) {
   if (plans_.count(ordinal) != 0) return;
   if (clr::is_captured(ordinal, current_stream_(ordinal))) refuse_in_graph("the first step");
-  std::unique_ptr<DevicePlan> plan = make_device_plan(ordinal);
+  std::unique_ptr<DevicePlan> plan = make_device_plan(ordinal, wait_);
   plans_[ordinal].plan = std::move(plan);
 }
 
@@ -141,7 +149,7 @@ void DeviceSteps::add_device(int ordinal) {
 void DeviceSteps::tell(int ordinal, OneDevice& device, std::size_t parameters) {
   void* const stream = current_stream_(ordinal);
   if (!device.has_groups || other_positions_) device.plan->set_progress(stream, progress_);
-  device.plan->set_groups(stream, settings_, !device.has_groups || other_groups_);
+  device.plan->set_groups(stream, settings_, !device.has_groups || other_groups_, generation_);
   device.has_groups = true;
   if (!device.has_parameters || !parameters_known_) {
     device.plan->set_parameters(stream, parameters);
@@ -166,6 +174,9 @@ void DeviceSteps::prepare(const StepPlan& plan) {
   for (const Slot& slot : plan.slots) add_device(slot.device);
   if (plan.shared.numbers != nullptr) add_device(plan.shared.device);
   if (captured_) refuse_capture(plan.makes_state);
+  if (group_ids_ != new_group_ids_) ++generation_;
+  group_ids_ = new_group_ids_;
+  step_.generation = generation_;
   const bool one = plans_.size() == 1;
   for (auto& [ordinal, device] : plans_) device.slots.clear();
   for (std::size_t i = 0; !one && i < plan.slots.size(); ++i) {
@@ -186,6 +197,7 @@ void DeviceSteps::prepare(const StepPlan& plan) {
 }
 
 void DeviceSteps::measure(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
+  const auto lock = alone();
   refuse(plan, options, request);
   step_ = device_step(plan, options, request);
   prepare(plan);
@@ -197,6 +209,7 @@ void DeviceSteps::measure(const StepPlan& plan, const GradientOptions& options, 
 }
 
 Measured DeviceSteps::decide(StepPlan& plan, const GradientOptions& options, const StepRequest&) {
+  const auto lock = alone();
   if (plan.shared.numbers != nullptr) share(plan);
   if (options.error_if_nonfinite && !step_.skipped) {
     if (captured_) {
@@ -223,6 +236,7 @@ void DeviceSteps::share(const StepPlan& plan) {
 }
 
 void DeviceSteps::run(const StepPlan&) {
+  const auto lock = alone();
   for (auto& [ordinal, device] : plans_) device.plan->step(current_stream_(ordinal), step_);
   has_graphs_ = has_graphs_ || captured_;
   if (captured_) return;
@@ -238,6 +252,7 @@ std::size_t DeviceSteps::row_of(std::uint64_t position_version, std::size_t gues
 }
 
 DeviceSteps::Counted DeviceSteps::synchronise(const std::vector<std::uint64_t>& position_versions) {
+  const auto lock = alone();
   Counted counted;
   counted.groups.resize(position_versions.size());
   if (!runs_ahead_ && !has_graphs_) return counted;  // nothing has been launched since
@@ -254,6 +269,8 @@ DeviceSteps::Counted DeviceSteps::synchronise(const std::vector<std::uint64_t>& 
     counted.last_skipped = progress.counts.last_skipped;
     counted.refused = progress.counts.refused != seen_refused_;
     seen_refused_ = progress.counts.refused;
+    counted.stale = progress.counts.stale != seen_stale_;
+    seen_stale_ = progress.counts.stale;
     counted.has_applied = progress.counts.applied != 0;
     launched_ = progress.counts.applied + progress.counts.skipped;
     for (std::size_t g = 0; g < position_versions.size(); ++g) {
@@ -269,6 +286,7 @@ DeviceSteps::Counted DeviceSteps::synchronise(const std::vector<std::uint64_t>& 
 }
 
 DeviceProgress DeviceSteps::read_first() const {
+  const auto lock = alone();
   require_readable();
   const auto& [ordinal, device] = *plans_.begin();
   return device.plan->read(current_stream_(ordinal));

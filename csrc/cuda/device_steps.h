@@ -7,6 +7,7 @@
 
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -20,7 +21,7 @@ class DeviceSteps final : public Executor {
   // Returns the stream that is current on a device.
   using CurrentStream = void* (*)(int device);
 
-  explicit DeviceSteps(CurrentStream current_stream) : current_stream_(current_stream) {}
+  DeviceSteps(CurrentStream current_stream, Wait wait) : current_stream_(current_stream), wait_(wait) {}
 
   // True if any step has run on a device.
   bool are_used() const { return !plans_.empty(); }
@@ -59,7 +60,8 @@ class DeviceSteps final : public Executor {
     std::vector<std::size_t> empty_buffers, empty_averages;
     bool last_skipped = false;  // True if the last step was skipped
     bool refused = false;       // True if another process has refused a step since the last call
-    bool has_applied = true;    // True if any step was applied
+    bool stale = false;       // True if a graph of other groups was replayed since the last call, which changed nothing
+    bool has_applied = true;  // True if any step was applied
   };
   // Waits for the devices and returns their counts. `position_versions`: those of the owner's groups; 0 for no group.
   Counted synchronise(const std::vector<std::uint64_t>& position_versions);
@@ -87,7 +89,12 @@ class DeviceSteps final : public Executor {
   void require_readable() const;
   DeviceProgress read_first() const;
 
+  // Others may call while this waits for a device: a function that uses the plans holds this for as long as it runs.
+  [[nodiscard]] std::unique_lock<std::recursive_mutex> alone() const;
+
   CurrentStream current_stream_;
+  Wait wait_;
+  mutable std::recursive_mutex in_use_;
   std::map<int, OneDevice> plans_;
   std::map<int, std::vector<StateChange>> changes_;  // not yet copied to the device
   DeviceStep step_{};                                // that was measured
@@ -95,13 +102,14 @@ class DeviceSteps final : public Executor {
   bool measured_norm_ = false, clips_ = false;
   std::vector<GroupSettings> settings_;  // of this step
   std::vector<GroupProgress> progress_;
-  std::vector<std::uint64_t> binding_ids_, position_versions_;  // of the groups that the devices know
-  std::vector<std::uint64_t> new_binding_ids_, new_position_versions_;
+  std::vector<std::uint64_t> group_ids_, binding_ids_, position_versions_;  // of the groups that the devices know
+  std::vector<std::uint64_t> new_group_ids_, new_binding_ids_, new_position_versions_;
+  std::uint64_t generation_ = 0;  // of group_ids_
   bool parameters_known_ = false;
   bool other_groups_ = true, other_positions_ = true;
   bool runs_ahead_ = false;  // True if steps have been launched since the last synchronise()
   bool has_graphs_ = false;
-  std::uint64_t seen_skipped_ = 0, seen_refused_ = 0, launched_ = 0;
+  std::uint64_t seen_skipped_ = 0, seen_refused_ = 0, seen_stale_ = 0, launched_ = 0;
 };
 
 }  // namespace clr

@@ -1,6 +1,7 @@
 #include "cuda/driver.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <stdexcept>
 
@@ -27,7 +28,7 @@ class Library {
 }  // namespace
 
 // Looks the symbols up by their versioned names, which cuda.h hides behind macros.
-Driver::Driver() {
+Driver::Driver() : process_(getpid()) {
   const Library library("libcuda.so.1");
   library.find(init, "cuInit");
   library.find(driver_get_version, "cuDriverGetVersion");
@@ -49,11 +50,13 @@ Driver::Driver() {
   library.find(stream_create, "cuStreamCreate");
   library.find(stream_destroy, "cuStreamDestroy_v2");
   library.find(stream_synchronize, "cuStreamSynchronize");
+  library.find(stream_wait_event, "cuStreamWaitEvent");
   library.find(stream_is_capturing, "cuStreamIsCapturing");
   library.find(thread_exchange_stream_capture_mode, "cuThreadExchangeStreamCaptureMode");
   library.find(event_create, "cuEventCreate");
   library.find(event_destroy, "cuEventDestroy_v2");
   library.find(event_record, "cuEventRecord");
+  library.find(event_query, "cuEventQuery");
   library.find(event_synchronize, "cuEventSynchronize");
   library.find(launch_kernel, "cuLaunchKernel");
   library.find(get_error_name, "cuGetErrorName");
@@ -74,6 +77,8 @@ std::string Driver::why_missing() {
     return error.what();
   }
 }
+
+bool Driver::is_inherited() const { return getpid() != process_; }
 
 std::string Driver::words(CUresult result, const char* function) const {
   const char *name = nullptr, *text = nullptr;

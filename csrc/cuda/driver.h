@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cuda.h>
+#include <sys/types.h>
 
 #include <string>
 
@@ -18,6 +19,8 @@ class Driver {
 
   // Returns the driver's own words: "cuMemAlloc: CUDA_ERROR_OUT_OF_MEMORY: out of memory".
   std::string words(CUresult result, const char* function) const;
+  // True in a child of the process that initialised the driver: nothing of the driver's may be touched there.
+  bool is_inherited() const;
   // Throws std::runtime_error with the driver's words unless the result is success.
   void check(CUresult result, const char* function) const;
 
@@ -41,11 +44,13 @@ class Driver {
   decltype(&cuStreamCreate) stream_create;
   decltype(&cuStreamDestroy) stream_destroy;
   decltype(&cuStreamSynchronize) stream_synchronize;
+  decltype(&cuStreamWaitEvent) stream_wait_event;
   decltype(&cuStreamIsCapturing) stream_is_capturing;
   decltype(&cuThreadExchangeStreamCaptureMode) thread_exchange_stream_capture_mode;
   decltype(&cuEventCreate) event_create;
   decltype(&cuEventDestroy) event_destroy;
   decltype(&cuEventRecord) event_record;
+  decltype(&cuEventQuery) event_query;
   decltype(&cuEventSynchronize) event_synchronize;
   decltype(&cuLaunchKernel) launch_kernel;
   decltype(&cuGetErrorName) get_error_name;
@@ -53,6 +58,8 @@ class Driver {
 
  private:
   Driver();
+
+  pid_t process_;
 };
 
 }  // namespace clr

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <stdexcept>
 #include <utility>
 
 namespace clr {
@@ -10,10 +11,11 @@ BesideCapture::BesideCapture() { Driver::get().thread_exchange_stream_capture_mo
 BesideCapture::~BesideCapture() { Driver::get().thread_exchange_stream_capture_mode(&mode_); }
 
 // Destructors ignore errors: at the end of a process the driver may be gone before us. They also run during captures,
-// because garbage may be collected at any time.
+// because garbage may be collected at any time, and in forked children, which leave the driver alone.
 
 DeviceMemory::DeviceMemory(const Device& device, std::size_t bytes) : device_(&device), size_(bytes) {
   const Driver& driver = Driver::get();
+  const BesideCapture beside;
   const Device::Current current(device);
   driver.check(driver.mem_alloc(&address_, std::max<std::size_t>(bytes, 1)), "cuMemAlloc");
 }
@@ -28,7 +30,7 @@ DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
 }
 
 DeviceMemory::~DeviceMemory() {
-  if (address_ == 0) return;
+  if (address_ == 0 || Driver::get().is_inherited()) return;
   const BesideCapture beside;
   const Device::Current current(*device_);
   Driver::get().mem_free(address_);
@@ -36,6 +38,7 @@ DeviceMemory::~DeviceMemory() {
 
 PinnedMemory::PinnedMemory(const Device& device, std::size_t bytes) : device_(&device), size_(bytes) {
   const Driver& driver = Driver::get();
+  const BesideCapture beside;
   const Device::Current current(device);
   driver.check(driver.mem_host_alloc(&address_, std::max<std::size_t>(bytes, 1),
                                      CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP),
@@ -52,14 +55,14 @@ PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
 }
 
 PinnedMemory::~PinnedMemory() {
-  if (address_ == nullptr) return;
+  if (address_ == nullptr || Driver::get().is_inherited()) return;
   const BesideCapture beside;
   const Device::Current current(*device_);
   Driver::get().mem_free_host(address_);
 }
 
 OwnStream::~OwnStream() {
-  if (stream_ == nullptr) return;
+  if (stream_ == nullptr || Driver::get().is_inherited()) return;
   const BesideCapture beside;
   const Device::Current current(device_);
   Driver::get().stream_destroy(stream_);
@@ -68,35 +71,62 @@ OwnStream::~OwnStream() {
 CUstream OwnStream::get() {
   if (stream_ == nullptr) {
     const Driver& driver = Driver::get();
+    const BesideCapture beside;
     const Device::Current current(device_);
     driver.check(driver.stream_create(&stream_, CU_STREAM_NON_BLOCKING), "cuStreamCreate");
   }
   return stream_;
 }
 
-Staging::~Staging() {
+Event::~Event() {
+  if (event_ == nullptr || Driver::get().is_inherited()) return;
   const BesideCapture beside;
-  const Device::Current current(device_);
-  for (const Area& area : areas_) {
-    if (area.copied == nullptr) continue;
-    Driver::get().event_synchronize(area.copied);
-    Driver::get().event_destroy(area.copied);
+  const Device::Current current(*device_);
+  Driver::get().event_destroy(event_);
+}
+
+void Event::record(CUstream stream) {
+  const Driver& driver = Driver::get();
+  const Device::Current current(*device_);
+  if (event_ == nullptr) driver.check(driver.event_create(&event_, CU_EVENT_DISABLE_TIMING), "cuEventCreate");
+  driver.check(driver.event_record(event_, stream), "cuEventRecord");
+}
+
+void Event::hold_up(CUstream stream) const {
+  if (event_ == nullptr) return;
+  const Driver& driver = Driver::get();
+  const Device::Current current(*device_);
+  driver.check(driver.stream_wait_event(stream, event_, CU_EVENT_WAIT_DEFAULT), "cuStreamWaitEvent");
+}
+
+void Event::wait(Wait how) const {
+  const Driver& driver = Driver::get();
+  const Device::Current current(*device_);
+  if (event_ == nullptr || driver.event_query(event_) == CUDA_SUCCESS) return;
+  CUresult result = CUDA_SUCCESS;
+  how([&] { result = driver.event_synchronize(event_); });
+  driver.check(result, "cuEventSynchronize");
+}
+
+Staging::~Staging() {
+  if (Driver::get().is_inherited()) return;
+  const BesideCapture beside;
+  try {
+    for (const Area& area : areas_) area.copied.wait([](const std::function<void()>& blocks) { blocks(); });
+  } catch (const std::runtime_error&) {  // see above
   }
 }
 
 void Staging::copy(CUstream stream, CUdeviceptr to, const void* from, std::size_t bytes) {
   const Driver& driver = Driver::get();
   const Device::Current current(device_);
+  const BesideCapture beside;
   Area& area = areas_[next_++ % areas_.size()];
-  if (area.copied == nullptr) {
-    driver.check(driver.event_create(&area.copied, CU_EVENT_DISABLE_TIMING), "cuEventCreate");
-  } else {
-    driver.check(driver.event_synchronize(area.copied), "cuEventSynchronize");
-  }
+  area.copied.wait(wait_);
   if (area.memory.size() < bytes) area.memory = PinnedMemory(device_, std::max(bytes, 2 * area.memory.size()));
   std::memcpy(area.memory.at<void>(), from, bytes);
   driver.check(driver.memcpy_htod_async(to, area.memory.at<void>(), bytes, stream), "cuMemcpyHtoDAsync");
-  driver.check(driver.event_record(area.copied, stream), "cuEventRecord");
+  area.copied.record(stream);
 }
 
 }  // namespace clr

@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "cuda/device.h"
+#include "cuda/wait.h"
 
 namespace clr {
 
@@ -80,11 +81,30 @@ class OwnStream {
   CUstream stream_ = nullptr;
 };
 
+// Marks a place in a stream, made when it is first marked.
+class Event {
+ public:
+  explicit Event(const Device& device) : device_(&device) {}
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  ~Event();
+
+  void record(CUstream stream);
+  // The work that comes into a stream from now on waits for the place that was marked last, if any was.
+  void hold_up(CUstream stream) const;
+  void wait(Wait how) const;
+
+ private:
+  const Device* device_;
+  CUevent event_ = nullptr;
+};
+
 // Copies to the device from any host memory, which may change as soon as copy() returns. copy() waits only if all
 // staging areas are still in use by copies before it.
 class Staging {
  public:
-  explicit Staging(const Device& device) : device_(device) {}
+  Staging(const Device& device, Wait wait)
+      : device_(device), wait_(wait), areas_{Area(device), Area(device), Area(device), Area(device)} {}
   Staging(const Staging&) = delete;
   Staging& operator=(const Staging&) = delete;
   ~Staging();
@@ -93,11 +113,14 @@ class Staging {
 
  private:
   struct Area {
+    explicit Area(const Device& device) : copied(device) {}
+
     PinnedMemory memory;
-    CUevent copied = nullptr;
+    Event copied;
   };
 
   const Device& device_;
+  Wait wait_;
   std::array<Area, 4> areas_;
   std::size_t next_ = 0;
 };

@@ -3,6 +3,7 @@
 // Sums of squares are formed in double for each element. Only in double are squares exact, so only then does the norm
 // have the CPU's bits and lie within 0.5 ulp. clr_step has no double arithmetic but for doubles.
 #include "cuda/lanes_cuda.h"
+#include "cuda/progress_turns.h"
 #include "cuda/table_values.h"
 #include "cuda/work_units.h"
 
@@ -265,6 +266,7 @@ __device__ void finish_norms(DeviceState& state, const DeviceWork& work, const D
 // if there are any. Changes nothing else.
 extern "C" __global__ __launch_bounds__(kNormThreads, kNormBlocks) void clr_norm(DeviceState* state, DeviceWork work,
                                                                                  DeviceStep step) {
+  if (is_stale(*state, step)) return;
   const Wanted wanted = wanted_by(step);
   for_units(*state, norm_units(work), [&](uint32_t unit) { measure_unit(work, wanted, unit); });
   if (is_last_block(&state->ticket)) finish_norms(*state, work, step);
@@ -273,6 +275,7 @@ extern "C" __global__ __launch_bounds__(kNormThreads, kNormBlocks) void clr_norm
 // Finds what clr_norm finds for one process, from the numbers that processes have added up. One block.
 extern "C" __global__ __launch_bounds__(kNormThreads, kNormBlocks) void clr_share(DeviceState* state, DeviceWork work,
                                                                                   DeviceStep step) {
+  if (is_stale(*state, step)) return;
   for (uint64_t i = threadIdx.x; step.trusts && i < work.slot_count; i += kNormThreads) {
     const uint32_t place = work.places[i].ratio;
     if (place != 0) work.lengths[i] = {square_root(work.numbers[place]), square_root(work.numbers[place + 1])};

@@ -12,10 +12,17 @@ namespace {
 enum class Outcome : uint8_t {
   applied,
   skipped,
-  refused  // by another process: nothing changes, and nothing is counted but this
+  refused,  // by another process: nothing changes, and nothing is counted but this
+  stale     // a replay for other groups: the same
 };
 
+// True if this launch was captured for other groups, or for another order of them.
+__device__ __forceinline__ bool is_stale(const DeviceState& state, const DeviceStep& step) {
+  return step.generation != state.generation;
+}
+
 __device__ __forceinline__ Outcome outcome_of(const DeviceState& state, const DeviceStep& step) {
+  if (is_stale(state, step)) return Outcome::stale;
   if (step.measured && state.refused) return Outcome::refused;
   const bool skipped = step.skipped || (step.found_inf != nullptr && *step.found_inf != 0.0f)  // NaN too
                        || (step.skips_nonfinite && !state.finite);
@@ -34,7 +41,7 @@ __device__ __forceinline__ Value scheduled_value(const GroupSettings& settings, 
 
 // Forms the progress after this update. All threads of one block do this together.
 __device__ __noinline__ void form_next(const DeviceState& state, Outcome outcome, bool advances_on_skip) {
-  if (outcome == Outcome::refused) return;
+  if (outcome == Outcome::refused || outcome == Outcome::stale) return;
   const GroupProgress* const from = progress_in_force(state);
   GroupProgress* const to = state.progress + (state.turn == 0 ? state.group_count : 0);
   for (uint64_t i = threadIdx.x; i < state.group_count; i += blockDim.x) {

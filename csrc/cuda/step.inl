@@ -21,6 +21,23 @@ __device__ __forceinline__ void mark_state(const DeviceState& state, const Devic
   }
 }
 
+__device__ __forceinline__ void count(DeviceReport& counts, Outcome outcome) {
+  switch (outcome) {
+    case Outcome::applied:
+      ++counts.applied;
+      return;
+    case Outcome::skipped:
+      ++counts.skipped;
+      return;
+    case Outcome::refused:
+      ++counts.refused;
+      return;
+    case Outcome::stale:
+      ++counts.stale;
+      return;
+  }
+}
+
 // The last block does this after all others.
 __device__ __forceinline__ void finish(DeviceState& state, const DeviceWork& work, const DeviceStep& step) {
   const Outcome outcome = outcome_of(state, step);
@@ -29,10 +46,12 @@ __device__ __forceinline__ void finish(DeviceState& state, const DeviceWork& wor
   if (marks) mark_state(state, work);
   if (threadIdx.x != 0) return;
   if (marks) state.marked = work.number;
-  const bool refused = outcome == Outcome::refused, skipped = outcome == Outcome::skipped;
-  ++(refused ? state.counts.refused : skipped ? state.counts.skipped : state.counts.applied);
-  if (!refused) state.counts.last_skipped = skipped;
-  if (!refused) state.turn ^= 1;
+  const bool skipped = outcome == Outcome::skipped;
+  count(state.counts, outcome);
+  if (skipped || outcome == Outcome::applied) {
+    state.counts.last_skipped = skipped;
+    state.turn ^= 1;
+  }
   *state.report = state.counts;
   if (step.report_inf != nullptr) *step.report_inf = skipped ? 1.0f : 0.0f;
   state.ticket = 0;
@@ -112,9 +131,8 @@ struct UpdateUnit {
 template <class Update>
 __device__ __forceinline__ void run_step(DeviceState& state, const DeviceWork& work, const DeviceStep& step,
                                          Update update) {
-  const Outcome outcome = outcome_of(state, step);
-  if (blockIdx.x == 0) form_next(state, outcome, step.advances_on_skip);
-  if (outcome == Outcome::applied) {
+  if (blockIdx.x == 0) form_next(state, outcome_of(state, step), step.advances_on_skip);
+  if (outcome_of(state, step) == Outcome::applied) {  // asked again: the call above would cost a register
     for_units(state, update_units(work, blockDim.x / kWarp), UpdateUnit<Update>{state, work, update});
   }
   if (is_last_block(&state.ticket)) finish(state, work, step);

@@ -11,6 +11,7 @@ namespace clr {
 struct DeviceReport {
   uint64_t applied, skipped;  // updates of this optimizer on this device
   uint64_t refused;           // launches that changed nothing because another process refused the step
+  uint64_t stale;             // replays that changed nothing because the groups are others than when they were captured
   bool last_skipped;          // True if the last update was skipped
 };
 
@@ -19,6 +20,7 @@ struct DeviceState {
   const GroupSettings* settings;  // the host writes them
   GroupProgress* progress;        // two copies of all groups' (cuda/progress_turns.h); the host sets both
   uint64_t group_count;
+  uint64_t generation;  // of the groups: another one whenever they, or their order, change
   // True for each position if the buffer, or the average, of the parameter there holds numbers.
   bool* buffer_holds;
   bool* average_holds;
@@ -103,6 +105,7 @@ struct DeviceStep {
   bool skips_nonfinite;  // an infinity or a NaN that it saw skips the update
   bool skipped;          // the host knows that the update is to be skipped
   bool advances_on_skip;
+  uint64_t generation = 0;  // of the groups that the launch is for
 };
 
 }  // namespace clr

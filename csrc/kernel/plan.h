@@ -26,6 +26,7 @@ struct Range {
 struct GroupRecord {
   const GroupSettings* settings;
   const GroupProgress* progress;
+  std::uint64_t group_id;          // of the owner's group, which keeps it when it is bound anew
   std::uint64_t binding_id;        // different for each group
   std::uint64_t position_version;  // changes when the owner moves the group; no other group has it
 };

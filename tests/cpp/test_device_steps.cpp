@@ -28,7 +28,7 @@ class WrittenPlan final : public clr::DevicePlan {
  public:
   explicit WrittenPlan(int ordinal) : ordinal_(ordinal) {}
 
-  void set_groups(void*, const std::vector<clr::GroupSettings>& settings, bool other) override {
+  void set_groups(void*, const std::vector<clr::GroupSettings>& settings, bool other, std::uint64_t) override {
     note(other ? "other groups" : "groups");
     told[ordinal_].settings = settings;
   }
@@ -70,7 +70,7 @@ struct Owner {
   clr::GroupProgress progress{};
   clr::StepPlan plan;
   clr::GradientOptions options;
-  clr::DeviceSteps steps{no_stream};
+  clr::DeviceSteps steps{no_stream, [](const std::function<void()>& blocks) { blocks(); }};
   float memory[4] = {};
 
   explicit Owner(const std::vector<int>& devices) {
@@ -88,7 +88,7 @@ struct Owner {
       plan.slots.push_back(slot);
     }
     plan.device_slots = plan.parameter_count = devices.size();
-    plan.records = {{&settings, &progress, 1, 2}};
+    plan.records = {{&settings, &progress, 1, 1, 2}};
   }
 
   clr::Measured step(const clr::StepRequest& request = {}) {
@@ -112,7 +112,7 @@ namespace clr {
 
 bool is_captured(int, void*) { return captures; }
 
-std::unique_ptr<DevicePlan> make_device_plan(int ordinal) { return std::make_unique<WrittenPlan>(ordinal); }
+std::unique_ptr<DevicePlan> make_device_plan(int ordinal, Wait) { return std::make_unique<WrittenPlan>(ordinal); }
 
 }  // namespace clr
 
@@ -172,7 +172,7 @@ TEST_CASE("device steps: the owner learns what was counted") {
   owner.step();
   CHECK(!owner.steps.is_behind({2}));
   CHECK(owner.steps.is_behind({3}));  // somebody has moved the group
-  told[0].reported = {0, 1, 0, true};
+  told[0].reported = {0, 1, 0, 0, true};
   CHECK(owner.steps.is_behind({2}));  // a step was skipped
   told[0].counted.groups[0].step = 9;
   told[0].counted.buffer_holds = {0};

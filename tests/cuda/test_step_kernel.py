@@ -235,7 +235,7 @@ FAULTS: dict[str, Fault] = {
     "a ticket that stays": (RUN, "state.ticket = 0;", ""),
     "a dropped store": (LOOP, "    m[j].write(work.buffer + first + j * stride);\n", ""),
     "a step that does not advance": (PROGRESS, "progress.step += is_overridden(settings, progress) ? 0 : 1;", ""),
-    "progress that is never in force": (RUN, "if (!refused) state.turn ^= 1;", ""),
+    "progress that is never in force": (RUN, "state.turn ^= 1;", ""),
     "progress formed in the wrong place": (TURNS, "state.turn == 0 ? state.group_count : 0", "0"),
     "an average that is not counted": (PROGRESS, "progress.n_averaged += averages_next(settings) ? 1 : 0;", ""),
     "an override that stays": (PROGRESS, "progress.last_override = settings.override_number;", ""),

@@ -66,6 +66,28 @@ def test_a_graph_follows_seek(machine: Machine) -> None:
     captured.twins.assert_same()
 
 
+@pytest.mark.parametrize("settings", [{}, {"max_grad_norm": 0.25}])
+def test_a_graph_of_other_groups_changes_nothing(machine: Machine, settings: dict[str, Any]) -> None:
+    """Its launches know groups by their numbers."""
+    captured = Captured(machine, **settings)
+    twins = captured.twins
+    twins.both(lambda optimizer: optimizer.param_groups.reverse())
+    twins.step()
+    before = twins.there.applied_steps, twins.there.last_grad_norm
+    for _ in range(2):
+        machine.replay(captured.graph)
+    with pytest.raises(RuntimeError, match=r"captured for other groups.*capture again"):
+        twins.there.applied_steps  # noqa: B018
+    assert (twins.there.applied_steps, twins.there.last_grad_norm) == before
+    twins.assert_same()
+    machine.replay(captured.graph)
+    machine.finish()
+    with pytest.raises(RuntimeError, match="capture again"):
+        twins.there.step()
+    twins.step()
+    twins.assert_same()
+
+
 def test_a_graph_has_its_own_table(machine: Machine) -> None:
     """Gradients that lie elsewhere later are no business of the graph."""
     captured = Captured(machine)

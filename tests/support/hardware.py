@@ -52,6 +52,9 @@ class Hardware:
             something.add_(1)  # torch warns of an empty graph
             yield graph
 
+    def finish(self) -> None:
+        torch.cuda.synchronize()
+
     def replay(self, graph: torch.cuda.CUDAGraph) -> None:
         graph.replay()  # on the current stream
 

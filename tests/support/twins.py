@@ -41,6 +41,9 @@ class Machine(Home, Protocol):
     def capture(self, stream: Any) -> AbstractContextManager[Any]:
         """Returns a block that captures the work in this stream, the current one, as a graph."""
 
+    def finish(self) -> None:
+        """The device has done all that it was given."""
+
     def replay(self, graph: Any) -> None:
         """Replays a graph on the current stream."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 
 import numpy as np
 
@@ -160,6 +161,36 @@ def _prepared(kernel: Kernel, shape: tuple[int, int, int], shared_bytes: int, pl
     return program
 
 
+def _by_turns(
+    programs: list[Program], waiting: deque[int], size: tuple[int, int, int], entry: str, limit: int, seed: int | None
+) -> Iterator[_Block]:
+    """Runs the blocks that wait, as many at a time as there are programs. Yields each that has ended."""
+    turns = np.random.default_rng(seed)
+    idle, running = list(reversed(programs)), deque[tuple[_Block, Iterator[None]]]()
+    while waiting or running:
+        while waiting and idle:
+            program, number = idle.pop(), waiting.popleft()
+            x, rest = number % size[0], number // size[0]
+            program.machine.begin_block((x, rest % size[1], rest // size[1]), program.starts[entry])
+            begun = _Block(program, limit)
+            running.append((begun, begun.run()))
+        running.rotate(0 if seed is None else int(turns.integers(len(running))))
+        its, run = running.popleft()
+        with np.errstate(all="ignore"):
+            stands_at_barrier = next(run, True) is None
+        if stands_at_barrier:
+            running.append((its, run))
+            continue
+        idle.append(its.program)
+        yield its
+
+
+def _idle(kernel: Kernel, shape: tuple[int, int, int], shared_bytes: int) -> Iterator[Program]:
+    """Programs that no launch runs: while one runs, a destructor may wait for another of the same kernel."""
+    programs = (_prepared(kernel, shape, shared_bytes, place) for place in count())
+    return (program for program in programs if not program.is_running)
+
+
 def launch(
     kernel: Kernel,
     grid: Size,
@@ -192,8 +223,9 @@ def launch(
     if len(arguments) != len(kernel.parameters):
         raise ValueError(f"arguments: {len(arguments)} given, {len(kernel.parameters)} parameters")
     data = [_bytes_of(argument, v.size, v.name) for argument, v in zip(arguments, kernel.parameters, strict=True)]
-    programs = [_prepared(kernel, shape, shared_bytes, place) for place in range(resident)]
+    programs = list(islice(_idle(kernel, shape, shared_bytes), resident))
     for place, program in enumerate(programs):
+        program.is_running = True
         program.machine.begin_launch(memory, size, data, None if seed is None else seed + place)
         for piece in program.pieces:
             piece.executed = 0
@@ -203,25 +235,13 @@ def launch(
     for number in waiting:
         if not 0 <= number < n_blocks:
             raise ValueError(f"blocks: {number} is not below {n_blocks}")
-    turns = np.random.default_rng(seed)
-    idle, running = list(reversed(programs)), deque[tuple[_Block, Iterator[None]]]()
-    with np.errstate(all="ignore"):
-        while waiting or running:
-            while waiting and idle:
-                program, number = idle.pop(), waiting.popleft()
-                x, rest = number % size[0], number // size[0]
-                at = (x, rest % size[1], rest // size[1])
-                program.machine.begin_block(at, program.starts[kernel.function.name])
-                begun = _Block(program, limit)
-                running.append((begun, begun.run()))
-            running.rotate(0 if seed is None else int(turns.integers(len(running))))
-            its, run = running.popleft()
-            if next(run, True) is None:  # at a barrier
-                running.append((its, run))
-                continue
-            idle.append(its.program)
+    try:
+        for its in _by_turns(programs, waiting, size, kernel.function.name, limit, seed):
             statistics.barriers += its.barriers
             statistics.blocks += 1
+    finally:
+        for program in programs:
+            program.is_running = False
     for program in programs:
         _count(statistics, program)
     statistics.bytes_loaded, statistics.bytes_stored = memory.bytes_loaded, memory.bytes_stored

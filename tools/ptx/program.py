@@ -40,6 +40,7 @@ class Program:
     pieces: list[Piece] = field(default_factory=list)
     starts: dict[str, int] = field(default_factory=dict)  # of functions
     labels: dict[tuple[str, str], int] = field(default_factory=dict)
+    is_running: bool = False  # a launch has it
 
     def __post_init__(self) -> None:
         for function in _callees_first(self.machine.module, self.machine.entry):

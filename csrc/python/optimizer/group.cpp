@@ -25,6 +25,7 @@ std::uint64_t fresh_number() {
 
 BoundGroup::BoundGroup(py::dict group, std::size_t index, py::object schedule)
     : group_(std::move(group)),
+      group_id_(fresh_number()),
       binding_id_(fresh_number()),
       position_version_(fresh_number()),
       index_(index),

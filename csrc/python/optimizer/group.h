@@ -138,6 +138,9 @@ class BoundGroup {
   std::uint64_t position_version() const { return position_version_; }
   // A different number for each binding.
   std::uint64_t binding_id() const { return binding_id_; }
+  // The number of the dict, which it keeps when it is bound anew.
+  std::uint64_t group_id() const { return group_id_; }
+  void keep_id(const BoundGroup& before) { group_id_ = before.group_id_; }
 
   // The lr and momentum of the last update, or nothing before the first.
   std::optional<Value> last_used() const { return updated_ ? std::optional<Value>(last_used_) : std::nullopt; }
@@ -215,7 +218,7 @@ class BoundGroup {
   py::object step_object_;                       // of progress_.step
   py::object next_n_averaged_, next_n_updates_;  // null: this update does not count them
   GroupOptions options_;
-  std::uint64_t binding_id_, position_version_;
+  std::uint64_t group_id_, binding_id_, position_version_;
 
   std::size_t index_;
   py::object schedule_, schedule_item_;  // Python's object; the object in the group when it was bound

@@ -76,6 +76,13 @@ void BoundGroups::place(std::size_t index, std::unique_ptr<BoundGroup> bound) {
   all_[index] = std::move(bound);
 }
 
+void BoundGroups::keep_ids(const BoundGroups& before) {
+  for (const auto& group : all_) {
+    const BoundGroup* const known = before.find(py::reinterpret_borrow<py::dict>(group->group()));
+    if (known != nullptr) group->keep_id(*known);
+  }
+}
+
 BoundGroup* BoundGroups::find(const py::dict& group) const {
   const auto place = places_.find(group.ptr());
   return place == places_.end() ? nullptr : all_[place->second].get();
@@ -97,6 +104,7 @@ void BoundGroups::rebind(const py::list& param_groups, const py::object& read_sc
     if (known != nullptr) replaced.push_back(i);
     written.replace(group, schedule.attr("_to_dict")(), i);
     fresh[i] = std::make_unique<BoundGroup>(group, i, schedule);
+    if (known != nullptr) fresh[i]->keep_id(*known);
   }
   written.keep();
   for (std::size_t i = 0; i < fresh.size(); ++i) {

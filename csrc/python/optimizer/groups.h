@@ -28,6 +28,9 @@ class BoundGroups {
   // known)` returns the schedule of a group; `known`: the schedule that was bound, or None.
   void rebind(const py::list& param_groups, const py::object& read_schedule);
 
+  // Dicts that were bound before keep their numbers.
+  void keep_ids(const BoundGroups& before);
+
   // Returns the binding of this dict, or null if there is none.
   BoundGroup* find(const py::dict& group) const;
 

@@ -1,6 +1,7 @@
 #include "python/optimizer/optimizer.h"
 
 #include <algorithm>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -18,13 +19,18 @@ constexpr std::uint32_t kDrivenUpdates = 10;  // in a row, before the user is wa
 
 void* current_stream(int device) { return TorchReader::get().current_stream(device); }
 
+void wait_without_gil(const std::function<void()>& blocks) {
+  const py::gil_scoped_release release;
+  blocks();
+}
+
 }  // namespace
 
 NativeOptimizer::NativeOptimizer(py::object read_schedule, py::object averaged_entries, py::object sharding)
     : averages(std::move(averaged_entries)),
       shards(std::move(sharding)),
       read_schedule_(std::move(read_schedule)),
-      devices_(current_stream) {}
+      devices_(current_stream, wait_without_gil) {}
 
 NativeOptimizer::Busy::Busy(NativeOptimizer& optimizer) : optimizer_(optimizer) {
   if (std::exchange(optimizer.busy_, true)) refuse_reentry();
@@ -139,6 +145,7 @@ void NativeOptimizer::append(py::dict group, py::object schedule, bool is_obeyed
 void NativeOptimizer::adopt(BoundGroups& groups) {
   const Busy busy(*this);
   shards.note_all(groups);
+  groups.keep_ids(groups_);
   groups_ = std::move(groups);
   parameters_.clear();
   devices_.forget_parameters();
@@ -272,7 +279,8 @@ Executor& NativeOptimizer::devices() {
   refuse_on_devices();
   plan_.records.clear();
   for (const auto& group : groups_) {
-    plan_.records.push_back({&group->settings(), &group->progress(), group->binding_id(), group->position_version()});
+    plan_.records.push_back(
+        {&group->settings(), &group->progress(), group->group_id(), group->binding_id(), group->position_version()});
   }
   return devices_;
 }
@@ -346,9 +354,16 @@ void NativeOptimizer::take_counts(const py::dict& state) {
   }
   parameters_.take_out(state, counted.empty_buffers, kMomentumBuffer);
   parameters_.take_out(state, counted.empty_averages, kAverage);
-  if (!counted.refused) return;
-  was_refused_ = true;
-  has_updated_ = has_updated_ && counted.has_applied;
+  if (counted.refused) {
+    was_refused_ = true;
+    has_updated_ = has_updated_ && counted.has_applied;
+  }
+  if (counted.stale) {
+    throw std::runtime_error(
+        "a CUDA graph was replayed whose steps were captured for other groups, or for another order of them: those "
+        "steps "
+        "have changed nothing; capture again");
+  }
 }
 
 // Throws if another process has refused a step on devices, which this process could not know at that step.

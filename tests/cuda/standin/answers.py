@@ -43,6 +43,7 @@ class Call:
     device: int | None
     result: int = 0
     kernel: str = ""
+    holds_gil: bool = False
 
     def __getitem__(self, argument: str) -> int:
         return self.arguments[argument]

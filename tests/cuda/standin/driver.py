@@ -23,6 +23,7 @@ class Driver:
         self.gpu = gpu
         self.library = ctypes.CDLL(str(library))
         self._lock = threading.RLock()
+        self._holds_gil = ctypes.c_int.in_dll(self.library, "standin_caller_holds_gil")
         self._handler = _HANDLER(self._handle)
         self.open()
 
@@ -40,6 +41,7 @@ class Driver:
     def _logged(self, name: bytes, arguments: Any, count: int) -> int:
         gpu = self.gpu
         call = Call(name.decode(), {}, gpu.stack[-1].device if gpu.stack else None)
+        call.holds_gil = bool(self._holds_gil.value)
         gpu.log.append(call)
         try:
             answer = ANSWERS[call.name]

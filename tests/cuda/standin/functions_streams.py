@@ -49,6 +49,16 @@ def stream_synchronize(gpu: Gpu, stream: int) -> None:
     gpu.wait(waited)
 
 
+@answers("cuStreamWaitEvent", in_context=True)
+def stream_wait_event(gpu: Gpu, stream: int, event: int, flags: int) -> None:
+    into, found = stream_of(gpu, stream), gpu.find(Event, event)
+    refuse(flags != 0, Result.INVALID_VALUE)
+    refuse(found.captured or into.graph is not None, Result.STREAM_CAPTURE_ISOLATION)
+    waited, behind = found.stream, found.behind
+    if waited:
+        gpu.enqueue("cuStreamWaitEvent", into, lambda: waited.run(behind))
+
+
 @answers("cuStreamIsCapturing", in_context=True)
 def stream_is_capturing(gpu: Gpu, stream: int, status: int) -> None:
     graph = stream_of(gpu, stream).graph
@@ -83,6 +93,13 @@ def event_record(gpu: Gpu, event: int, stream: int) -> None:
     refuse(found.context is not into.context, Result.INVALID_HANDLE)
     found.captured = into.graph is not None
     found.stream, found.behind = into, into.issued
+
+
+@answers("cuEventQuery", in_context=True, may_wait=True)
+def event_query(gpu: Gpu, event: int) -> None:
+    found = gpu.find(Event, event)
+    refuse(found.captured, Result.CAPTURED_EVENT)
+    refuse(found.stream is not None and found.stream.done < found.behind, Result.NOT_READY)
 
 
 @answers("cuEventSynchronize", in_context=True, may_wait=True)

@@ -1,6 +1,8 @@
 // libcuda.so.1 for tests: the functions of the driver that clr_native calls, and no other. Each hands its name and its
 // arguments to one handler, which driver.py sets; what it answers is the result. The prototypes are those of <cuda.h>.
+#define _GNU_SOURCE  // RTLD_DEFAULT
 #include <cuda.h>
+#include <dlfcn.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -10,10 +12,19 @@ static Handler handler;
 // NULL: as when a process ends and the driver is gone before those who use it.
 void standin_set_handler(Handler to) { handler = to; }
 
+// 1 if the thread that made the last call held Python's lock, which others may need before the call can end.
+int standin_caller_holds_gil;
+
+static void look_at_gil(void) {
+  int (*check)(void) = (int (*)(void))dlsym(RTLD_DEFAULT, "PyGILState_Check");
+  standin_caller_holds_gil = check == NULL || check();
+}
+
 #define A(argument) ((uint64_t)(uintptr_t)(argument))
 #define ANSWER(...)                                     \
   const uint64_t arguments[] = {__VA_ARGS__};           \
   if (handler == NULL) return CUDA_ERROR_DEINITIALIZED; \
+  look_at_gil();                                        \
   return (CUresult)handler(__func__, arguments, sizeof arguments / sizeof *arguments)
 
 CUresult cuInit(unsigned flags) { ANSWER(A(flags)); }
@@ -60,10 +71,12 @@ CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t size, CUstr
 CUresult cuStreamCreate(CUstream* stream, unsigned flags) { ANSWER(A(stream), A(flags)); }
 CUresult cuStreamDestroy(CUstream stream) { ANSWER(A(stream)); }
 CUresult cuStreamSynchronize(CUstream stream) { ANSWER(A(stream)); }
+CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags) { ANSWER(A(stream), A(event), A(flags)); }
 CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus* status) { ANSWER(A(stream), A(status)); }
 CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) { ANSWER(A(mode)); }
 
 CUresult cuEventCreate(CUevent* event, unsigned flags) { ANSWER(A(event), A(flags)); }
 CUresult cuEventDestroy(CUevent event) { ANSWER(A(event)); }
 CUresult cuEventRecord(CUevent event, CUstream stream) { ANSWER(A(event), A(stream)); }
+CUresult cuEventQuery(CUevent event) { ANSWER(A(event)); }
 CUresult cuEventSynchronize(CUevent event) { ANSWER(A(event)); }

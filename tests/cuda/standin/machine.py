@@ -42,5 +42,8 @@ class StandIn:
         finally:
             self.exchange.set_stream(0, self.stream)
 
+    def finish(self) -> None:
+        self.gpu.finish()
+
     def replay(self, graph: Graph) -> None:
         self.gpu.replay(graph, self.stream)

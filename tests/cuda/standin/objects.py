@@ -96,6 +96,7 @@ class Stream:
     queue: deque[Work] = field(default_factory=deque)
     issued: int = 0  # pieces of work since it was made
     graph: Graph | None = None
+    is_running: bool = False
 
     @property
     def done(self) -> int:
@@ -106,8 +107,14 @@ class Stream:
         self.issued += 1
 
     def run(self, until: int | None = None) -> None:
-        while self.queue and (until is None or self.done < until):
-            self.queue.popleft()()  # gone first: Python may collect garbage in the middle, and that may wait for us
+        if self.is_running:  # Python collects garbage in the middle of a piece of work, and that waits for us
+            return
+        self.is_running = True
+        try:
+            while self.queue and (until is None or self.done < until):
+                self.queue.popleft()()
+        finally:
+            self.is_running = False
 
 
 @dataclass(eq=False)

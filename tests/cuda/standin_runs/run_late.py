@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from clr_native import FusedCyclicSGD
 from standin.exchange import Exchange
 from standin.gpu import Gpu
@@ -21,6 +23,40 @@ def test_a_device_that_runs_late(gpu: Gpu, exchange: Exchange) -> None:
         twins.give()
         twins.both(FusedCyclicSGD.step)
         twins.assert_same_groups()
+    twins.assert_same()
+
+
+def test_nobody_waits_with_pythons_lock(gpu: Gpu, exchange: Exchange) -> None:
+    """Another thread may have to run before the device can answer."""
+    gpu.lazy = True
+    over = torch.zeros(5, requires_grad=True)
+    kept = [torch.ones(5) for _ in range(6)]  # more than there are places for copies
+    optimizer = FusedCyclicSGD([over], 0.01, 0.1, max_grad_norm=0.5)
+    for gradient in kept:
+        over.grad = gradient
+        optimizer.step()
+    assert optimizer.applied_steps == 6
+    assert optimizer.last_grad_norm == 5**0.5
+    optimizer.state_dict()
+    waits = gpu.calls("cuStreamSynchronize", "cuEventSynchronize")
+    assert {call.name for call in waits} == {"cuStreamSynchronize", "cuEventSynchronize"}
+    assert not any(call.holds_gil for call in waits)
+    assert all(call.holds_gil for call in gpu.calls("cuLaunchKernel"))  # or this test would see nothing
+
+
+def test_counts_are_read_behind_a_step_on_another_stream(gpu: Gpu, exchange: Exchange) -> None:
+    gpu.lazy = True
+    twins = Twins(exchange, ema_decay=0.5)
+    twins.step()
+    gpu.finish()  # a stream that somebody changes to has to wait for the one before
+    exchange.set_stream(0, gpu.new_stream())
+    for optimizer in (twins.here, twins.there):
+        optimizer.param_groups[0]["lr"] = 0.125  # used once
+    twins.step()
+    exchange.set_stream(0, 0)  # which waits for nothing
+    assert twins.there.applied_steps == twins.here.applied_steps
+    assert twins.there.get_last_lr() == twins.here.get_last_lr()
+    twins.step()
     twins.assert_same()
 
 
