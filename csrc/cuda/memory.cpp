@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <stdexcept>
 #include <utility>
 
 namespace clr {
@@ -99,22 +98,19 @@ void Event::hold_up(CUstream stream) const {
   driver.check(driver.stream_wait_event(stream, event_, CU_EVENT_WAIT_DEFAULT), "cuStreamWaitEvent");
 }
 
-void Event::wait(Wait how) const {
+CUresult Event::wait(Wait how) const {
   const Driver& driver = Driver::get();
   const Device::Current current(*device_);
-  if (event_ == nullptr || driver.event_query(event_) == CUDA_SUCCESS) return;
+  if (event_ == nullptr || driver.event_query(event_) == CUDA_SUCCESS) return CUDA_SUCCESS;
   CUresult result = CUDA_SUCCESS;
   how([&] { result = driver.event_synchronize(event_); });
-  driver.check(result, "cuEventSynchronize");
+  return result;
 }
 
 Staging::~Staging() {
   if (Driver::get().is_inherited()) return;
   const BesideCapture beside;
-  try {
-    for (const Area& area : areas_) area.copied.wait([](const std::function<void()>& blocks) { blocks(); });
-  } catch (const std::runtime_error&) {  // see above
-  }
+  for (const Area& area : areas_) area.copied.wait([](const std::function<void()>& blocks) { blocks(); });
 }
 
 void Staging::copy(CUstream stream, CUdeviceptr to, const void* from, std::size_t bytes) {
@@ -122,7 +118,7 @@ void Staging::copy(CUstream stream, CUdeviceptr to, const void* from, std::size_
   const Device::Current current(device_);
   const BesideCapture beside;
   Area& area = areas_[next_++ % areas_.size()];
-  area.copied.wait(wait_);
+  driver.check(area.copied.wait(wait_), "cuEventSynchronize");
   if (area.memory.size() < bytes) area.memory = PinnedMemory(device_, std::max(bytes, 2 * area.memory.size()));
   std::memcpy(area.memory.at<void>(), from, bytes);
   driver.check(driver.memcpy_htod_async(to, area.memory.at<void>(), bytes, stream), "cuMemcpyHtoDAsync");

@@ -92,7 +92,8 @@ class Event {
   void record(CUstream stream);
   // The work that comes into a stream from now on waits for the place that was marked last, if any was.
   void hold_up(CUstream stream) const;
-  void wait(Wait how) const;
+  // Returns cuEventSynchronize's answer.
+  CUresult wait(Wait how) const;
 
  private:
   const Device* device_;
