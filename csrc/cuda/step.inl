@@ -132,7 +132,7 @@ template <class Update>
 __device__ __forceinline__ void run_step(DeviceState& state, const DeviceWork& work, const DeviceStep& step,
                                          Update update) {
   if (blockIdx.x == 0) form_next(state, outcome_of(state, step), step.advances_on_skip);
-  if (outcome_of(state, step) == Outcome::applied) {  // asked again: the call above would cost a register
+  if (outcome_of(state, step) == Outcome::applied) {  // kept through the call, it would cost registers
     for_units(state, update_units(work, blockDim.x / kWarp), UpdateUnit<Update>{state, work, update});
   }
   if (is_last_block(&state.ticket)) finish(state, work, step);
