@@ -8,10 +8,14 @@
 
 namespace clr {
 
+// From where to where a loop goes over elements.
+struct Span {
+  int64_t begin, end;
+};
+
 struct CpuKernels {
-  // Updates elements begin to end of the slot.
-  void (*update)(const GradientValues& gradients, const GroupValues& group, const Slot& slot, int64_t begin,
-                 int64_t end);
+  // Updates a part of the slot.
+  void (*update)(const GradientValues& gradients, const GroupValues& group, const Slot& slot, Span span);
 
   // The value of one step.
   Value (*evaluate)(const Policy& policy, uint64_t step, double custom);

@@ -1,18 +1,8 @@
 // The loop over elements and its tail, once for all instruction sets and types. Included after F32, F64 and U32.
 #include "core/prefetch.h"
-#include "core/slot.h"
+#include "cpu/kernels.h"
 
-namespace clr {
-namespace {
-
-struct Range {
-  int64_t begin, end;
-};
-
-}  // namespace
-}  // namespace clr
-
-// Uses these ranges.
+// Uses the Span of cpu/kernels.h.
 #include "kernel/update.inl"
 
 namespace clr {
@@ -31,13 +21,13 @@ CLR_INLINE void prefetch(const Element* array, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i += line) prefetch_line(array + i);
 }
 
-// Runs `work` for the elements of a range: calls `work.at<Lane>(i, access)` for each lane, and `work.prefetch(begin,
+// Runs `work` for the elements of a span: calls `work.at<Lane>(i, access)` for each lane, and `work.prefetch(begin,
 // end)`.
 template <class Element, class Work>
-CLR_INLINE void for_lanes(const Work& work, Range range) {
+CLR_INLINE void for_lanes(const Work& work, Span span) {
   using Lane = typename LaneOf<Element>::type;
   using Block = Pack<Lane, kLanesPerBlock>;
-  const int64_t begin = range.begin, end = range.end;
+  const int64_t begin = span.begin, end = span.end;
   int64_t i = begin;
   if ((end - begin) * static_cast<int64_t>(sizeof(Element)) >= kPrefetchBytes) {
     constexpr int64_t ahead = kPrefetchAhead / static_cast<int64_t>(sizeof(Element));
@@ -49,11 +39,6 @@ CLR_INLINE void for_lanes(const Work& work, Range range) {
   for (; i + Block::width <= end; i += Block::width) work.template at<Block>(i, AllLanes{});
   for (; i + Lane::width <= end; i += Lane::width) work.template at<Lane>(i, AllLanes{});
   if (i < end) work.template at<Lane>(i, FirstLanes{static_cast<int>(end - i)});
-}
-
-void update_slot(const GradientValues& gradients, const GroupValues& group, const Slot& slot, int64_t begin,
-                 int64_t end) {
-  update_range(gradients, group, slot, {begin, end});
 }
 
 }  // namespace

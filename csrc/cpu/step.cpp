@@ -39,7 +39,7 @@ void run_between(const StepPlan& plan, const CpuKernels& kernels, Cut from, Cut 
     const Slot& slot = plan.slots[i];
     if (i + kAhead < plan.slots.size()) prefetch(plan.slots[i + kAhead]);
     const std::int64_t end = i == to.slot ? to.element : slot.size;
-    kernels.update(plan.gradients, plan.groups[slot.group], slot, begin, end);
+    kernels.update(plan.gradients, plan.groups[slot.group], slot, {begin, end});
   }
 }
 

@@ -6,8 +6,8 @@ namespace {
 
 struct AllDtypes {
   __device__ static __forceinline__ void run(const GradientValues& gradients, const GroupValues& group,
-                                             const Slot& slot, Range range) {
-    update_range(gradients, group, slot, range);
+                                             const Slot& slot, Span span) {
+    update_slot(gradients, group, slot, span);
   }
 };
 

@@ -70,27 +70,27 @@ __device__ __forceinline__ GradientValues gradients_of(const DeviceState& state,
 template <class Element>
 struct Plain {
   __device__ __forceinline__ void operator()(const DeviceState& state, const DeviceWork& work, uint32_t number,
-                                             Range range) const {
+                                             Span span) const {
     const Slot& slot = work.slots[number];
     const GroupProgress& progress = progress_in_force(state)[slot.group];
     TwoAtOnce<Element> update(values_of(state.settings[slot.group], progress), slot);
     update.c.first = !state.buffer_holds[slot.random_key];
     // Elements are counted from the start of the chunk: fewer registers hold their numbers.
-    update.parameter += range.begin;
-    update.gradient += range.begin;
-    if (update.c.has_buffer) update.buffer += range.begin;
-    for_lanes<Element>(update, {0, range.end - range.begin, range.crew});
+    update.parameter += span.begin;
+    update.gradient += span.begin;
+    if (update.c.has_buffer) update.buffer += span.begin;
+    for_lanes<Element>(update, {0, span.end - span.begin, span.crew});
   }
 };
 
-// Any update of elements of some dtypes: UpdateRange::run() is update_range(), or a part of it.
-template <class UpdateRange>
+// Any update of elements of some dtypes: UpdateSlot::run() is update_slot(), or a part of it.
+template <class UpdateSlot>
 struct Any {
   GradientValues gradients;
   bool trusts;
 
   __device__ __forceinline__ void operator()(const DeviceState& state, const DeviceWork& work, uint32_t number,
-                                             Range range) const {
+                                             Span span) const {
     Slot slot = work.slots[number];
     const GroupSettings& settings = state.settings[slot.group];
     const GroupProgress& progress = progress_in_force(state)[slot.group];
@@ -103,12 +103,12 @@ struct Any {
       slot.trust_ratio =
           trust_ratio(settings.trust_coefficient, settings.trust_eps, settings.weight_decay, of.parameter, gradient);
     }
-    UpdateRange::run(gradients, values_of(settings, progress), slot, range);
+    UpdateSlot::run(gradients, values_of(settings, progress), slot, span);
   }
 };
 
 // Updates a unit: one chunk with all threads of the block, or a small chunk with each of its warps.
-// `update(state, work, number, range)` updates a part of a slot.
+// `update(state, work, number, span)` updates a part of a slot.
 template <class Update>
 struct UpdateUnit {
   const DeviceState& state;
@@ -123,7 +123,7 @@ struct UpdateUnit {
     if (number >= work.chunk_count) return;
     const DeviceChunk chunk = work.by_size[number];
     const Crew crew = shared ? Crew{thread, threads} : Crew{thread % kWarp, kWarp};
-    update(state, work, chunk.slot, Range{begin_of(chunk), end_of(chunk, work.slots[chunk.slot]), crew});
+    update(state, work, chunk.slot, Span{begin_of(chunk), end_of(chunk, work.slots[chunk.slot]), crew});
   }
 };
 

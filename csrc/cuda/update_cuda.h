@@ -13,7 +13,7 @@ struct Crew {
   int size;
 };
 
-struct Range {
+struct Span {
   int64_t begin, end;
   Crew crew;
 };
@@ -25,7 +25,7 @@ CLR_INLINE void prefetch(const Element*, int64_t, int64_t) {}
 }  // namespace
 }  // namespace clr
 
-// Uses these lanes and ranges.
+// Uses these lanes and spans.
 #include "kernel/update.inl"
 
 namespace clr {
@@ -73,33 +73,33 @@ constexpr bool kTakesTwo<TwoAtOnce<Element>> = true;
 // The crew shares the elements: one by one up to the first parameter that is aligned to 16 bytes, then packs, then one
 // by one again. One by one throughout if other arrays do not suit such packs.
 template <class Element, class Work>
-CLR_INLINE void for_lanes(const Work& work, Range range) {
+CLR_INLINE void for_lanes(const Work& work, Span span) {
 #if defined(__CUDA_ARCH__)
   using Lane = typename LaneOf<Element>::type;
   constexpr int width = 16 / static_cast<int>(sizeof(Element));
   using Block = Pack<Lane, width>;
-  const int count = static_cast<int>(range.end - range.begin), rank = range.crew.rank;
+  const int count = static_cast<int>(span.end - span.begin), rank = span.crew.rank;
   if constexpr (Work::is_packed) {
-    const int past = static_cast<int>(reinterpret_cast<uintptr_t>(work.first() + range.begin) % 16);
+    const int past = static_cast<int>(reinterpret_cast<uintptr_t>(work.first() + span.begin) % 16);
     const int first = (16 - past) % 16 / static_cast<int>(sizeof(Element));
-    if (first < count && work.all_suit(range.begin + first, Packs<width>{})) {
+    if (first < count && work.all_suit(span.begin + first, Packs<width>{})) {
       const int last = count - (count - first) % width;
-      if (rank < first) work.template at<Lane>(range.begin + rank, AllLanes{});
-      if (last + rank < count) work.template at<Lane>(range.begin + last + rank, AllLanes{});
-      const int stride = range.crew.size * width;
+      if (rank < first) work.template at<Lane>(span.begin + rank, AllLanes{});
+      if (last + rank < count) work.template at<Lane>(span.begin + last + rank, AllLanes{});
+      const int stride = span.crew.size * width;
       int i = first + rank * width;
       if constexpr (kTakesTwo<Work>) {
         constexpr int apart = kPlainThreads * width;
         const int end = stride == apart ? last : 0;
         work.run_steady([&](const auto& steady) {
-          for (; i + apart < end; i += 2 * apart) update_packs<2, apart>(steady, range.begin + i);
+          for (; i + apart < end; i += 2 * apart) update_packs<2, apart>(steady, span.begin + i);
         });
       }
-      for (; i < last; i += stride) work.template at<Block>(range.begin + i, Packs<width>{});
+      for (; i < last; i += stride) work.template at<Block>(span.begin + i, Packs<width>{});
       return;
     }
   }
-  for (int i = rank; i < count; i += range.crew.size) work.template at<Lane>(range.begin + i, AllLanes{});
+  for (int i = rank; i < count; i += span.crew.size) work.template at<Lane>(span.begin + i, AllLanes{});
 #endif
 }
 

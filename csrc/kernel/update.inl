@@ -1,9 +1,9 @@
 // The update of one lane of a slot, either plain or with everything that may come before and after it, and the choice
 // between them for a slot. Included after F32, F64 and U32.
 //
-// The includer defines a type and two functions. A `Range` says from where to where a loop goes (`begin`, `end`), and
+// The includer defines a type and two functions. A `Span` says from where to where a loop goes (`begin`, `end`), and
 // who shares it. `prefetch(array, begin, end)` asks for elements before they are needed, where that helps.
-// `for_lanes<Element>(work, range)` calls `work.at<Lane>(i, access)` for all lanes of the elements of a range.
+// `for_lanes<Element>(work, span)` calls `work.at<Lane>(i, access)` for all lanes of the elements of a span.
 #include "kernel/lanes.h"
 #include "kernel/storage.inl"
 
@@ -11,7 +11,7 @@ namespace clr {
 namespace {
 
 template <class Element, class Work>
-CLR_INLINE void for_lanes(const Work& work, Range range);
+CLR_INLINE void for_lanes(const Work& work, Span span);
 
 template <class Element>
 struct LaneOf {
@@ -201,13 +201,13 @@ struct Job {
   const GradientValues& gradients;
   const GroupValues& group;
   const Slot& slot;
-  Range range;
+  Span span;
 };
 
 template <class WeightStorage, class Buffer, class Gradient>
 CLR_FUNCTION void update_with(const Job& job) {
   for_lanes<typename WeightStorage::Element>(
-      FullUpdate<WeightStorage, Buffer, Gradient>(job.gradients, job.group, job.slot), job.range);
+      FullUpdate<WeightStorage, Buffer, Gradient>(job.gradients, job.group, job.slot), job.span);
 }
 
 template <class WeightStorage, class Buffer>
@@ -222,13 +222,13 @@ CLR_FUNCTION void update_stochastic(const Job& job) {
   const Places& places = job.slot.places;
   if (places.run == 0) return update_whole<Stochastic<Element>, Buffer>(job);
   Slot slot = job.slot;
-  for (int64_t run = job.range.begin / places.run; run * places.run < job.range.end; ++run) {
+  for (int64_t run = job.span.begin / places.run; run * places.run < job.span.end; ++run) {
     const int64_t begin = run * places.run, end = begin + places.run;
     slot.places.first = places.first + run * (places.stride - places.run);
-    Range range = job.range;
-    if (range.begin < begin) range.begin = begin;
-    if (range.end > end) range.end = end;
-    update_whole<Stochastic<Element>, Buffer>({job.gradients, job.group, slot, range});
+    Span span = job.span;
+    if (span.begin < begin) span.begin = begin;
+    if (span.end > end) span.end = end;
+    update_whole<Stochastic<Element>, Buffer>({job.gradients, job.group, slot, span});
   }
 }
 
@@ -249,7 +249,7 @@ CLR_FUNCTION void update_half(const Job& job) {
 template <class Element>
 CLR_FUNCTION void update_element(const Job& job) {
   if (is_bare_update(job.gradients, job.slot)) {
-    return for_lanes<Element>(PlainUpdate<Element>(job.group, job.slot), job.range);
+    return for_lanes<Element>(PlainUpdate<Element>(job.group, job.slot), job.span);
   }
   if constexpr (sizeof(Element) == 2) {
     return job.slot.buffer_dtype == DType::float32 ? update_half<Element, float>(job)
@@ -260,9 +260,8 @@ CLR_FUNCTION void update_element(const Job& job) {
   update_whole<Nearest<Element>, Element>(job);
 }
 
-CLR_FUNCTION void update_range(const GradientValues& gradients, const GroupValues& group, const Slot& slot,
-                               Range range) {
-  const Job job = {gradients, group, slot, range};
+CLR_FUNCTION void update_slot(const GradientValues& gradients, const GroupValues& group, const Slot& slot, Span span) {
+  const Job job = {gradients, group, slot, span};
   switch (slot.dtype) {
     case DType::float32:
       return update_element<float>(job);

@@ -25,7 +25,7 @@ void step(const clr::Isa& isa, clr::DType dtype, double lr, std::vector<std::uin
           const std::vector<std::uint16_t>& gradient) {
   const auto size = static_cast<std::int64_t>(parameter.size());
   const clr::Slot slot = {parameter.data(), gradient.data(), nullptr, size, 0, dtype, true};
-  isa.kernels->update({}, {lr, 0.0, 0.0, 0.0, false, false}, slot, 0, size);
+  isa.kernels->update({}, {lr, 0.0, 0.0, 0.0, false, false}, slot, {0, size});
 }
 
 template <class T>

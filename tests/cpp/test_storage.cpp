@@ -232,7 +232,7 @@ TEST_CASE_TEMPLATE("storage: the key decides the random roundings and every elem
       tensors.gradient.assign(1000, T::stored(static_cast<float>(-unit / 2 / clr_test::group_of(kPlainSgd).lr)));
       clr::Slot slot = tensors.slot(kPlainSgd, {});
       slot.random_key = key;
-      isa.kernels->update({}, clr_test::group_of(kPlainSgd), slot, 0, 1000);
+      isa.kernels->update({}, clr_test::group_of(kPlainSgd), slot, {0, 1000});
       return tensors.parameter;
     };
     const auto first = ones_after(1), again = ones_after(1), other = ones_after(2);

@@ -63,7 +63,7 @@ void check_variants(std::size_t size, unsigned rarity) {
       Tensors<T> want = got;
       const clr::GroupValues group = clr_test::group_of(v);
       for (int step = 0; step < 3; ++step) {
-        isa.kernels->update({}, group, got.slot(v), 0, static_cast<std::int64_t>(size));
+        isa.kernels->update({}, group, got.slot(v), {0, static_cast<std::int64_t>(size)});
         want.update_by_reference(fused, group, v);
       }
       INFO(std::string(isa.name), ", ", std::string(T::name), ", size ", size, ", ", described(v));
@@ -93,7 +93,7 @@ TEST_CASE("update: rates of zero and beyond float and momenta of 0 and 1") {
         const clr::GroupValues group = {lr, momentum, 0.0, 0.0, true, false};
         Tensors<clr_test::Float64> got(100, random, 0);
         Tensors<clr_test::Float64> want = got;
-        isa.kernels->update({}, group, got.slot(v), 0, 100);
+        isa.kernels->update({}, group, got.slot(v), {0, 100});
         want.update_by_reference(clr_test::has_fma(isa), group, v);
         INFO(std::string(isa.name), ", lr=", lr, ", momentum=", momentum);
         CHECK(first_difference(got, want) == "none");
@@ -111,7 +111,7 @@ TEST_CASE("update: instruction sets with fma give one another's bits") {
     for (const clr::Isa& isa : isas) {
       if (!clr_test::has_fma(isa)) continue;
       results.push_back(start);
-      isa.kernels->update({}, clr_test::group_of(v), results.back().slot(v), 0, 777);
+      isa.kernels->update({}, clr_test::group_of(v), results.back().slot(v), {0, 777});
     }
     for (const auto& result : results) CHECK(first_difference(result, results.front()) == "none");
   }

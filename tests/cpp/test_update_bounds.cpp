@@ -45,7 +45,7 @@ class Bench {
                             0,
                             T::dtype,
                             v.first};
-    isa_.kernels->update({}, group, slot, static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end));
+    isa_.kernels->update({}, group, slot, {static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end)});
     for (std::size_t i = begin; i < end; ++i) {
       clr_test::reference_update<T>(clr_test::has_fma(isa_), group, v, p[i], g[i], m[i]);
     }

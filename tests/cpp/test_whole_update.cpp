@@ -132,7 +132,7 @@ TEST_CASE("whole update: the gradient may be written back where it was read") {
     apart.update(isa, kMomentum, around, 0, 181);
     clr::Slot slot = in_place.slot(kMomentum, around);
     slot.unscaled = in_place.gradient.data();
-    isa.kernels->update(around.gradients, clr_test::group_of(kMomentum), slot, 0, 181);
+    isa.kernels->update(around.gradients, clr_test::group_of(kMomentum), slot, {0, 181});
     CHECK((in_place.gradient == apart.unscaled));
     CHECK((in_place.parameter == apart.parameter));
     CHECK((in_place.buffer == apart.buffer));

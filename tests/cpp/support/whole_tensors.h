@@ -73,7 +73,8 @@ inline void update_slot(const clr::Isa& isa, const Variant& v, const Around& aro
   clr::GroupValues group = group_of(v);
   group.averages = around.has_average;
   group.average_weight = around.average_weight;
-  isa.kernels->update(around.gradients, group, slot, static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end));
+  isa.kernels->update(around.gradients, group, slot,
+                      {static_cast<std::int64_t>(begin), static_cast<std::int64_t>(end)});
 }
 
 template <class K>

@@ -6,8 +6,8 @@ namespace {
 
 struct Float32 {
   __device__ static __forceinline__ void run(const GradientValues& gradients, const GroupValues& group,
-                                             const Slot& slot, Range range) {
-    update_element<float>({gradients, group, slot, range});
+                                             const Slot& slot, Span span) {
+    update_element<float>({gradients, group, slot, span});
   }
 };
 
