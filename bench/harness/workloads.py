@@ -124,8 +124,7 @@ class Tensors:
         self.gradients = gradients or gradient_sets(workload)
         self.current = 0
 
-    @staticmethod
-    def parameter(values: Tensor) -> Tensor:
+    def parameter(self, values: Tensor) -> Tensor:
         return values.requires_grad_()
 
     @property
@@ -163,8 +162,7 @@ class Refilled(Tensors):
         self.model = torch.nn.ParameterList(self.parameters)
         self.written = [] if backward else [[torch.empty_like(each) for each in kept] for kept in self.gradients]
 
-    @staticmethod
-    def parameter(values: Tensor) -> Tensor:
+    def parameter(self, values: Tensor) -> Tensor:
         return torch.nn.Parameter(values)
 
     def turn(self) -> None:

@@ -42,7 +42,7 @@ class Placed(Refilled):
         self.like = gradients[0][0]
         super().__init__(workload, gradients)
 
-    def parameter(self, values: Tensor) -> Tensor:  # type: ignore[override]  # the others need no self
+    def parameter(self, values: Tensor) -> Tensor:
         return torch.nn.Parameter(values.to(self.like))
 
 
