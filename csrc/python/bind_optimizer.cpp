@@ -5,6 +5,7 @@
 #include <string>
 
 #include "python/bindings.h"
+#include "python/optimizer/grad_scaling.h"
 #include "python/optimizer/optimizer.h"
 #include "python/torch/gc_support.h"
 
@@ -12,43 +13,16 @@ namespace clr {
 
 namespace {
 
-bool is_on_gpu(const py::object& object) {
-  const TorchReader& torch = TorchReader::get();
-  DLTensor view;
-  return torch.is_tensor(object.ptr()) && torch.read(object.ptr(), view) && view.device.device_type == kDLCUDA;
-}
-
 bool is_readable(const py::object& tensor) {
   DLTensor view;
   return TorchReader::get().read(tensor.ptr(), view);
 }
 
-// Returns a number that a GradScaler keeps on a device.
-DeviceNumber device_number(const py::object& tensor, const char* name) {
-  const DLTensor view = must_read(tensor, name);
-  const Layout layout(view);
-  if (layout.size() != 1 || dtype_of(layout, tensor, name) != DType::float32) {
-    throw py::value_error(std::string(name) + " of " + described(tensor, "dtype") + " and " +
-                          described(tensor, "shape") + " must be one torch.float32 number");
-  }
-  return {static_cast<float*>(data_of(view)), view.device.device_id};
-}
-
-void apply(NativeOptimizer& optimizer, const py::list& groups, const py::dict& state, const py::object& scale,
-           const py::object& found_inf, const py::object& report_inf) {
-  StepRequest request;
-  if (PyFloat_Check(scale.ptr())) {
-    request.scale = scale.cast<double>();
-  } else {
-    request.grad_scale = device_number(scale, "grad_scale");
-  }
-  if (TorchReader::get().is_tensor(found_inf.ptr())) {
-    request.device_found_inf = device_number(found_inf, "found_inf");
-  } else {
-    request.found_inf = found_inf.cast<std::optional<bool>>();
-  }
-  if (!report_inf.is_none()) request.report_inf = device_number(report_inf, "found_inf");
+void apply(NativeOptimizer& optimizer, const py::list& groups, const py::dict& state, const py::dict& attributes) {
+  const StepRequest request = read_request(attributes, groups);
   optimizer.apply(groups, state, request);
+  const py::handle report = report_of(attributes, request);
+  if (report) put_number(report, optimizer.last_step().skipped ? 1.0f : 0.0f);
 }
 
 void set_options(NativeOptimizer& optimizer, double max_norm, double max_value, bool error_if_nonfinite,
@@ -115,11 +89,10 @@ void bind_optimizer(py::module_& m) {
       .def("set_options", &set_options, py::kw_only(), py::arg("max_norm"), py::arg("max_value"),
            py::arg("error_if_nonfinite"), py::arg("skip_nonfinite"), py::arg("advance_on_skip"),
            py::arg("write_unscaled"), "Set the options for all gradients; 0 for no clipping.")
-      .def(
-          "apply", &apply, py::arg("groups"), py::arg("state"), py::arg("scale") = 1.0, py::arg("found_inf") = false,
-          py::arg("report_inf") = py::none(),
-          "Apply one update, or skip it. scale: the factor of all gradients or, on a GPU, the scale of the loss there. "
-          "found_inf: None if the step is to find out; report_inf: the tensor on a GPU that receives the result.")
+      .def("apply", &apply, py::arg("groups"), py::arg("state"), py::arg("attributes"),
+           "Apply one update, or skip it. attributes: the optimizer's, among which a GradScaler may have put "
+           "grad_scale, "
+           "found_inf and _report_inf, a tensor of one that receives whether the step was skipped.")
       .def("release", &NativeOptimizer::release, py::arg("groups"), py::arg("state"), py::arg("parameter"),
            py::arg("position"),
            "Apply this step's update to one parameter, number `position`, before apply() ends the step.")
@@ -133,6 +106,8 @@ void bind_optimizer(py::module_& m) {
           "set_warns", [](NativeOptimizer& optimizer, bool warns) { optimizer.warns = warns; }, py::arg("warns"),
           "If false, a step neither warns of a driver or of missing gradients nor counts them.")
       .def_readonly("averages", &NativeOptimizer::averages, "The averages, to be put into the place of the weights.")
+      .def_property_readonly("found_gradient", &NativeOptimizer::found_gradient,
+                             "True if any parameter had a gradient at the last step.")
       .def_property_readonly("is_open", &NativeOptimizer::is_open,
                              "True if release() has begun a step that apply() has not ended.")
       .def_property_readonly(

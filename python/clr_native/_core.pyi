@@ -116,9 +116,7 @@ class NativeOptimizer:
         self,
         groups: list[dict[str, Any]],
         state: dict[torch.Tensor, Any],
-        scale: float | torch.Tensor = 1.0,
-        found_inf: bool | torch.Tensor | None = False,
-        report_inf: torch.Tensor | None = None,
+        attributes: dict[str, Any],
     ) -> None: ...
     def release(
         self,
@@ -131,6 +129,8 @@ class NativeOptimizer:
     def synchronise(self, state: dict[torch.Tensor, Any]) -> None: ...
     def followed_schedule(self, group: dict[str, Any]) -> bool: ...
     def set_warns(self, warns: bool) -> None: ...
+    @property
+    def found_gradient(self) -> bool: ...
     @property
     def is_open(self) -> bool: ...
     @property

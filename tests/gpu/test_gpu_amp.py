@@ -133,3 +133,14 @@ def test_a_whole_iteration_in_a_graph(hardware: Hardware, kind: type[torch.amp.G
     trained.assert_same()
     assert optimizer.skipped_steps == len(OVERFLOWS)
     assert optimizer.last_grad_norm == trained.here.last_grad_norm
+
+
+@pytest.mark.parametrize("value", [1.0, float("inf")])
+def test_weights_on_the_cpu_with_a_scale_on_the_gpu(hardware: Hardware, value: float) -> None:
+    weight = torch.zeros(3, requires_grad=True)
+    optimizer, scaler = FusedCyclicSGD([weight], 0.1, 0.5), clr_native.GradScaler(hardware.kind, init_scale=4.0)
+    scaler.scale(torch.ones((), device=hardware.kind))
+    weight.grad = torch.full((3,), value)
+    scaler.step(optimizer)
+    scaler.update()
+    assert (optimizer.last_step_skipped, scaler.get_scale()) == ((False, 4.0) if value == 1.0 else (True, 2.0))

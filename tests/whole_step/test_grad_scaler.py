@@ -57,16 +57,25 @@ def test_it_is_torchs_class_with_another_step() -> None:
 
 def test_a_result_that_somebody_holds_stays_and_others_are_made_in_its_place() -> None:
     """A new tensor at each step would take a tenth of the whole step of a small model."""
-    scaler = GradScaler("cpu")
-    held = scaler._found_inf(True)
-    other = scaler._found_inf(False)
+    scaler = scaled()
+
+    def result(value: float, scaler: torch.amp.GradScaler = scaler) -> Tensor:
+        optimizer = with_gradients(value=value)
+        scaler.scale(torch.ones(()))
+        scaler.step(optimizer)
+        (found,) = recorded(scaler, optimizer).values()
+        scaler.update()
+        return found
+
+    held = result(INF)
+    other = result(1.0)
     assert (held.item(), other.item()) == (1, 0)
     memory = other.data_ptr()
     del other
-    assert scaler._found_inf(True).data_ptr() == memory
-    assert scaler._found_inf(False).data_ptr() == memory
+    assert result(INF).data_ptr() == memory
+    assert result(1.0).data_ptr() == memory
     for each in (copy.deepcopy(scaler), pickle.loads(pickle.dumps(scaler))):
-        assert each._found_inf(True).data_ptr() != scaler._found_inf(False).data_ptr()
+        assert result(1.0, each).data_ptr() != result(1.0).data_ptr()
     assert held.item() == 1
 
 

@@ -53,6 +53,8 @@ class NativeOptimizer {
   void release(const py::list& groups, const py::dict& state, const py::object& parameter, std::size_t position);
   // Throws RuntimeError if these groups, or the options, need all gradients at once.
   void check_release(const py::list& groups);
+  // True if any parameter had a gradient at the last step.
+  bool found_gradient() const { return found_gradient_; }
   // True if release() has begun a step that apply() has not ended.
   bool is_open() const { return open_; }
 

@@ -9,10 +9,11 @@ import torch
 from torch.amp.grad_scaler import OptState
 from torch.optim import Optimizer
 
-from clr_native import _core
 from clr_native.sgd.optimizer import FusedCyclicSGD
 
 _AMP_ATTRIBUTES = ("grad_scale", "found_inf")
+_STEP_ATTRIBUTES = (*_AMP_ATTRIBUTES, "_report_inf")
+_READY, _STEPPED = OptState.READY, OptState.STEPPED  # attributes of an Enum take microseconds, in a loop
 
 
 class GradScaler(torch.amp.GradScaler):
@@ -53,6 +54,9 @@ class GradScaler(torch.amp.GradScaler):
     (tensor([0.2500, 1.2500]), True, 1, 2.0)
     """
 
+    _kept_number: torch.Tensor | None = None
+    _kept_references = 0  # to the number, where nobody else holds it
+
     # Of torch's private names this relies on _enabled, _check_scale_growth_tracker and _per_optimizer_states with its
     # keys "stage" and "found_inf_per_device"; test_grad_scaler.py holds them against the installed torch.
 
@@ -66,26 +70,24 @@ class GradScaler(torch.amp.GradScaler):
             return super().step(optimizer, *args, **kwargs)
         scale, _ = self._check_scale_growth_tracker("step")
         state = self._per_optimizer_states[id(optimizer)]
-        attributes = vars(optimizer)
-        left = {name: attributes[name] for name in _AMP_ATTRIBUTES if name in attributes}
+        attributes = optimizer.__dict__
         answer: float | None
+        left = {}  # for an error
+        for name in _AMP_ATTRIBUTES:
+            if name in attributes:
+                left[name] = attributes[name]
         try:
-            if state["stage"] is OptState.READY:
+            if state["stage"] is _READY:
                 own = left.get("grad_scale")  # the user's own factor
                 attributes["grad_scale"] = scale if own is None else scale * own
-                attributes.pop("found_inf", None)  # torch replaces it too; absent, the optimizer looks for itself
-                found_inf = None
-                if _core.is_on_gpu(scale):  # the step writes it without a wait of the host
-                    found_inf = torch.zeros((), dtype=torch.float32, device=scale.device)
-                    attributes["_report_inf"] = found_inf
-                looked = any(p.grad is not None for group in optimizer.param_groups for p in group["params"])
-                looked = looked or optimizer._binding.sharding.is_shared  # then others may have gradients
+                attributes["found_inf"] = None  # torch replaces it too; with None, the optimizer looks for itself
+                attributes["_report_inf"] = found_inf = self._number_like(scale)
                 answer = optimizer.step(*args, **kwargs)
-                if looked:  # without gradients nothing is recorded, and update() raises, as torch's does
-                    if found_inf is None:
-                        found_inf = self._found_inf(optimizer.last_step_skipped).to(scale.device)
+                binding = optimizer._binding
+                # Without gradients nothing is recorded, and update() raises, as torch's does. Others may have some.
+                if binding.native.found_gradient or binding.sharding.is_shared:
                     state["found_inf_per_device"] = {scale.device: found_inf}
-                state["stage"] = OptState.STEPPED
+                state["stage"] = _STEPPED
             else:  # after unscale_(), a step that is skipped counts as well
                 was_in_step, optimizer.grad_scale_in_step = optimizer.grad_scale_in_step, True
                 try:
@@ -94,25 +96,25 @@ class GradScaler(torch.amp.GradScaler):
                     optimizer.grad_scale_in_step = was_in_step
             left = {}
         finally:  # removes the attributes, or restores them after an error
-            for name in (*_AMP_ATTRIBUTES, "_report_inf"):
+            for name in _STEP_ATTRIBUTES:
                 attributes.pop(name, None)
-            attributes.update(left)
+            if left:
+                attributes.update(left)
         return answer
 
-    def _found_inf(self, found: bool) -> torch.Tensor:
-        """Returns a tensor with this number, on the CPU.
+    def _number_like(self, scale: torch.Tensor) -> torch.Tensor:
+        """Returns a float32 number where the scale is, for the step to write.
 
-        The tensor of the last call is used again, unless somebody still holds it: in a loop, where caches are cold, a
-        new tensor takes 20 us.
+        On the CPU, the tensor of the last call is used again, unless somebody still holds it: in a loop, where caches
+        are cold, a new tensor takes 20 us.
         """
-        kept = self.__dict__.setdefault("_kept_found_inf", {"tensor": None, "number": None, "references": None})
-        tensor: torch.Tensor = kept["tensor"]
-        if sys.getrefcount(tensor) != kept["references"]:
-            tensor = torch.zeros((), dtype=torch.float32, device="cpu")
-            kept.update(tensor=tensor, number=tensor.numpy())
-            kept["references"] = sys.getrefcount(tensor)
-        kept["number"][()] = found
-        return tensor
+        if not scale.is_cpu:
+            return torch.zeros((), dtype=torch.float32, device=scale.device)
+        number = self._kept_number
+        if number is None or sys.getrefcount(number) != self._kept_references:
+            self._kept_number = number = torch.zeros((), dtype=torch.float32, device="cpu")
+            self._kept_references = sys.getrefcount(number)
+        return number
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_kept_found_inf"}
+        return {name: value for name, value in super().__getstate__().items() if not name.startswith("_kept_")}

@@ -26,7 +26,6 @@ from clr_native.sgd.as_scheduler import FollowingScheduler
 from clr_native.sgd.averages import averaged_entries, copy_to
 from clr_native.sgd.binding import Binding, global_option
 from clr_native.sgd.checkpoint import COUNTERS, checked, complete_groups, own_state
-from clr_native.sgd.grad_scaling import scaling_in
 from clr_native.sgd.gradient_options import GradientOptions
 from clr_native.sgd.gradient_release import ReleaseHandle, release
 from clr_native.sgd.settings import (
@@ -283,12 +282,7 @@ class FusedCyclicSGD(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         binding = self._binding
-        if "grad_scale" in self.__dict__ or "found_inf" in self.__dict__:
-            parameters = (parameter for group in self.param_groups for parameter in group["params"])
-            scaling = scaling_in(self.__dict__, next(parameters, None))
-            binding.native.apply(self.param_groups, self.state, *scaling)
-        else:
-            binding.native.apply(self.param_groups, self.state)
+        binding.native.apply(self.param_groups, self.state, self.__dict__)
         # at_cycle_end waits for a GPU, and is asked only where the host's count says that a cycle may have ended.
         if binding.cycle_end_hooks and self._ended_cycle() and self.at_cycle_end:
             for hook in list(binding.cycle_end_hooks.values()):
