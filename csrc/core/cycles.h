@@ -13,6 +13,12 @@ struct CycleSpan {
   uint64_t complete_before;  // the cycles that are complete where it begins
 };
 
+// All cycles of a schedule: at least one span, or none where nobody asks for them.
+struct Cycles {
+  const CycleSpan* spans;
+  uint64_t count;
+};
+
 // Where a step stands among cycles.
 struct CyclePosition {
   uint64_t complete;  // the cycles that end at or before this step
@@ -20,15 +26,15 @@ struct CyclePosition {
 };
 
 // A step at which one span ends and the next begins belongs to the first of the two, whose last cycle may end there.
-CLR_INLINE CyclePosition cycle_position(const CycleSpan* spans, size_t count, uint64_t step) {
-  size_t i = 0;
-  while (i + 1 < count && spans[i + 1].first < step) ++i;
-  const CycleSpan& span = spans[i];
+CLR_INLINE CyclePosition cycle_position(const Cycles& cycles, uint64_t step) {
+  uint64_t i = 0;
+  while (i + 1 < cycles.count && cycles.spans[i + 1].first < step) ++i;
+  const CycleSpan& span = cycles.spans[i];
   const uint64_t own = step - span.first;
   if (span.length == 0) return {span.complete_before, false};
-  const uint64_t cycles = own / span.length;
-  if (span.repeats) return {span.complete_before + cycles, own != 0 && own % span.length == 0};
-  return {span.complete_before + (cycles != 0 ? 1 : 0), own == span.length};
+  const uint64_t done = own / span.length;
+  if (span.repeats) return {span.complete_before + done, own != 0 && own % span.length == 0};
+  return {span.complete_before + (done != 0 ? 1 : 0), own == span.length};
 }
 
 }  // namespace clr

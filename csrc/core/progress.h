@@ -24,8 +24,7 @@ struct GroupSettings {
   bool ema_warmup;
   bool counts_updates;                    // True if random numbers depend on how many updates there were
   bool constant;                          // True if every update takes the overrides, and counts all the same
-  bool ends_cycle;                        // True if the next update is the last of a cycle of the first group
-  uint8_t unused[1];                      // in the place of padding: settings are compared byte by byte
+  uint8_t unused[2];                      // in the place of padding: settings are compared byte by byte
   double lr_override, momentum_override;  // of the update that override_number asks for; a momentum of NaN is none
   const Piece* pieces;                    // its schedule
   uint64_t piece_count;
@@ -48,10 +47,9 @@ CLR_INLINE bool is_overridden(const GroupSettings& settings, const GroupProgress
   return settings.override_number != progress.last_override;
 }
 
-// True if the next update moves the average.
-CLR_INLINE bool averages_next(const GroupSettings& settings) {
-  return settings.averaging == Averaging::exponential ||
-         (settings.averaging == Averaging::at_cycle_ends && settings.ends_cycle);
+// True if the next update moves the average. `ends_cycle`: True if it is the last of a cycle of the first group.
+CLR_INLINE bool averages_next(const GroupSettings& settings, bool ends_cycle) {
+  return settings.averaging == Averaging::exponential || (settings.averaging == Averaging::at_cycle_ends && ends_cycle);
 }
 
 // Returns the schedule's rate as the group has it.
@@ -66,7 +64,7 @@ CLR_INLINE Value next_value(const GroupSettings& settings, const GroupProgress& 
 }
 
 // Returns the numbers of the next update.
-CLR_INLINE GroupValues values_of(const GroupSettings& settings, const GroupProgress& progress) {
+CLR_INLINE GroupValues values_of(const GroupSettings& settings, const GroupProgress& progress, bool ends_cycle) {
   const Value value = next_value(settings, progress);
   GroupValues values{};
   values.lr = value.lr;
@@ -75,7 +73,7 @@ CLR_INLINE GroupValues values_of(const GroupSettings& settings, const GroupProgr
   values.weight_decay = settings.weight_decay;
   values.nesterov = settings.nesterov;
   values.maximize = settings.maximize;
-  values.averages = averages_next(settings);
+  values.averages = averages_next(settings, ends_cycle);
   values.average_weight = progress.average_weight;
   values.trust_coefficient = settings.trust_coefficient;
   values.trust_eps = settings.trust_eps;
@@ -83,9 +81,9 @@ CLR_INLINE GroupValues values_of(const GroupSettings& settings, const GroupProgr
 }
 
 // Counts an update that was applied. An override is used up.
-CLR_INLINE void advance(const GroupSettings& settings, GroupProgress& progress) {
+CLR_INLINE void advance(const GroupSettings& settings, GroupProgress& progress, bool ends_cycle) {
   progress.n_updates += settings.counts_updates ? 1 : 0;
-  progress.n_averaged += averages_next(settings) ? 1 : 0;
+  progress.n_averaged += averages_next(settings, ends_cycle) ? 1 : 0;
   progress.step += is_overridden(settings, progress) ? 0 : 1;
   progress.last_override = settings.override_number;
 }

@@ -55,7 +55,7 @@ class Plan final : public DevicePlan {
  public:
   Plan(int ordinal, Wait wait);
 
-  void set_groups(void* stream, const std::vector<GroupSettings>& settings, bool other_pieces,
+  void set_groups(void* stream, const std::vector<GroupSettings>& settings, const Cycles& cycles, bool other_schedules,
                   std::uint64_t generation) override;
   bool has_groups(const std::vector<GroupSettings>& settings) const override { return all_same(settings, settings_); }
   void set_progress(void* stream, const std::vector<GroupProgress>& progress) override;
@@ -90,7 +90,7 @@ class Plan final : public DevicePlan {
   Staging staging_;
   Event stepped_;      // behind the last step that was not captured
   Event read_behind_;  // behind what the reader's stream had to do
-  DeviceMemory pieces_, settings_table_, progress_, holds_, state_table_;
+  DeviceMemory pieces_, spans_, settings_table_, progress_, holds_, state_table_;
   std::deque<DeviceMemory> retired_;  // outgrown memory that a graph may still use
   PinnedMemory report_, answer_;
   DeviceState state_{};                         // the host's part of it, as last copied
@@ -98,6 +98,7 @@ class Plan final : public DevicePlan {
   std::map<const Piece*, std::size_t> places_;  // where the host's pieces lie in pieces_
   std::size_t parameters_ = 0, groups_ = 0;
   std::uint64_t generation_ = 0;  // of the groups
+  Cycles cycles_ = {};            // of the first of them, in the device's memory
   Chunks chunks_;                 // scratch
   Work eager_;
   std::deque<Work> captured_;
@@ -142,12 +143,15 @@ void Plan::copy_pieces(void* stream, const std::vector<GroupSettings>& settings)
   copy(stream, pieces_.address(), all.data(), all.size() * sizeof(Piece));
 }
 
-void Plan::set_groups(void* stream, const std::vector<GroupSettings>& settings, bool other_pieces,
-                      std::uint64_t generation) {
+void Plan::set_groups(void* stream, const std::vector<GroupSettings>& settings, const Cycles& cycles,
+                      bool other_schedules, std::uint64_t generation) {
   generation_ = generation;
   std::size_t first = 0, last = settings.size();
-  if (other_pieces || settings.size() != settings_.size()) {
+  if (other_schedules || settings.size() != settings_.size()) {
     copy_pieces(stream, settings);
+    grow(spans_, cycles.count * sizeof(CycleSpan));
+    copy(stream, spans_.address(), cycles.spans, cycles.count * sizeof(CycleSpan));
+    cycles_ = {spans_.at<const CycleSpan>(), cycles.count};
     grow(settings_table_, settings.size() * sizeof(GroupSettings));
   } else {
     while (first < last && same(settings[first], settings_[first])) ++first;
@@ -221,6 +225,10 @@ void Plan::copy_state(void* stream) {
   state.progress = progress_.at<GroupProgress>();
   state.group_count = settings_.size();
   state.generation = generation_;
+  const bool averages_at_ends = std::any_of(settings_.begin(), settings_.end(), [](const GroupSettings& group) {
+    return group.averaging == Averaging::at_cycle_ends;
+  });
+  state.cycles = averages_at_ends ? cycles_ : Cycles{};
   state.buffer_holds = holds_.at<bool>();
   state.average_holds = holds_.at<bool>(holds_.size() / 2);
   if (state_table_.size() == 0) {
@@ -230,7 +238,8 @@ void Plan::copy_state(void* stream) {
   }
   if (state.settings == state_.settings && state.group_count == state_.group_count &&
       state.progress == state_.progress && state.buffer_holds == state_.buffer_holds &&
-      state.average_holds == state_.average_holds && state.generation == state_.generation) {
+      state.average_holds == state_.average_holds && state.generation == state_.generation &&
+      state.cycles.spans == state_.cycles.spans && state.cycles.count == state_.cycles.count) {
     return;
   }
   copy(stream, state_table_.address(), &state, offsetof(DeviceState, counts));

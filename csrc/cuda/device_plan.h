@@ -38,10 +38,11 @@ class DevicePlan {
  public:
   virtual ~DevicePlan() = default;
 
-  // Sets the settings of all groups. Their pieces lie in the host's memory and are those of the last call unless
-  // `other_pieces`. Copies only the settings that have changed. Launches of another `generation` change nothing.
-  virtual void set_groups(void* stream, const std::vector<GroupSettings>& settings, bool other_pieces,
-                          std::uint64_t generation) = 0;
+  // Sets the settings of all groups, and the cycles of the first. Pieces and cycles lie in the host's memory and are
+  // those of the last call unless `other_schedules`. Copies only the settings that have changed. Launches of another
+  // `generation` change nothing.
+  virtual void set_groups(void* stream, const std::vector<GroupSettings>& settings, const Cycles& cycles,
+                          bool other_schedules, std::uint64_t generation) = 0;
   // True if these are the settings that were set last.
   virtual bool has_groups(const std::vector<GroupSettings>& settings) const = 0;
 

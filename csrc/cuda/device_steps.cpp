@@ -146,15 +146,15 @@ void DeviceSteps::add_device(int ordinal) {
 }
 
 // Copies to a device everything that it does not know yet.
-void DeviceSteps::tell(int ordinal, OneDevice& device, std::size_t parameters) {
+void DeviceSteps::tell(int ordinal, OneDevice& device, const StepPlan& plan) {
   void* const stream = current_stream_(ordinal);
   if (!device.has_groups || other_positions_) device.plan->set_progress(stream, progress_);
-  device.plan->set_groups(stream, settings_, !device.has_groups || other_groups_, generation_);
+  device.plan->set_groups(stream, settings_, plan.cycles, !device.has_groups || other_groups_, generation_);
   device.has_groups = true;
   if (!device.has_parameters || !parameters_known_) {
-    device.plan->set_parameters(stream, parameters);
-    device.told_of_buffer.assign(parameters, 0);
-    device.told_of_average.assign(parameters, 0);
+    device.plan->set_parameters(stream, plan.parameter_count);
+    device.told_of_buffer.assign(plan.parameter_count, 0);
+    device.told_of_average.assign(plan.parameter_count, 0);
     device.has_parameters = true;
   }
   tell_changes(ordinal, device);
@@ -187,7 +187,7 @@ void DeviceSteps::prepare(const StepPlan& plan) {
       device.plan->set_captured_work(plan.slots, plan.shared);
       continue;
     }
-    tell(ordinal, device, plan.parameter_count);
+    tell(ordinal, device, plan);
     device.plan->set_work(current_stream_(ordinal), one ? plan.slots : device.slots, plan.shared);
   }
   if (!captured_) changes_.clear();  // not before all that can fail
@@ -260,7 +260,8 @@ DeviceSteps::Counted DeviceSteps::synchronise(const std::vector<std::uint64_t>& 
   for (auto& [ordinal, device] : plans_) {
     if (!device.has_groups) continue;
     const DeviceProgress progress = device.plan->read(current_stream_(ordinal));
-    for (std::size_t i = 0; i < std::min(device.told_of_buffer.size(), progress.buffer_holds.size()); ++i) {
+    for (std::size_t i = 0; !has_graphs_ && i < std::min(device.told_of_buffer.size(), progress.buffer_holds.size());
+         ++i) {
       if (device.told_of_buffer[i] != 0 && progress.buffer_holds[i] == 0) counted.empty_buffers.push_back(i);
       if (device.told_of_average[i] != 0 && progress.average_holds[i] == 0) counted.empty_averages.push_back(i);
     }

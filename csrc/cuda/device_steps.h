@@ -57,6 +57,7 @@ class DeviceSteps final : public Executor {
     };
     std::vector<std::optional<Group>> groups;  // nullopt if the devices do not know the group, or if it was moved since
     // Positions of parameters whose buffer, or average, holds nothing because the step that was to fill it was skipped.
+    // None once there are graphs, which may fill them yet.
     std::vector<std::size_t> empty_buffers, empty_averages;
     bool last_skipped = false;  // True if the last step was skipped
     bool refused = false;       // True if another process has refused a step since the last call
@@ -82,7 +83,7 @@ class DeviceSteps final : public Executor {
   void take_groups(const std::vector<GroupRecord>& records);
   void add_device(int ordinal);
   std::size_t row_of(std::uint64_t position_version, std::size_t guess) const;
-  void tell(int ordinal, OneDevice& device, std::size_t parameters);
+  void tell(int ordinal, OneDevice& device, const StepPlan& plan);
   void tell_changes(int ordinal, OneDevice& device);
   void refuse_capture(bool makes_state) const;
   bool is_captured() const;

@@ -39,16 +39,24 @@ __device__ __forceinline__ Value scheduled_value(const GroupSettings& settings, 
   return evaluate(piece.policy, step_in(piece, progress.step), 1.0);
 }
 
+// True if this update is the last of a cycle of the first group, and some group averages there.
+__device__ __noinline__ bool ends_cycle(const DeviceState& state) {
+  if (state.cycles.count == 0) return false;
+  const GroupProgress& first = progress_in_force(state)[0];
+  return !is_overridden(state.settings[0], first) && cycle_position(state.cycles, first.step + 1).at_end;
+}
+
 // Forms the progress after this update. All threads of one block do this together.
 __device__ __noinline__ void form_next(const DeviceState& state, Outcome outcome, bool advances_on_skip) {
   if (outcome == Outcome::refused || outcome == Outcome::stale) return;
   const GroupProgress* const from = progress_in_force(state);
   GroupProgress* const to = state.progress + (state.turn == 0 ? state.group_count : 0);
+  const bool ends = ends_cycle(state);
   for (uint64_t i = threadIdx.x; i < state.group_count; i += blockDim.x) {
     const GroupSettings& settings = state.settings[i];
     GroupProgress& next = to[i];
     next = from[i];
-    outcome == Outcome::skipped ? advance_skipped(settings, next, advances_on_skip) : advance(settings, next);
+    outcome == Outcome::skipped ? advance_skipped(settings, next, advances_on_skip) : advance(settings, next, ends);
     prepare_next(settings, next, scheduled_value(settings, next));
   }
 }

@@ -39,7 +39,7 @@ extern "C" __global__ __launch_bounds__(kPlainThreads, kPlainBlocks) void clr_st
 
 extern "C" __global__ __launch_bounds__(kStepThreads, kStepBlocks) void clr_step(DeviceState* state, DeviceWork work,
                                                                                  DeviceStep step) {
-  run_step(*state, work, step, Any<AllDtypes>{gradients_of(*state, step), step.trusts});
+  run_step(*state, work, step, Any<AllDtypes>{gradients_of(*state, step), step.trusts, ends_cycle(*state)});
 }
 
 }  // namespace clr

@@ -12,12 +12,13 @@ namespace clr {
 namespace {
 
 // Marks the buffers and averages that now hold numbers. Each position belongs to one slot at most.
-__device__ __forceinline__ void mark_state(const DeviceState& state, const DeviceWork& work) {
+__device__ __forceinline__ void mark_state(const DeviceState& state, const DeviceWork& work, bool ends) {
   for (uint64_t i = threadIdx.x; i < work.slot_count; i += blockDim.x) {
     const Slot& slot = work.slots[i];
     const bool empty = slot.size == 0;  // the arrays of an empty slot may be null
     if ((slot.gradient != nullptr && slot.buffer != nullptr) || empty) state.buffer_holds[slot.random_key] = true;
-    if (slot.average != nullptr || empty) state.average_holds[slot.random_key] = true;
+    const bool averages = averages_next(state.settings[slot.group], ends);
+    if (averages && (slot.average != nullptr || empty)) state.average_holds[slot.random_key] = true;
   }
 }
 
@@ -41,9 +42,10 @@ __device__ __forceinline__ void count(DeviceReport& counts, Outcome outcome) {
 // The last block does this after all others.
 __device__ __forceinline__ void finish(DeviceState& state, const DeviceWork& work, const DeviceStep& step) {
   const Outcome outcome = outcome_of(state, step);
-  const bool marks = outcome == Outcome::applied && state.marked != work.number;
+  const bool ends = ends_cycle(state);
+  const bool marks = outcome == Outcome::applied && (ends || state.marked != work.number);
   __syncthreads();  // all have read what the first thread changes
-  if (marks) mark_state(state, work);
+  if (marks) mark_state(state, work, ends);
   if (threadIdx.x != 0) return;
   if (marks) state.marked = work.number;
   const bool skipped = outcome == Outcome::skipped;
@@ -73,7 +75,7 @@ struct Plain {
                                              Span span) const {
     const Slot& slot = work.slots[number];
     const GroupProgress& progress = progress_in_force(state)[slot.group];
-    TwoAtOnce<Element> update(values_of(state.settings[slot.group], progress), slot);
+    TwoAtOnce<Element> update(values_of(state.settings[slot.group], progress, false), slot);  // it has no average
     update.c.first = !state.buffer_holds[slot.random_key];
     // Elements are counted from the start of the chunk: fewer registers hold their numbers.
     update.parameter += span.begin;
@@ -87,7 +89,7 @@ struct Plain {
 template <class UpdateSlot>
 struct Any {
   GradientValues gradients;
-  bool trusts;
+  bool trusts, ends_cycle;
 
   __device__ __forceinline__ void operator()(const DeviceState& state, const DeviceWork& work, uint32_t number,
                                              Span span) const {
@@ -103,7 +105,9 @@ struct Any {
       slot.trust_ratio =
           trust_ratio(settings.trust_coefficient, settings.trust_eps, settings.weight_decay, of.parameter, gradient);
     }
-    UpdateSlot::run(gradients, values_of(settings, progress), slot, span);
+    const GroupValues values = values_of(settings, progress, ends_cycle);
+    if (!values.averages) slot.average = nullptr;
+    UpdateSlot::run(gradients, values, slot, span);
   }
 };
 

@@ -1,6 +1,7 @@
 // The data of an optimizer on a device: tables in its memory, and the arguments of each launch.
 #pragma once
 
+#include "core/cycles.h"
 #include "core/norm.h"
 #include "core/progress.h"
 #include "core/shared_numbers.h"
@@ -21,6 +22,7 @@ struct DeviceState {
   GroupProgress* progress;        // two copies of all groups' (cuda/progress_turns.h); the host sets both
   uint64_t group_count;
   uint64_t generation;  // of the groups: another one whenever they, or their order, change
+  Cycles cycles;        // of the first group's schedule; none if no group averages at their ends
   // True for each position if the buffer, or the average, of the parameter there holds numbers.
   bool* buffer_holds;
   bool* average_holds;

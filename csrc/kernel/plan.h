@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/cycles.h"
 #include "core/progress.h"
 #include "core/shared_numbers.h"
 #include "kernel/strided.h"
@@ -55,6 +56,7 @@ class StepPlan {
   std::size_t device_slots = 0;      // slots on CUDA devices
   std::size_t parameter_count = 0;   // of all groups, whether they have a slot or not
   std::vector<GroupRecord> records;  // of the groups, where slots are on devices
+  Cycles cycles = {};                // of the first group's schedule; the same
 
   // Returns the bytes of all parameters of the work list.
   std::int64_t parameter_bytes() const;

@@ -34,7 +34,7 @@ TEST_CASE("cycles: as counted step by step") {
     std::uint64_t complete = 0, own = 0;
     std::size_t span = 0;
     for (std::uint64_t step = 0; step < 220; ++step) {
-      const CyclePosition position = clr::cycle_position(spans.data(), spans.size(), step);
+      const CyclePosition position = clr::cycle_position({spans.data(), spans.size()}, step);
       CAPTURE(step);
       bool at_end = false;
       if (step > 0) {  // the update before this step was made within `span`
@@ -55,7 +55,7 @@ TEST_CASE("cycles: as counted step by step") {
 
 TEST_CASE("cycles: the largest steps") {
   const CycleSpan spans[] = {{0, 3, true, 0}, {UINT64_MAX - 2, 1, true, 7}};
-  CHECK(clr::cycle_position(spans, 2, UINT64_MAX - 2).complete == (UINT64_MAX - 2) / 3);
-  CHECK(clr::cycle_position(spans, 2, UINT64_MAX).complete == 9);
-  CHECK(clr::cycle_position(spans, 2, UINT64_MAX).at_end);
+  CHECK(clr::cycle_position({spans, 2}, UINT64_MAX - 2).complete == (UINT64_MAX - 2) / 3);
+  CHECK(clr::cycle_position({spans, 2}, UINT64_MAX).complete == 9);
+  CHECK(clr::cycle_position({spans, 2}, UINT64_MAX).at_end);
 }

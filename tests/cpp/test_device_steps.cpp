@@ -28,7 +28,8 @@ class WrittenPlan final : public clr::DevicePlan {
  public:
   explicit WrittenPlan(int ordinal) : ordinal_(ordinal) {}
 
-  void set_groups(void*, const std::vector<clr::GroupSettings>& settings, bool other, std::uint64_t) override {
+  void set_groups(void*, const std::vector<clr::GroupSettings>& settings, const clr::Cycles&, bool other,
+                  std::uint64_t) override {
     note(other ? "other groups" : "groups");
     told[ordinal_].settings = settings;
   }

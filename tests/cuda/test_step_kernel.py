@@ -237,7 +237,7 @@ FAULTS: dict[str, Fault] = {
     "a step that does not advance": (PROGRESS, "progress.step += is_overridden(settings, progress) ? 0 : 1;", ""),
     "progress that is never in force": (RUN, "state.turn ^= 1;", ""),
     "progress formed in the wrong place": (TURNS, "state.turn == 0 ? state.group_count : 0", "0"),
-    "an average that is not counted": (PROGRESS, "progress.n_averaged += averages_next(settings) ? 1 : 0;", ""),
+    "an average that is not counted": (PROGRESS, "averages_next(settings, ends_cycle) ? 1 : 0", "0"),
     "an override that stays": (PROGRESS, "progress.last_override = settings.override_number;", ""),
     "a buffer that stays empty": (RUN, "state.buffer_holds[slot.random_key] = true;", ";"),
 }

@@ -57,6 +57,19 @@ def test_replays_follow_the_cycle(machine: Machine, settings: dict[str, Any]) ->
     twins.assert_same()
 
 
+def test_replays_average_at_the_ends_of_cycles(machine: Machine) -> None:
+    captured = Captured(machine, average="swa")
+    twins = captured.twins
+    assert (twins.there.applied_steps, twins.there.param_groups[0]["n_averaged"]) == (2, 0)
+    captured.replay(4)
+    machine.finish()
+    twins.assert_same()
+    captured.replay(5)
+    twins.step()
+    twins.assert_same()
+    assert twins.here.param_groups[0]["n_averaged"] == 2
+
+
 def test_a_graph_follows_seek(machine: Machine) -> None:
     captured = Captured(machine)
     captured.replay()
@@ -113,6 +126,25 @@ def test_state_set_by_hand_between_replays(machine: Machine) -> None:
     twins.both(lambda optimizer: optimizer.param_groups[0].update(applied_steps=0))
     twins.step()
     captured.replay()
+    twins.assert_same()
+
+
+def test_state_that_only_a_graph_fills(machine: Machine) -> None:
+    """The first step is skipped on the device. Who reads that must not free the buffers that the graph goes on with."""
+    twins, stream = Twins(machine, ema_decay=0.5), machine.new_stream()
+    machine.use(stream)
+    twins.step(found_inf=1.0)
+    with machine.capture(stream) as graph:
+        twins.there.step()
+    assert twins.there.skipped_steps == 1
+    for _ in range(2):
+        twins.give()
+        with machine.cpu():
+            twins.here.step()
+        machine.replay(graph)
+    machine.finish()
+    twins.assert_same()
+    twins.step()
     twins.assert_same()
 
 

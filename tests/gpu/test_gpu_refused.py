@@ -39,7 +39,6 @@ def assert_refused(optimizer: FusedCyclicSGD, match: str, refused: Callable[[], 
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "parameter group 0: scale_fn cannot be called": {"scale_fn": lambda cycle: 1.0},
-    "parameter group 0: average='swa' is for cpu": {"average": "swa"},
 }
 
 

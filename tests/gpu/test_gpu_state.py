@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from clr_native import FusedCyclicSGD
 from helpers import every_parameter, interrupted
@@ -114,6 +115,46 @@ def test_a_count_that_somebody_sets_is_not_what_the_gpu_has_counted(machine: Mac
     assert twins.there.skipped_steps == twins.here.skipped_steps  # both ask the GPU
     assert twins.there.param_groups[0][name] == 7
     twins.step(2)
+    twins.assert_same()
+
+
+def short(over: list[Tensor], **settings: Any) -> FusedCyclicSGD:
+    """A cycle is two steps of the first group. The second group has no average."""
+    groups: list[dict[str, Any]] = [{"params": over[2:]}, {"params": over[:2], "average": None, "step_size_up": 3}]
+    return FusedCyclicSGD(groups, 0.01, 0.1, step_size_up=1, average="swa", **settings)
+
+
+def test_averages_at_the_ends_of_cycles(machine: Machine) -> None:
+    twins = Twins(machine, made=short)
+
+    def counted() -> tuple[int, int]:
+        assert twins.there.applied_steps == twins.here.applied_steps  # now the groups have what the device has counted
+        twins.assert_same_groups()
+        here, there = (each.param_groups[0]["n_averaged"] for each in (twins.here, twins.there))
+        return here, there
+
+    twins.step()
+    assert counted() == (0, 0)
+    with pytest.raises(RuntimeError, match="no average yet"), twins.there.averaged_weights():
+        pass
+    twins.step()
+    assert counted() == (1, 1)
+    twins.step()
+    twins.step(found_inf=1.0)  # the end is put off
+    assert counted() == (1, 1)
+    twins.step()
+    twins.assert_same()
+    twins.step()
+    twins.both(lambda optimizer: optimizer.param_groups[0].update(lr=0.5))
+    twins.step()  # an update by hand ends no cycle
+    assert counted() == (2, 2)
+    twins.step()
+    assert counted() == (3, 3)
+    twins.both(lambda optimizer: optimizer.param_groups[1].update(average="swa"))
+    twins.step(3)
+    twins.assert_same()
+    twins.both(lambda optimizer: optimizer.param_groups.reverse())  # the cycles of the other group count now
+    twins.step(5)
     twins.assert_same()
 
 

@@ -73,7 +73,7 @@ class BoundGroup {
   PyObject* parameters() const { return parameters_.ptr(); }
 
   // The numbers of this update.
-  GroupValues values() const { return values_of(settings_, progress_); }
+  GroupValues values() const { return values_of(settings_, progress_, ends_cycle_); }
   // The numbers of a step that only makes state.
   GroupValues state_values() const;
 
@@ -114,6 +114,8 @@ class BoundGroup {
 
   // True if this update follows the schedule and is the last one of a cycle.
   bool ends_cycle() const { return !is_overridden() && bound_.cycle_position(progress_.step + 1).at_end; }
+  Cycles cycles() const { return bound_.cycles; }
+  bool averages_at_cycle_ends() const { return has_options_ && settings_.averaging == Averaging::at_cycle_ends; }
 
   // Computes what write() will write: the position and values of the next update. Throws whatever scale_fn throws.
   // `before`: next() of the previous group, or an empty Scheduled. `first`: the first group, whose cycles decide when
@@ -208,6 +210,7 @@ class BoundGroup {
   bool followed_ = true;
   bool has_options_ = false;
   bool updated_ = false;
+  bool ends_cycle_ = false;   // True if this update is the last of a cycle of the first group, and that matters
   std::uint32_t driven_ = 0;  // updates in a row so far, with lr set by hand
   Value last_used_{};
   GroupProgress progress_{};

@@ -47,9 +47,9 @@ void BoundGroup::prepare_counters(const GroupProgress& counted) {
 }
 
 void BoundGroup::prepare_next(const Scheduled& before, const BoundGroup& first) {
-  settings_.ends_cycle = settings_.averaging == Averaging::at_cycle_ends && first.ends_cycle();
+  ends_cycle_ = settings_.averaging == Averaging::at_cycle_ends && first.ends_cycle();
   GroupProgress counted = progress_;
-  advance(settings_, counted);
+  advance(settings_, counted, ends_cycle_);
   if (has_options_) prepare_counters(counted);
   const bool stays = counted.step == progress_.step;
   const bool same_step = !stays && before.schedule != nullptr && before.step == counted.step;
@@ -109,7 +109,7 @@ void BoundGroup::write(std::vector<py::object>& replaced) {
   followed_ = !is_overridden();
   last_used_ = next_value(settings_, progress_);
   updated_ = true;
-  advance(settings_, progress_);
+  advance(settings_, progress_, ends_cycle_);
   clr::prepare_next(settings_, progress_, next_.value);
   write_next(replaced);
   if (!same_keys) return forget();

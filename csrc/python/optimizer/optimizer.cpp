@@ -278,6 +278,7 @@ Executor& NativeOptimizer::executor() {
 Executor& NativeOptimizer::devices() {
   refuse_on_devices();
   plan_.records.clear();
+  plan_.cycles = groups_.empty() ? Cycles{} : groups_.front().cycles();
   for (const auto& group : groups_) {
     plan_.records.push_back(
         {&group->settings(), &group->progress(), group->group_id(), group->binding_id(), group->position_version()});
@@ -291,9 +292,6 @@ void NativeOptimizer::refuse_on_devices() const {
     if (groups_[g]->calls_back()) {
       throw std::runtime_error(
           group_label(g) + "scale_fn cannot be called on a CUDA device: use a mode, or a CyclicLR beside torch's SGD");
-    }
-    if (groups_[g]->settings().averaging == Averaging::at_cycle_ends) {
-      throw std::runtime_error(group_label(g) + "average='swa' is for cpu parameters: use ema_decay on a CUDA device");
     }
   }
 }
@@ -347,13 +345,19 @@ void NativeOptimizer::synchronise(const py::dict& state) {
 
 void NativeOptimizer::take_counts(const py::dict& state) {
   if (!devices_.are_used()) return;
-  const DeviceSteps::Counted counted = devices_.synchronise(groups_.position_versions());
+  DeviceSteps::Counted counted = devices_.synchronise(groups_.position_versions());
   for (std::size_t g = 0; g < groups_.size(); ++g) {
     const auto& group = counted.groups[g];
     if (group) groups_[g]->take(group->progress, group->pending ? &*group->pending : nullptr, counted.last_skipped);
   }
+  // An average that waits for the end of a cycle stays where the device will look for it.
+  const auto waits = [this](std::size_t position) {
+    return groups_[parameters_[position].group()]->averages_at_cycle_ends();
+  };
+  std::vector<std::size_t>& empty = counted.empty_averages;
+  empty.erase(std::remove_if(empty.begin(), empty.end(), waits), empty.end());
   parameters_.take_out(state, counted.empty_buffers, kMomentumBuffer);
-  parameters_.take_out(state, counted.empty_averages, kAverage);
+  parameters_.take_out(state, empty, kAverage);
   if (counted.refused) {
     was_refused_ = true;
     has_updated_ = has_updated_ && counted.has_applied;

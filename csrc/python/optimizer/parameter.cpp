@@ -170,6 +170,7 @@ void BoundParameter::read_extras(const BoundGroup& group, bool has_gradient, boo
 void BoundParameter::look(const py::object& gradient, bool averages, Look& look) {
   const TorchReader& torch = TorchReader::get();
   look.has_gradient = look.has_buffer = false;
+  look.has_parameter = false;
   if (!gradient && !averages) return;
   look.has_parameter = torch.read(parameter_.ptr(), look.parameter);
   if (!gradient) return;
@@ -179,7 +180,9 @@ void BoundParameter::look(const py::object& gradient, bool averages, Look& look)
 
 bool BoundParameter::read(const BoundGroup& group, const py::object& gradient, const Look& look, Reading reading,
                           StepPlan& plan, KeepAlive& keep_alive) {
-  const bool averages = plan.groups[group_].averages;
+  // A GPU finds out by itself whether a cycle ends.
+  const bool asks_gpu = group.averages_at_cycle_ends() && look.has_parameter && !is_cpu(look.parameter.device);
+  const bool averages = plan.groups[group_].averages || asks_gpu;
   has_other_buffer_ = has_other_average_ = false;
   if (!gradient && !averages) return false;
   if (!look.has_parameter) throw py::type_error(name() + ": " + why_unreadable(parameter_));

@@ -177,7 +177,9 @@ bool NativeOptimizer::take_gradients(std::size_t begin, std::size_t end) {
 void NativeOptimizer::look(std::size_t begin, std::size_t end, std::size_t block) {
   for (std::size_t position = begin; position < end; ++position) {
     BoundParameter& parameter = parameters_[position];
-    parameter.look(keep_alive_.gradients[position], plan_.groups[parameter.group()].averages, looks_[position - block]);
+    const bool may_average =
+        plan_.groups[parameter.group()].averages || groups_[parameter.group()]->averages_at_cycle_ends();
+    parameter.look(keep_alive_.gradients[position], may_average, looks_[position - block]);
   }
 }
 

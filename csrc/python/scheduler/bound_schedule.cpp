@@ -42,8 +42,7 @@ BoundSchedule::BoundSchedule(std::vector<Piece> pieces, std::vector<CycleSpan> s
   view_.count = pieces_.size();
   view_.end = end;
   view_.is_constant = pieces_.size() == 1 && is_constant(pieces_[0].policy);
-  view_.spans = spans_.data();
-  view_.span_count = spans_.size();
+  view_.cycles = {spans_.data(), spans_.size()};
   view_.kernels = selected_isa().kernels;
   view_.may_leave_bounds = any([](const Piece& piece) { return clr::may_leave_bounds(piece.policy); });
   view_.calls_back = any([](const Piece& piece) { return piece.policy.mode == Mode::custom; });

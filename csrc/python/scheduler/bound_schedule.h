@@ -27,15 +27,14 @@ struct ScheduleView {
   bool is_constant;        // True if every step has the same value
   bool may_leave_bounds;   // True if a value can be one that no optimizer may be given
   std::size_t count;       // of pieces, at least one
-  const CycleSpan* spans;
-  std::size_t span_count;  // at least one
+  Cycles cycles;
   const CpuKernels* kernels;
 
   // Returns the value of `step`. Its momentum is NaN if the schedule has none. `scale_fns`: a tuple with a function at
   // the index of each piece that calls one. Needs the GIL.
   Value value(std::uint64_t step, py::handle scale_fns) const;
 
-  CyclePosition cycle_position(std::uint64_t step) const { return clr::cycle_position(spans, span_count, step); }
+  CyclePosition cycle_position(std::uint64_t step) const { return clr::cycle_position(cycles, step); }
 };
 
 class BoundSchedule {
