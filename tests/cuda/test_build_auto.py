@@ -70,6 +70,18 @@ def test_the_driver_is_asked(gpus: str, capabilities: str | None, why: str | Non
     )
 
 
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a build that is configured again and again: only the first time, cmake tries the compiler."""
+    return tmp_path_factory.mktemp("build")
+
+
+@pytest.fixture(scope="module")
+def build_without_nvcc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one: cmake remembers what it has found."""
+    return tmp_path_factory.mktemp("build_without_nvcc")
+
+
 def configured(folder: Path, environment: dict[str, str], *settings: str) -> str:
     """What cmake says of CUDA."""
     for tool in ("cmake", "ninja"):
@@ -77,6 +89,7 @@ def configured(folder: Path, environment: dict[str, str], *settings: str) -> str
             skip_or_fail(f"{tool} is not on the PATH")
     pybind11 = pytest.importorskip("pybind11").get_cmake_dir()
     options = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind11}", "-DSKBUILD_PROJECT_VERSION=0"]
+    options += ["-DCLR_NATIVE_CUDA=AUTO", "-DCLR_NATIVE_CUDA_ARCHITECTURES="]  # unless the settings have others
     done = subprocess.run(
         ["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", *options, *settings],
         env=environment,
@@ -88,24 +101,27 @@ def configured(folder: Path, environment: dict[str, str], *settings: str) -> str
 
 
 @pytest.mark.slow
-def test_auto_compiles_for_the_gpu_that_is_visible_and_for_newer_ones(tmp_path: Path, driver: Path) -> None:
+def test_auto_compiles_for_the_gpu_that_is_visible_and_for_newer_ones(
+    tmp_path: Path, build: Path, driver: Path
+) -> None:
     nvcc()
-    assert "for sm_89;compute_75" in configured(tmp_path, seen("89", driver))
+    assert "for sm_89;compute_75" in configured(build, seen("89", driver))
     done = subprocess.run(
-        ["ninja", "-C", tmp_path, "-t", "commands", "clr_native_image"], capture_output=True, text=True, check=True
+        ["ninja", "-C", build, "-t", "commands", "clr_native_image"], capture_output=True, text=True, check=True
     )
     (command,) = [line for line in done.stdout.splitlines() if "-fatbin" in line]
     (tmp_path / "small.cu").write_text("__global__ void small() {}\n")  # in the place of all kernels
     command = command.replace(str(ROOT / "csrc" / "cuda" / "kernels.cu"), str(tmp_path / "small.cu"))
-    subprocess.run(command, shell=True, cwd=tmp_path, check=True, timeout=300)
+    command = command.replace(str(build / "clr_native.fatbin"), str(tmp_path / "clr_native.fatbin"))
+    subprocess.run(command, shell=True, cwd=build, check=True, timeout=300)
     found = entries((tmp_path / "clr_native.fatbin").read_bytes())
     assert [(entry.kind, entry.architecture) for entry in found] == [(CUBIN, 89), (PTX, 75)]
 
 
 @pytest.mark.slow
-def test_auto_compiles_nothing_where_no_gpu_is_visible_and_says_how_to(tmp_path: Path, driver: Path) -> None:
+def test_auto_compiles_nothing_where_no_gpu_is_visible_and_says_how_to(build: Path, driver: Path) -> None:
     nvcc()
-    said = configured(tmp_path, seen("", driver))
+    said = configured(build, seen("", driver))
     assert "this build has no CUDA kernels: the build saw no GPU for them: the CUDA driver sees no GPU" in said
     assert "-C cmake.define.CLR_NATIVE_CUDA=ON" in said
 
@@ -120,13 +136,13 @@ def test_auto_compiles_nothing_where_no_gpu_is_visible_and_says_how_to(tmp_path:
         ("on", "CLR_NATIVE_CUDA=on must be AUTO, ON or OFF"),
     ],
 )
-def test_what_is_missing_is_named(setting: str, words: str, tmp_path: Path, driver: Path) -> None:
+def test_what_is_missing_is_named(setting: str, words: str, build_without_nvcc: Path, driver: Path) -> None:
     """cmake looks for nvcc nowhere."""
     places = ("CMAKE_SYSTEM_PATH", "SYSTEM_ENVIRONMENT_PATH", "CMAKE_ENVIRONMENT_PATH")
     nowhere = [f"-DCMAKE_FIND_USE_{place}=OFF" for place in places]
     tools = [f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}", f"-DCMAKE_CXX_COMPILER={shutil.which('c++')}"]
     environment = {name: value for name, value in seen("89", driver).items() if name != "CUDA_HOME"}
-    said = configured(tmp_path, environment, f"-DCLR_NATIVE_CUDA={setting}", *nowhere, *tools)
+    said = configured(build_without_nvcc, environment, f"-DCLR_NATIVE_CUDA={setting}", *nowhere, *tools)
     assert words in " ".join(said.split())
 
 
@@ -141,11 +157,11 @@ def test_what_is_missing_is_named(setting: str, words: str, tmp_path: Path, driv
         ("", "9.", "CLR_NATIVE_CUDA_ARCHITECTURES has 9., where the kernels need 75 or more, and"),
     ],
 )
-def test_architectures_are_chosen(setting: str, variable: str, words: str, tmp_path: Path, driver: Path) -> None:
+def test_architectures_are_chosen(setting: str, variable: str, words: str, build: Path, driver: Path) -> None:
     """The setting wins over the environment variable, and either over the driver."""
     nvcc()
     environment = {**seen("89", driver), "CLR_NATIVE_CUDA_ARCHITECTURES": variable}
-    said = configured(tmp_path, environment, f"-DCLR_NATIVE_CUDA_ARCHITECTURES={setting}")
+    said = configured(build, environment, f"-DCLR_NATIVE_CUDA_ARCHITECTURES={setting}")
     assert words in " ".join(said.split())
 
 
