@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,47 +37,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(why)  # in words: no CUDA in torch, no GPU, or why clr-native cannot use it
 
 
-_BEGUN = pytest.StashKey[dict[Path, "Future[None]"]]()
-_POOL = ThreadPoolExecutor(1)
-
-
-def _has_begun(item: pytest.Item) -> bool:
-    return isinstance(item, pytest.Function) and "begun" in item.fixturenames
-
-
-def _kernels_are_there() -> bool:
-    from clr_native import build_info
-
-    return bool(build_info()["cuda"]["compiled"])
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs in processes of its own is waited for last."""
-    items.sort(key=_has_begun)
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """What runs in processes of its own begins at once, on the core that most tests leave idle."""
-    waiting = [i for i in session.items if isinstance(i, pytest.Function) and _has_begun(i)]
-    if waiting and not session.config.option.collectonly and _kernels_are_there():
-        from standin.build import run_tests
-
-        files = [Path(str(item.callspec.params["file"])) for item in waiting]
-        session.config.stash[_BEGUN] = {file: _POOL.submit(run_tests, file) for file in files}
-
-
-def pytest_sessionfinish() -> None:
-    _POOL.shutdown(cancel_futures=True)
-
-
-@pytest.fixture
-def begun(pytestconfig: pytest.Config) -> dict[Path, Future[None]]:
-    """The outcomes of what has begun, by file. Skips a build without kernels."""
-    from toolkit import shipped_image
-
-    shipped_image()
-    return pytestconfig.stash[_BEGUN]
+    """The longest file comes first: of two processes, one takes that, and the other the rest of tests/cuda."""
+    items.sort(key=lambda item: item.path.stem != "test_standin")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +126,8 @@ def test_infinities_nans_and_the_largest_numbers(dtype: torch.dtype, rules: dict
     over = parameters([1, (2, 150)], dtype)
     both = Both(over, skip_nonfinite=True, **rules)
     (gradients,) = gradient_sets(over, 1)
-    for value in (math.inf, LARGEST[dtype], math.nan, -math.inf, -LARGEST[dtype]):
-        for at in (0, 17, 255, 299):
+    for i, value in enumerate((math.inf, LARGEST[dtype], math.nan, -math.inf, -LARGEST[dtype])):
+        for at in ((0, 255), (17, 299))[i % 2]:
             spoilt = [gradients[0], gradients[1].clone()]
             spoilt[1].view(-1)[at] = value
             found = both.step(spoilt, grid=1)
@@ -307,20 +308,27 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-def assert_right(source: Path) -> None:
-    """As the shipped kernel, which is held against the CPU above."""
+def findings(source: Path | None) -> Iterator[str]:
+    """Of chunks of all kinds, with and without an infinity."""
     each: list[dict[str, Any]] = [{"max_grad_value": 0.05}, {"max_grad_norm": 0.5}]
     for seed, rules in enumerate(each):
         over = parameters([0, (5, 7), (300, 220), 3, (700, 1)], torch.float16)
         both = Both(over, 4, source, trust_coefficient=0.02, master_weights=True, skip_nonfinite=True, **rules)
-        right = DeviceStep(both.optimizer, 4)
-        right.set_rules(**both.device.rules)
         (gradients,) = gradient_sets(over, 1)
         for value in (0.1, math.inf):
             gradients[1][0, 0] = value
-            found = both.step(gradients, seed=seed)
-            right.measure(gradients)
-            assert repr(found) == repr(right.found())
+            yield repr(both.step(gradients, seed=None if source is None else seed))
+
+
+@cache
+def right_findings() -> list[str]:
+    """Of the shipped kernel, which is held against the CPU above."""
+    return list(findings(None))
+
+
+def assert_right(source: Path) -> None:
+    for found, right in zip(findings(source), right_findings(), strict=True):
+        assert found == right
     assert_ties_are_broken_alike(source)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import threading
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +20,6 @@ TESTS = HERE.parents[1]
 # Tests import from these. pyproject.toml names them too, but pytest imports the plugin before it minds that.
 IMPORTED_FROM = [HERE.parent, TESTS / "support", TESTS.parent / "tools"]
 _FOLDER = "CLR_NATIVE_STANDIN"
-_BUILDING = threading.Lock()  # two threads would build two folders, and the first goes with its last reference
 
 
 @cache
@@ -45,36 +43,36 @@ def built_folder() -> Path:
     return Path(os.environ[_FOLDER])
 
 
-def run_tests(file: Path, timeout: int = 300) -> None:
-    """The tests of a file in a new process, with the fixtures of plugin.py; in PROCESSES new ones, if it names so many.
+def run_tests(files: Sequence[Path], processes: int = 1, timeout: int = 300) -> None:
+    """The tests of files in a new process, with the fixtures of plugin.py; or in several, which can find each other.
     Fails with what pytest wrote there.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("COV_", "PYTEST_"))}
     paths = [*map(str, IMPORTED_FROM), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with _BUILDING:
-        folder = _built().name
+    folder = _built().name
     environment |= {_FOLDER: folder, "PYTHONPATH": os.pathsep.join(paths)}
     environment |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "OMP_WAIT_POLICY": "passive"}
     options = ["-q", "-p", "standin.plugin", "-p", "no:cacheprovider", "--durations=3"]
-    named = re.search(r"^PROCESSES = (\d+)$", file.read_text(), re.MULTILINE)
-    world = int(named[1]) if named else 1
     with tempfile.TemporaryDirectory() as store:
-        processes = [
+        running = [
             subprocess.Popen(
-                [sys.executable, "-m", "pytest", *options, str(file)],
-                env={**environment, "RANK": str(rank), "WORLD_SIZE": str(world), "SHARED_STORE": store},
+                [sys.executable, "-m", "pytest", *options, *map(str, files)],
+                env={**environment, "RANK": str(rank), "WORLD_SIZE": str(processes), "SHARED_STORE": store},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-            for rank in range(world)
+            for rank in range(processes)
         ]
         try:
-            written = [process.communicate(timeout=timeout)[0] for process in processes]
+            written = [process.communicate(timeout=timeout)[0] for process in running]
         finally:
-            for process in processes:
+            for process in running:
                 process.kill()
-    codes = [process.returncode for process in processes]
+    codes = [process.returncode for process in running]
     if any(codes):
         text = "\n".join(text for text, code in zip(written, codes, strict=True) if code)
-        pytest.fail(f"{file.name} in processes of its own, exit codes {codes}:\n{text}", pytrace=False)
+        pytest.fail(
+            f"{', '.join(file.name for file in files)} in processes of their own, exit codes {codes}:\n{text}",
+            pytrace=False,
+        )

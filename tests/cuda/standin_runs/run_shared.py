@@ -18,7 +18,6 @@ from helpers import bits
 from standin.exchange import Exchange
 from standin.gpu import Gpu
 
-PROCESSES = 2
 RULES: dict[str, dict[str, Any]] = {
     "clipped": {"max_grad_norm": 0.5},
     "skips": {"skip_nonfinite": True, "ema_decay": 0.5},
