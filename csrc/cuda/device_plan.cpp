@@ -49,6 +49,7 @@ struct Work {
   DeviceMemory memory, shared_memory;
   DeviceWork device{};
   std::optional<DType> one_dtype;  // of all slots; none if their dtypes differ, or there are no slots
+  bool in_order = false;           // True if one block must update the slots one after another
 };
 
 class Plan final : public DevicePlan {
@@ -61,8 +62,8 @@ class Plan final : public DevicePlan {
   void set_progress(void* stream, const std::vector<GroupProgress>& progress) override;
   void set_parameters(void* stream, std::size_t count) override;
   void set_state(void* stream, const std::vector<StateChange>& changes) override;
-  void set_work(void* stream, const std::vector<Slot>& slots, const SharedNumbers& shared) override;
-  void set_captured_work(const std::vector<Slot>& slots, const SharedNumbers& shared) override;
+  void set_work(void* stream, const std::vector<Slot>& slots, const SharedNumbers& shared, bool in_order) override;
+  void set_captured_work(const std::vector<Slot>& slots, const SharedNumbers& shared, bool in_order) override;
   bool has_work(const std::vector<Slot>& slots) const override { return all_same(slots, work_->slots); }
   void measure(void* stream, const DeviceStep& step) override;
   void share(void* stream, const DeviceStep& step) override;
@@ -82,7 +83,8 @@ class Plan final : public DevicePlan {
   void forget_marks(void* stream);
   void wait_for_own_stream();
   bool is_plain(const DeviceStep& step) const;
-  void launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, const DeviceStep& step);
+  void launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, const DeviceWork& work,
+              const DeviceStep& step);
 
   const Device& device_;
   Wait wait_;
@@ -311,18 +313,20 @@ void Plan::copy_shared(void* stream, Work& work, const SharedNumbers& shared) {
   work.sums = shared.sums;
 }
 
-void Plan::set_work(void* stream, const std::vector<Slot>& slots, const SharedNumbers& shared) {
+void Plan::set_work(void* stream, const std::vector<Slot>& slots, const SharedNumbers& shared, bool in_order) {
   copy_state(stream);
   work_ = &eager_;
+  work_->in_order = in_order;
   if (work_->memory.size() == 0 || !all_same(slots, work_->slots)) copy_work(stream, *work_, slots);
   copy_shared(stream, *work_, shared);
 }
 
-void Plan::set_captured_work(const std::vector<Slot>& slots, const SharedNumbers& shared) {
+void Plan::set_captured_work(const std::vector<Slot>& slots, const SharedNumbers& shared, bool in_order) {
   const Device::Current current(device_);
   const BesideCapture beside;
   captured_.emplace_back();
   work_ = &captured_.back();
+  work_->in_order = in_order;
   copy_work(beside_.get(), *work_, slots);
   copy_shared(beside_.get(), *work_, shared);
   wait_for_own_stream();
@@ -335,12 +339,14 @@ void Plan::wait_for_own_stream() {
   driver.check(result, "cuStreamSynchronize");
 }
 
-void Plan::launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, const DeviceStep& step) {
+void Plan::launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, const DeviceWork& work,
+                  const DeviceStep& step) {
   const Driver& driver = Driver::get();
   const Device::Current current(device_);
   CUdeviceptr state = state_table_.address();
+  DeviceWork done = work;
   DeviceStep told = step;
-  void* arguments[] = {&state, &work_->device, &told};
+  void* arguments[] = {&state, &done, &told};
   driver.check(driver.launch_kernel(kernel, static_cast<unsigned>(blocks), 1, 1, static_cast<unsigned>(threads), 1, 1,
                                     0, static_cast<CUstream>(stream), arguments, nullptr),
                "cuLaunchKernel");
@@ -348,11 +354,12 @@ void Plan::launch(CUfunction kernel, std::uint64_t blocks, int threads, void* st
 
 void Plan::measure(void* stream, const DeviceStep& step) {
   const std::uint64_t units = norm_units(work_->device), resident = kNormBlocks * device_.multiprocessors();
-  launch(device_.kernels().norm, std::clamp<std::uint64_t>(units, 1, resident), kNormThreads, stream, step);
+  launch(device_.kernels().norm, std::clamp<std::uint64_t>(units, 1, resident), kNormThreads, stream, work_->device,
+         step);
 }
 
 void Plan::share(void* stream, const DeviceStep& step) {
-  launch(device_.kernels().share, 1, kNormThreads, stream, step);
+  launch(device_.kernels().share, 1, kNormThreads, stream, work_->device, step);
 }
 
 // True if this step is a plain update of tensors of one dtype. The launch asks nothing more of the device.
@@ -362,14 +369,19 @@ bool Plan::is_plain(const DeviceStep& step) const {
                      [&](const Slot& slot) { return slot.size == 0 || is_bare_update(step.gradients, slot); });
 }
 
-// There are as many blocks as multiprocessors hold at once.
+// There are as many blocks as multiprocessors hold at once. One alone draws its work in order, chunk by chunk.
 void Plan::step(void* stream, const DeviceStep& step) {
   const bool plain = is_plain(step);
+  DeviceWork work = work_->device;
+  if (work_->in_order) {
+    work.by_size = work.chunks;
+    work.shared_count = work.chunk_count;
+  }
   const int threads = plain ? kPlainThreads : kStepThreads;
-  const unsigned resident = (plain ? kPlainBlocks : kStepBlocks) * device_.multiprocessors();
-  const std::uint32_t units = update_units(work_->device, static_cast<std::uint32_t>(threads / kWarp));
+  const unsigned resident = work_->in_order ? 1 : (plain ? kPlainBlocks : kStepBlocks) * device_.multiprocessors();
+  const std::uint32_t units = update_units(work, static_cast<std::uint32_t>(threads / kWarp));
   launch(plain ? device_.kernels().plain[static_cast<int>(*work_->one_dtype)] : device_.kernels().step,
-         std::clamp<std::uint64_t>(units, 1, resident), threads, stream, step);
+         std::clamp<std::uint64_t>(units, 1, resident), threads, stream, work, step);
   if (work_ == &eager_) stepped_.record(static_cast<CUstream>(stream));
 }
 

@@ -53,12 +53,12 @@ class DevicePlan {
   virtual void set_parameters(void* stream, std::size_t count) = 0;
   virtual void set_state(void* stream, const std::vector<StateChange>& changes) = 0;
 
-  // Sets the slots of the next launches. random_key of a slot: the position of its parameter. Copies the table only if
-  // it has changed.
-  virtual void set_work(void* stream, const std::vector<Slot>& slots, const SharedNumbers& shared) = 0;
+  // Sets the slots of the next launches. random_key of a slot: the position of its parameter. `in_order`: True if some
+  // share memory, so that their updates must follow each other. Copies the table only if it has changed.
+  virtual void set_work(void* stream, const std::vector<Slot>& slots, const SharedNumbers& shared, bool in_order) = 0;
   // Sets the slots of launches that are captured. They get tables of their own, which are copied at once. While a
   // stream of the device is captured, only this function and launches may be called.
-  virtual void set_captured_work(const std::vector<Slot>& slots, const SharedNumbers& shared) = 0;
+  virtual void set_captured_work(const std::vector<Slot>& slots, const SharedNumbers& shared, bool in_order) = 0;
   // True if these are the slots of the next launches.
   virtual bool has_work(const std::vector<Slot>& slots) const = 0;
   // Each makes one launch. measure() finds the norm, the lengths of tensors and any infinity that step() uses if

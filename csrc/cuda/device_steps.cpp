@@ -89,8 +89,11 @@ void DeviceSteps::refuse(const StepPlan& plan, const GradientOptions& options, c
   if (plan.device_slots != plan.slots.size()) {
     refuse_step("parameters on cpu and on cuda cannot be updated by one optimizer: make one for each");
   }
-  if (plan.in_order) {
-    refuse_step("parameters that share memory cannot be updated on a CUDA device: make them one parameter");
+  if (plan.in_order && !plan.copied.empty()) {
+    refuse_step(
+        "parameters that share memory, beside one whose memory has gaps, cannot be updated on a CUDA device: make "
+        "those "
+        "that share memory one parameter");
   }
   const char* const global = options.max_norm != 0.0                                  ? "max_grad_norm"
                              : plan.shared.numbers != nullptr                         ? "adding up over processes"
@@ -184,11 +187,11 @@ void DeviceSteps::prepare(const StepPlan& plan) {
   }
   for (auto& [ordinal, device] : plans_) {
     if (captured_) {
-      device.plan->set_captured_work(plan.slots, plan.shared);
+      device.plan->set_captured_work(plan.slots, plan.shared, plan.in_order);
       continue;
     }
     tell(ordinal, device, plan);
-    device.plan->set_work(current_stream_(ordinal), one ? plan.slots : device.slots, plan.shared);
+    device.plan->set_work(current_stream_(ordinal), one ? plan.slots : device.slots, plan.shared, plan.in_order);
   }
   if (!captured_) changes_.clear();  // not before all that can fail
   parameters_known_ = true;
@@ -228,7 +231,7 @@ void DeviceSteps::share(const StepPlan& plan) {
   if (!captured_) {
     tell_changes(ordinal, device);
     changes_.clear();
-    device.plan->set_work(current_stream_(ordinal), plan.slots, plan.shared);
+    device.plan->set_work(current_stream_(ordinal), plan.slots, plan.shared, plan.in_order);
   } else if (!device.plan->has_work(plan.slots)) {
     refuse_in_graph("a step whose tensors have gaps, or move while it adds up over processes,");
   }

@@ -44,10 +44,12 @@ class WrittenPlan final : public clr::DevicePlan {
   void set_state(void*, const std::vector<clr::StateChange>& changes) override {
     if (!changes.empty()) note("state");
   }
-  void set_work(void*, const std::vector<clr::Slot>& slots, const clr::SharedNumbers& shared) override {
+  void set_work(void*, const std::vector<clr::Slot>& slots, const clr::SharedNumbers& shared, bool) override {
     note((shared.numbers == nullptr ? "work " : "shared work ") + std::to_string(slots.size()));
   }
-  void set_captured_work(const std::vector<clr::Slot>&, const clr::SharedNumbers&) override { note("captured work"); }
+  void set_captured_work(const std::vector<clr::Slot>&, const clr::SharedNumbers&, bool) override {
+    note("captured work");
+  }
   bool has_work(const std::vector<clr::Slot>& slots) const override { return slots.size() == held_; }
   void measure(void*, const clr::DeviceStep&) override { note("measure"); }
   void share(void*, const clr::DeviceStep&) override { note("share"); }
@@ -146,6 +148,7 @@ TEST_CASE("device steps: each device works on its own slots") {
 TEST_CASE("device steps: what cannot be run is refused before anything is told") {
   Owner owner({0});
   owner.plan.in_order = true;
+  owner.plan.copied = {{nullptr, nullptr}};
   CHECK_THROWS(owner.step());
   owner.plan.in_order = false;
   owner.plan.device_slots = 0;

@@ -13,7 +13,7 @@ from torch import Tensor
 from clr_native import FusedCyclicSGD
 from half_helpers import COMBINATIONS, WAYS, ids_of, name_of
 from hardware import Hardware
-from helpers import gradient_of, parameters
+from helpers import every_parameter, give, gradient_of, gradient_sets, parameters
 from twins import Machine, Twins, assert_same_bits
 
 pytestmark = pytest.mark.cuda
@@ -48,6 +48,45 @@ def test_large_sizes(hardware: Hardware, dtype: torch.dtype, momentum_dtype: tor
     twins.step(2, grad_scale=2.0, found_inf=0.0)
     assert twins.here.last_grad_norm == twins.there.last_grad_norm
     twins.assert_same()
+
+
+Views = Callable[[Tensor], list[Tensor]]
+OVER_ONE_MEMORY: dict[str, Views] = {
+    "overlapping": lambda memory: [memory[:200], memory[100:]],
+    "later first": lambda memory: [memory[100:], memory[:200]],
+    "rows and all": lambda memory: [*memory.view(3, 100).unbind(), memory],
+    "the same": lambda memory: [memory, memory.view(10, 30), memory[299:]],
+}
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_grad_norm": 0.25, "ema_decay": 0.5}], ids=["plain", "clipped"])
+@pytest.mark.parametrize("views", OVER_ONE_MEMORY.values(), ids=OVER_ONE_MEMORY)
+def test_memory_that_is_shared(machine: Machine, views: Views, settings: dict[str, Any]) -> None:
+    """Updates follow each other in the order of parameters; large tensors come no sooner than others."""
+    (start,) = parameters([300])
+    with machine.cpu():
+        memory = start.detach().clone()
+        over = [view.detach().requires_grad_() for view in views(memory)]
+        here = FusedCyclicSGD(over, 0.01, 0.1, step_size_up=3, weight_decay=0.01, **settings)
+    there = FusedCyclicSGD(
+        [view.detach().requires_grad_() for view in views(machine.copy(start.detach()))],
+        0.01,
+        0.1,
+        step_size_up=3,
+        weight_decay=0.01,
+        **settings,
+    )
+    for gradients in gradient_sets(over, 3):
+        give(over, [gradient.clone() for gradient in gradients])
+        give(every_parameter(there), [machine.copy(gradient) for gradient in gradients])
+        with machine.cpu():
+            here.step()
+        there.step()
+    assert there.applied_steps == 3
+    for mine, other in zip(over, every_parameter(there), strict=True):
+        assert_same_bits(mine, other, "weight")
+        for name, tensor in here.state[mine].items():
+            assert_same_bits(tensor, there.state[other][name], name)
 
 
 # --- layouts ------------------------------------------------------------------------------------------------------
