@@ -29,11 +29,10 @@ const Device& Device::at(int ordinal) {
 
 Device::Device(int ordinal) : ordinal_(ordinal) {
   const Driver& driver = Driver::get();
-  CUdevice device = 0;
-  driver.check(driver.device_get(&device, ordinal), "cuDeviceGet");
-  driver.check(driver.primary_ctx_retain(&context_, device), "cuDevicePrimaryCtxRetain");
+  driver.check(driver.device_get(&device_, ordinal), "cuDeviceGet");
+  driver.check(driver.primary_ctx_retain(&context_, device_), "cuDevicePrimaryCtxRetain");
   int count = 0;
-  driver.check(driver.device_get_attribute(&count, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device),
+  driver.check(driver.device_get_attribute(&count, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device_),
                "cuDeviceGetAttribute");
   multiprocessors_ = static_cast<unsigned>(count);
 }
@@ -65,8 +64,16 @@ std::string Device::why_not_loaded(CUresult result) const {
   const auto numbered = [](int cuda) {
     return "CUDA " + std::to_string(cuda / 1000) + "." + std::to_string(cuda % 1000 / 10);
   };
-  return driver.words(result, "cuModuleLoadData") + " (cuda:" + std::to_string(ordinal_) + ", a driver for " +
-         numbered(version) + "; the kernels were compiled with " + numbered(CUDA_VERSION) +
+  const std::string what = driver.words(result, "cuModuleLoadData") + " (cuda:" + std::to_string(ordinal_) + ", ";
+  int major = 0, minor = 0;
+  const bool knows = driver.device_get_attribute(&major, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device_) == 0 &&
+                     driver.device_get_attribute(&minor, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device_) == 0;
+  const auto capability = [](int number) { return std::to_string(number / 10) + "." + std::to_string(number % 10); };
+  if (knows && 10 * major + minor < CLR_NATIVE_LEAST_CAPABILITY) {
+    return what + "a GPU of compute capability " + capability(10 * major + minor) + ", where the kernels need " +
+           capability(CLR_NATIVE_LEAST_CAPABILITY) + " or more)";
+  }
+  return what + "a driver for " + numbered(version) + "; the kernels were compiled with " + numbered(CUDA_VERSION) +
          ": update the driver, or build with an older CUDA toolkit)";
 }
 

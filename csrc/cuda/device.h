@@ -42,6 +42,7 @@ class Device {
   std::string why_not_loaded(CUresult result) const;
 
   int ordinal_;
+  CUdevice device_ = 0;
   CUcontext context_ = nullptr;
   mutable Kernels kernels_ = {};
   unsigned multiprocessors_ = 0;

@@ -91,9 +91,8 @@ void DeviceSteps::refuse(const StepPlan& plan, const GradientOptions& options, c
   }
   if (plan.in_order && !plan.copied.empty()) {
     refuse_step(
-        "parameters that share memory, beside one whose memory has gaps, cannot be updated on a CUDA device: make "
-        "those "
-        "that share memory one parameter");
+        "parameters that share memory cannot be updated on a CUDA device beside one whose memory has gaps: make that "
+        "one dense with .contiguous(), or have one parameter where memory is shared");
   }
   const char* const global = options.max_norm != 0.0                                  ? "max_grad_norm"
                              : plan.shared.numbers != nullptr                         ? "adding up over processes"

@@ -21,7 +21,7 @@ bool is_readable(const py::object& tensor) {
 void apply(NativeOptimizer& optimizer, const py::list& groups, const py::dict& state, const py::dict& attributes) {
   const StepRequest request = read_request(attributes, groups);
   optimizer.apply(groups, state, request);
-  const py::handle report = report_of(attributes, request);
+  const py::object report = report_of(attributes, request);
   if (report) put_number(report, optimizer.last_step().skipped ? 1.0f : 0.0f);
 }
 
@@ -89,10 +89,10 @@ void bind_optimizer(py::module_& m) {
       .def("set_options", &set_options, py::kw_only(), py::arg("max_norm"), py::arg("max_value"),
            py::arg("error_if_nonfinite"), py::arg("skip_nonfinite"), py::arg("advance_on_skip"),
            py::arg("write_unscaled"), "Set the options for all gradients; 0 for no clipping.")
-      .def("apply", &apply, py::arg("groups"), py::arg("state"), py::arg("attributes"),
-           "Apply one update, or skip it. attributes: the optimizer's, among which a GradScaler may have put "
-           "grad_scale, "
-           "found_inf and _report_inf, a tensor of one that receives whether the step was skipped.")
+      .def(
+          "apply", &apply, py::arg("groups"), py::arg("state"), py::arg("attributes"),
+          "Apply one update, or skip it. attributes: the optimizer's. Among them a GradScaler may have put grad_scale, "
+          "found_inf, and _report_inf: a tensor of one that receives whether the step was skipped.")
       .def("release", &NativeOptimizer::release, py::arg("groups"), py::arg("state"), py::arg("parameter"),
            py::arg("position"),
            "Apply this step's update to one parameter, number `position`, before apply() ends the step.")

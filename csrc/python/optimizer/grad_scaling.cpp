@@ -25,15 +25,16 @@ const AttributeNames& names() {
   return n;
 }
 
-// Returns an attribute, borrowed, or null for None or for none.
-py::handle attribute(const py::dict& attributes, PyObject* name) {
+// Returns an attribute, which any code may take away meanwhile, or null for None or for none.
+py::object attribute(const py::dict& attributes, PyObject* name) {
   PyObject* const found = PyDict_GetItem(attributes.ptr(), name);  // its keys are names, of which none fails
-  return found == Py_None ? nullptr : found;
+  return py::reinterpret_borrow<py::object>(found == Py_None ? nullptr : found);
 }
 
 // Returns the first parameter of all, or null.
 py::object first_parameter(const py::list& groups) {
-  for (const py::handle group : groups) {
+  for (const py::handle each : groups) {
+    const auto group = py::reinterpret_borrow<py::object>(each);
     const py::object params = group[keys().params];
     for (const py::handle parameter : params) return py::reinterpret_borrow<py::object>(parameter);
   }
@@ -106,8 +107,8 @@ bool is_on_gpu(py::handle object) {
 
 StepRequest read_request(const py::dict& attributes, const py::list& groups) {
   StepRequest request;
-  const py::handle grad_scale = attribute(attributes, names().grad_scale);
-  const py::handle found_inf = attribute(attributes, names().found_inf);
+  const py::object grad_scale = attribute(attributes, names().grad_scale);
+  const py::object found_inf = attribute(attributes, names().found_inf);
   if (!grad_scale && !found_inf) return request;
   const py::object parameter = first_parameter(groups);
   const bool on_gpu = is_on_gpu(parameter);
@@ -128,13 +129,13 @@ StepRequest read_request(const py::dict& attributes, const py::list& groups) {
       request.found_inf = number(found_inf, "found_inf") != 0.0;
     }
   }
-  const py::handle report_inf = attribute(attributes, names().report_inf);
+  const py::object report_inf = attribute(attributes, names().report_inf);
   if (on_gpu && is_on_gpu(report_inf)) request.report_inf = device_number(report_inf, "found_inf");
   return request;
 }
 
-py::handle report_of(const py::dict& attributes, const StepRequest& request) {
-  return request.report_inf.at != nullptr ? py::handle() : attribute(attributes, names().report_inf);
+py::object report_of(const py::dict& attributes, const StepRequest& request) {
+  return request.report_inf.at != nullptr ? py::object() : attribute(attributes, names().report_inf);
 }
 
 void put_number(py::handle tensor, float number) {

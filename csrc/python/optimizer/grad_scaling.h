@@ -14,9 +14,9 @@ namespace py = pybind11;
 // `_report_inf`, if that is there. Throws ValueError, TypeError or RuntimeError for what is not one number that serves.
 StepRequest read_request(const py::dict& attributes, const py::list& groups);
 
-// Returns the tensor, borrowed, into which the caller is to write whether the step was skipped: `_report_inf`, where
-// the step does not write it. Null for none.
-py::handle report_of(const py::dict& attributes, const StepRequest& request);
+// Returns the tensor into which the caller is to write whether the step was skipped: `_report_inf`, where the step does
+// not write it. Null for none.
+py::object report_of(const py::dict& attributes, const StepRequest& request);
 
 // Writes a number into a tensor of one.
 void put_number(py::handle tensor, float number);

@@ -364,9 +364,8 @@ void NativeOptimizer::take_counts(const py::dict& state) {
   }
   if (counted.stale) {
     throw std::runtime_error(
-        "a CUDA graph was replayed whose steps were captured for other groups, or for another order of them: those "
-        "steps "
-        "have changed nothing; capture again");
+        "a CUDA graph was replayed whose steps were captured for other groups, or for another order of them: they have "
+        "changed nothing; capture again");
   }
 }
 

@@ -108,8 +108,8 @@ class GradScaler(torch.amp.GradScaler):
         On the CPU, the tensor of the last call is used again, unless somebody still holds it: in a loop, where caches
         are cold, a new tensor takes 20 us.
         """
-        if not scale.is_cpu:
-            return torch.zeros((), dtype=torch.float32, device=scale.device)
+        if not scale.is_cpu:  # whose streams would have to agree on when it may be written again
+            return torch.empty((), dtype=torch.float32, device=scale.device)
         number = self._kept_number
         if number is None or sys.getrefcount(number) != self._kept_references:
             self._kept_number = number = torch.zeros((), dtype=torch.float32, device="cpu")

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from clr_native import FusedCyclicSGD
 from standin.exchange import Exchange
 from standin.gpu import Gpu
+from standin.results import Attribute, Result
 from twins import Twins
+
+
+@pytest.mark.parametrize(
+    ("capability", "words"),
+    [
+        ((7, 0), "a GPU of compute capability 7.0, where the kernels need 7.5 or more"),
+        ((8, 0), "update the driver, or build with an older CUDA toolkit"),
+    ],
+)
+def test_why_kernels_are_not_loaded(gpu: Gpu, exchange: Exchange, capability: tuple[int, int], words: str) -> None:
+    """This comes first in its process: kernels are loaded once."""
+    names = (Attribute.COMPUTE_CAPABILITY_MAJOR, Attribute.COMPUTE_CAPABILITY_MINOR)
+    gpu.attributes |= dict(zip(names, capability, strict=True))
+    gpu.fail("cuModuleLoadData", Result.NO_BINARY_FOR_GPU)
+    over = torch.zeros(5, requires_grad=True)
+    over.grad = torch.ones(5)
+    optimizer = FusedCyclicSGD([over], 0.01, 0.1)
+    with pytest.raises(RuntimeError, match=words):
+        optimizer.step()
+    assert torch.equal(over, torch.zeros(5))
 
 
 def test_a_device_that_runs_late(gpu: Gpu, exchange: Exchange) -> None:
