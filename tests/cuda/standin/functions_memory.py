@@ -54,7 +54,7 @@ def mem_free_host(gpu: Gpu, address: int) -> None:
 
 def pinned(gpu: Gpu, address: int, size: int) -> Block | None:
     """The pinned memory that this lies in; None of pageable memory."""
-    for block in gpu.blocks.values():
+    for block in list(gpu.blocks.values()):  # garbage may be collected meanwhile, and give back some
         if block.what == "pinned" and block.address < address + size and address < block.address + block.size:
             refuse(address < block.address or address + size > block.address + block.size, Result.INVALID_VALUE)
             return block

@@ -18,7 +18,7 @@ def stream_of(gpu: Gpu, handle: int) -> Stream:
     context = gpu.current
     if handle in _NULL:
         captures = (
-            s.graph for s in gpu.handles.values() if isinstance(s, Stream) and s.context is context and s.blocking
+            s.graph for s in list(gpu.handles.values()) if isinstance(s, Stream) and s.context is context and s.blocking
         )
         refuse(any(captures), Result.STREAM_CAPTURE_IMPLICIT)
         return gpu.null_stream(context)

@@ -136,10 +136,10 @@ class Gpu:
 
     def held(self) -> frozenset[str]:
         """Compare two of these to see leaks."""
-        held = [str(block) for block in self.blocks.values()]
+        held = [str(block) for block in list(self.blocks.values())]
         held += [
             f"{type(thing).__name__.lower()} {thing.handle:#x}"
-            for thing in self.handles.values()
+            for thing in list(self.handles.values())
             if isinstance(thing, (Module, Event)) or (isinstance(thing, Stream) and not thing.by_test)
         ]
         for device, context in self.contexts.items():
@@ -216,7 +216,7 @@ class Gpu:
         """All that a kernel of a device may touch now: its memory, pinned memory, and tensors that lie there."""
         memory, seen = self._memories.setdefault(device, (Memory(), {}))
         now = dict(self.tensors(device))
-        for block in self.blocks.values():
+        for block in list(self.blocks.values()):
             if block.what == "pinned" or block.context.device == device:
                 now[block.address] = block.size
         for address, size in list(seen.items()):
