@@ -116,8 +116,8 @@ add_custom_command(
   DEPFILE ${cuda_image}.d
   COMMENT "CUDA kernels" VERBATIM)
 add_custom_target(clr_native_image DEPENDS ${cuda_image})
-target_sources(_core PRIVATE csrc/cuda/device.cpp csrc/cuda/device_plan.cpp csrc/cuda/driver.cpp csrc/cuda/image.cpp
-                             csrc/cuda/memory.cpp)
+target_sources(_core PRIVATE csrc/cuda/device.cpp csrc/cuda/device_plan.cpp csrc/cuda/device_tables.cpp
+                             csrc/cuda/device_work.cpp csrc/cuda/driver.cpp csrc/cuda/image.cpp csrc/cuda/memory.cpp)
 target_include_directories(_core SYSTEM PRIVATE ${CLR_NATIVE_CUDA_INCLUDE})
 target_compile_definitions(_core PRIVATE CLR_NATIVE_LEAST_CAPABILITY=${cuda_ptx})
 set_source_files_properties(csrc/cuda/image.cpp PROPERTIES OBJECT_DEPENDS ${cuda_image} COMPILE_DEFINITIONS

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda/memory.h"
 #include "cuda/support.h"
 
 namespace clr {
@@ -35,6 +36,9 @@ Device::Device(int ordinal) : ordinal_(ordinal) {
   driver.check(driver.device_get_attribute(&count, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, device_),
                "cuDeviceGetAttribute");
   multiprocessors_ = static_cast<unsigned>(count);
+  const BesideCapture beside;
+  const Current current(*this);
+  driver.check(driver.stream_create(&memory_stream_, CU_STREAM_NON_BLOCKING), "cuStreamCreate");
 }
 
 const Device::Kernels& Device::kernels() const {

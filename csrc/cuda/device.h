@@ -14,7 +14,10 @@ class Device {
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
 
+  int ordinal() const { return ordinal_; }
   unsigned multiprocessors() const { return multiprocessors_; }
+  // Returns the stream for which memory is taken. It is never captured, and nothing is put into it.
+  CUstream memory_stream() const { return memory_stream_; }
 
   struct Kernels {
     CUfunction plain[4];  // plain updates of one dtype, by its number
@@ -44,6 +47,7 @@ class Device {
   int ordinal_;
   CUdevice device_ = 0;
   CUcontext context_ = nullptr;
+  CUstream memory_stream_ = nullptr;
   mutable Kernels kernels_ = {};
   unsigned multiprocessors_ = 0;
 };

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "cuda/host.h"
 #include "cuda/tables.h"
-#include "cuda/wait.h"
 #include "kernel/plan.h"
 
 namespace clr {
@@ -33,7 +33,8 @@ struct StateChange {
 // All functions throw std::runtime_error with the driver's words. `stream` is a CUstream: functions put their work into
 // that stream. Only read() waits for the device.
 //
-// Memory that a launch has used is kept as long as this object, because a graph may replay the launch.
+// Memory that a launch has used is kept as long as this object, because a graph may replay the launch. The object must
+// outlive the graph.
 class DevicePlan {
  public:
   virtual ~DevicePlan() = default;
@@ -80,6 +81,6 @@ class DevicePlan {
 // True if this stream of the device is being captured in a graph.
 bool is_captured(int ordinal, void* stream);
 
-std::unique_ptr<DevicePlan> make_device_plan(int ordinal, Wait wait);
+std::unique_ptr<DevicePlan> make_device_plan(int ordinal, const Host& host);
 
 }  // namespace clr

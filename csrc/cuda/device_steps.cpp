@@ -34,7 +34,7 @@ DeviceStep device_step(const StepPlan& plan, const GradientOptions& options, con
 
 std::unique_lock<std::recursive_mutex> DeviceSteps::alone() const {
   std::unique_lock<std::recursive_mutex> lock(in_use_, std::try_to_lock);
-  if (!lock) wait_([&] { lock.lock(); });
+  if (!lock) host_.wait([&] { lock.lock(); });
   return lock;
 }
 
@@ -46,7 +46,7 @@ bool DeviceSteps::are_on_several(const StepPlan& plan) const {
 
 bool DeviceSteps::is_captured() const {
   return std::any_of(plans_.begin(), plans_.end(), [this](const auto& device) {
-    return clr::is_captured(device.first, current_stream_(device.first));
+    return clr::is_captured(device.first, host_.current_stream(device.first));
   });
 }
 
@@ -142,14 +142,14 @@ void DeviceSteps::refuse_capture(bool makes_state) const {
 
 void DeviceSteps::add_device(int ordinal) {
   if (plans_.count(ordinal) != 0) return;
-  if (clr::is_captured(ordinal, current_stream_(ordinal))) refuse_in_graph("the first step");
-  std::unique_ptr<DevicePlan> plan = make_device_plan(ordinal, wait_);
+  if (clr::is_captured(ordinal, host_.current_stream(ordinal))) refuse_in_graph("the first step");
+  std::unique_ptr<DevicePlan> plan = make_device_plan(ordinal, host_);
   plans_[ordinal].plan = std::move(plan);
 }
 
 // Copies to a device everything that it does not know yet.
 void DeviceSteps::tell(int ordinal, OneDevice& device, const StepPlan& plan) {
-  void* const stream = current_stream_(ordinal);
+  void* const stream = host_.current_stream(ordinal);
   if (!device.has_groups || other_positions_) device.plan->set_progress(stream, progress_);
   device.plan->set_groups(stream, settings_, plan.cycles, !device.has_groups || other_groups_, generation_);
   device.has_groups = true;
@@ -164,7 +164,7 @@ void DeviceSteps::tell(int ordinal, OneDevice& device, const StepPlan& plan) {
 
 void DeviceSteps::tell_changes(int ordinal, OneDevice& device) {
   const std::vector<StateChange>& changes = changes_[ordinal];
-  device.plan->set_state(current_stream_(ordinal), changes);
+  device.plan->set_state(host_.current_stream(ordinal), changes);
   for (const StateChange& change : changes) {
     (change.is_average ? device.told_of_average : device.told_of_buffer)[change.position] = 1;
   }
@@ -190,7 +190,7 @@ void DeviceSteps::prepare(const StepPlan& plan) {
       continue;
     }
     tell(ordinal, device, plan);
-    device.plan->set_work(current_stream_(ordinal), one ? plan.slots : device.slots, plan.shared, plan.in_order);
+    device.plan->set_work(host_.current_stream(ordinal), one ? plan.slots : device.slots, plan.shared, plan.in_order);
   }
   if (!captured_) changes_.clear();  // not before all that can fail
   parameters_known_ = true;
@@ -204,7 +204,7 @@ void DeviceSteps::measure(const StepPlan& plan, const GradientOptions& options, 
   step_ = device_step(plan, options, request);
   prepare(plan);
   if (step_.measured) {
-    for (auto& [ordinal, device] : plans_) device.plan->measure(current_stream_(ordinal), step_);
+    for (auto& [ordinal, device] : plans_) device.plan->measure(host_.current_stream(ordinal), step_);
   }
   measured_norm_ = step_.max_norm != 0.0 || step_.trusts;
   clips_ = step_.max_norm != 0.0;
@@ -230,16 +230,16 @@ void DeviceSteps::share(const StepPlan& plan) {
   if (!captured_) {
     tell_changes(ordinal, device);
     changes_.clear();
-    device.plan->set_work(current_stream_(ordinal), plan.slots, plan.shared, plan.in_order);
+    device.plan->set_work(host_.current_stream(ordinal), plan.slots, plan.shared, plan.in_order);
   } else if (!device.plan->has_work(plan.slots)) {
     refuse_in_graph("a step whose tensors have gaps, or move while it adds up over processes,");
   }
-  device.plan->share(current_stream_(ordinal), step_);
+  device.plan->share(host_.current_stream(ordinal), step_);
 }
 
 void DeviceSteps::run(const StepPlan&) {
   const auto lock = alone();
-  for (auto& [ordinal, device] : plans_) device.plan->step(current_stream_(ordinal), step_);
+  for (auto& [ordinal, device] : plans_) device.plan->step(host_.current_stream(ordinal), step_);
   has_graphs_ = has_graphs_ || captured_;
   if (captured_) return;
   runs_ahead_ = true;
@@ -261,7 +261,7 @@ DeviceSteps::Counted DeviceSteps::synchronise(const std::vector<std::uint64_t>& 
   require_readable();
   for (auto& [ordinal, device] : plans_) {
     if (!device.has_groups) continue;
-    const DeviceProgress progress = device.plan->read(current_stream_(ordinal));
+    const DeviceProgress progress = device.plan->read(host_.current_stream(ordinal));
     for (std::size_t i = 0; !has_graphs_ && i < std::min(device.told_of_buffer.size(), progress.buffer_holds.size());
          ++i) {
       if (device.told_of_buffer[i] != 0 && progress.buffer_holds[i] == 0) counted.empty_buffers.push_back(i);
@@ -292,7 +292,7 @@ DeviceProgress DeviceSteps::read_first() const {
   const auto lock = alone();
   require_readable();
   const auto& [ordinal, device] = *plans_.begin();
-  return device.plan->read(current_stream_(ordinal));
+  return device.plan->read(host_.current_stream(ordinal));
 }
 
 LastStep DeviceSteps::last_step() const {

@@ -18,10 +18,8 @@ namespace clr {
 
 class DeviceSteps final : public Executor {
  public:
-  // Returns the stream that is current on a device.
-  using CurrentStream = void* (*)(int device);
-
-  DeviceSteps(CurrentStream current_stream, Wait wait) : current_stream_(current_stream), wait_(wait) {}
+  // `host` must outlive this object.
+  explicit DeviceSteps(const Host& host) : host_(host) {}
 
   // True if any step has run on a device.
   bool are_used() const { return !plans_.empty(); }
@@ -93,8 +91,7 @@ class DeviceSteps final : public Executor {
   // Others may call while this waits for a device: a function that uses the plans holds this for as long as it runs.
   [[nodiscard]] std::unique_lock<std::recursive_mutex> alone() const;
 
-  CurrentStream current_stream_;
-  Wait wait_;
+  const Host& host_;
   mutable std::recursive_mutex in_use_;
   std::map<int, OneDevice> plans_;
   std::map<int, std::vector<StateChange>> changes_;  // not yet copied to the device

@@ -40,8 +40,6 @@ Driver::Driver() : process_(getpid()) {
   library.find(ctx_pop_current, "cuCtxPopCurrent_v2");
   library.find(module_load_data, "cuModuleLoadData");
   library.find(module_get_function, "cuModuleGetFunction");
-  library.find(mem_alloc, "cuMemAlloc_v2");
-  library.find(mem_free, "cuMemFree_v2");
   library.find(mem_host_alloc, "cuMemHostAlloc");
   library.find(mem_free_host, "cuMemFreeHost");
   library.find(memcpy_htod_async, "cuMemcpyHtoDAsync_v2");

@@ -34,8 +34,6 @@ class Driver {
   decltype(&cuCtxPopCurrent) ctx_pop_current;
   decltype(&cuModuleLoadData) module_load_data;
   decltype(&cuModuleGetFunction) module_get_function;
-  decltype(&cuMemAlloc) mem_alloc;
-  decltype(&cuMemFree) mem_free;
   decltype(&cuMemHostAlloc) mem_host_alloc;
   decltype(&cuMemFreeHost) mem_free_host;
   decltype(&cuMemcpyHtoDAsync) memcpy_htod_async;

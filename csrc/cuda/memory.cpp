@@ -12,17 +12,15 @@ BesideCapture::~BesideCapture() { Driver::get().thread_exchange_stream_capture_m
 // Destructors ignore errors: at the end of a process the driver may be gone before us. They also run during captures,
 // because garbage may be collected at any time, and in forked children, which leave the driver alone.
 
-DeviceMemory::DeviceMemory(const Device& device, std::size_t bytes) : device_(&device), size_(bytes) {
-  const Driver& driver = Driver::get();
+DeviceMemory::DeviceMemory(const Device& device, const Host& host, std::size_t bytes) : host_(&host), size_(bytes) {
   const BesideCapture beside;
-  const Device::Current current(device);
-  driver.check(driver.mem_alloc(&address_, std::max<std::size_t>(bytes, 1)), "cuMemAlloc");
+  address_ = host.take_memory(device.ordinal(), std::max<std::size_t>(bytes, 1), device.memory_stream());
 }
 
 DeviceMemory::DeviceMemory(DeviceMemory&& other) noexcept { *this = std::move(other); }
 
 DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
-  std::swap(device_, other.device_);
+  std::swap(host_, other.host_);
   std::swap(address_, other.address_);
   std::swap(size_, other.size_);
   return *this;
@@ -31,8 +29,7 @@ DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
 DeviceMemory::~DeviceMemory() {
   if (address_ == 0 || Driver::get().is_inherited()) return;
   const BesideCapture beside;
-  const Device::Current current(*device_);
-  Driver::get().mem_free(address_);
+  host_->give_back_memory(address_);
 }
 
 PinnedMemory::PinnedMemory(const Device& device, std::size_t bytes) : device_(&device), size_(bytes) {
@@ -107,22 +104,20 @@ CUresult Event::wait(Wait how) const {
   return result;
 }
 
-Staging::~Staging() {
-  if (Driver::get().is_inherited()) return;
-  const BesideCapture beside;
-  for (const Area& area : areas_) area.copied.wait([](const std::function<void()>& blocks) { blocks(); });
-}
-
 void Staging::copy(CUstream stream, CUdeviceptr to, const void* from, std::size_t bytes) {
   const Driver& driver = Driver::get();
   const Device::Current current(device_);
   const BesideCapture beside;
   Area& area = areas_[next_++ % areas_.size()];
-  driver.check(area.copied.wait(wait_), "cuEventSynchronize");
+  driver.check(area.copied.wait(host_.wait), "cuEventSynchronize");
   if (area.memory.size() < bytes) area.memory = PinnedMemory(device_, std::max(bytes, 2 * area.memory.size()));
   std::memcpy(area.memory.at<void>(), from, bytes);
   driver.check(driver.memcpy_htod_async(to, area.memory.at<void>(), bytes, stream), "cuMemcpyHtoDAsync");
   area.copied.record(stream);
+}
+
+void Staging::finish() const {
+  for (const Area& area : areas_) area.copied.wait(host_.wait);
 }
 
 }  // namespace clr

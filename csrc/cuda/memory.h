@@ -5,7 +5,7 @@
 #include <cstddef>
 
 #include "cuda/device.h"
-#include "cuda/wait.h"
+#include "cuda/host.h"
 
 namespace clr {
 
@@ -22,11 +22,11 @@ class BesideCapture {
   CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
 };
 
-// Memory of a device. Freeing it waits for the work that runs there.
+// Memory of a device, from the host's allocator. All work that uses it must be done when it is given back.
 class DeviceMemory {
  public:
   DeviceMemory() = default;
-  DeviceMemory(const Device& device, std::size_t bytes);
+  DeviceMemory(const Device& device, const Host& host, std::size_t bytes);
   DeviceMemory(DeviceMemory&& other) noexcept;
   DeviceMemory& operator=(DeviceMemory&& other) noexcept;
   ~DeviceMemory();
@@ -40,7 +40,7 @@ class DeviceMemory {
   }
 
  private:
-  const Device* device_ = nullptr;
+  const Host* host_ = nullptr;
   CUdeviceptr address_ = 0;
   std::size_t size_ = 0;
 };
@@ -104,13 +104,11 @@ class Event {
 // staging areas are still in use by copies before it.
 class Staging {
  public:
-  Staging(const Device& device, Wait wait)
-      : device_(device), wait_(wait), areas_{Area(device), Area(device), Area(device), Area(device)} {}
-  Staging(const Staging&) = delete;
-  Staging& operator=(const Staging&) = delete;
-  ~Staging();
-
+  Staging(const Device& device, const Host& host)
+      : device_(device), host_(host), areas_{Area(device), Area(device), Area(device), Area(device)} {}
   void copy(CUstream stream, CUdeviceptr to, const void* from, std::size_t bytes);
+  // Waits for all copies. Call this before the object goes.
+  void finish() const;
 
  private:
   struct Area {
@@ -121,7 +119,7 @@ class Staging {
   };
 
   const Device& device_;
-  Wait wait_;
+  const Host& host_;
   std::array<Area, 4> areas_;
   std::size_t next_ = 0;
 };

@@ -15,6 +15,6 @@ std::string why_no_cuda() { return CLR_NATIVE_WHY_NO_CUDA; }
 
 bool is_captured(int, void*) { throw std::runtime_error(why_no_cuda()); }
 
-std::unique_ptr<DevicePlan> make_device_plan(int, Wait) { throw std::runtime_error(why_no_cuda()); }
+std::unique_ptr<DevicePlan> make_device_plan(int, const Host&) { throw std::runtime_error(why_no_cuda()); }
 
 }  // namespace clr

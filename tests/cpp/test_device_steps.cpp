@@ -22,7 +22,8 @@ struct Told {
 std::map<int, Told> told;
 bool captures = false;
 
-void* no_stream(int) { return nullptr; }
+const clr::Host host{[](int) -> void* { return nullptr; }, [](const std::function<void()>& blocks) { blocks(); },
+                     nullptr, nullptr};
 
 class WrittenPlan final : public clr::DevicePlan {
  public:
@@ -73,7 +74,7 @@ struct Owner {
   clr::GroupProgress progress{};
   clr::StepPlan plan;
   clr::GradientOptions options;
-  clr::DeviceSteps steps{no_stream, [](const std::function<void()>& blocks) { blocks(); }};
+  clr::DeviceSteps steps{host};
   float memory[4] = {};
 
   explicit Owner(const std::vector<int>& devices) {
@@ -115,7 +116,9 @@ namespace clr {
 
 bool is_captured(int, void*) { return captures; }
 
-std::unique_ptr<DevicePlan> make_device_plan(int ordinal, Wait) { return std::make_unique<WrittenPlan>(ordinal); }
+std::unique_ptr<DevicePlan> make_device_plan(int ordinal, const Host&) {
+  return std::make_unique<WrittenPlan>(ordinal);
+}
 
 }  // namespace clr
 

@@ -1,10 +1,10 @@
 #include "python/optimizer/optimizer.h"
 
 #include <algorithm>
-#include <functional>
 #include <string>
 #include <utility>
 
+#include "python/torch/torch_host.h"
 #include "python/torch/warning.h"
 
 namespace clr {
@@ -17,20 +17,13 @@ constexpr std::uint32_t kDrivenUpdates = 10;  // in a row, before the user is wa
   throw std::runtime_error("step() was called while a step of the same optimizer is running");
 }
 
-void* current_stream(int device) { return TorchReader::get().current_stream(device); }
-
-void wait_without_gil(const std::function<void()>& blocks) {
-  const py::gil_scoped_release release;
-  blocks();
-}
-
 }  // namespace
 
 NativeOptimizer::NativeOptimizer(py::object read_schedule, py::object averaged_entries, py::object sharding)
     : averages(std::move(averaged_entries)),
       shards(std::move(sharding)),
       read_schedule_(std::move(read_schedule)),
-      devices_(current_stream, wait_without_gil) {}
+      devices_(torch_host()) {}
 
 NativeOptimizer::Busy::Busy(NativeOptimizer& optimizer) : optimizer_(optimizer) {
   if (std::exchange(optimizer.busy_, true)) refuse_reentry();

@@ -16,7 +16,7 @@ from standin.results import Result
 Work = Callable[[], None]
 GLOBAL, THREAD_LOCAL, RELAXED = range(3)  # modes of a capture, and of a thread towards captures
 
-_FILL = 0xA5  # of memory that nobody wrote, and around it
+FILL = 0xA5  # of memory that nobody wrote, and around it
 _GUARD = 64
 
 
@@ -31,19 +31,19 @@ class Block:
     def __init__(self, what: str, context: Context, size: int) -> None:
         self.what, self.context, self.size = what, context, size
         alignment = 4096 if what == "pinned" else 256
-        self._whole = np.full(size + 2 * _GUARD + alignment, _FILL, np.uint8)
+        self._whole = np.full(size + 2 * _GUARD + alignment, FILL, np.uint8)
         self.address = -(-(self._whole.ctypes.data + _GUARD) // alignment) * alignment
         self.freed = False
 
     def free(self) -> None:
         self.freed = True
-        memory_at(self.address, self.size)[:] = _FILL
+        memory_at(self.address, self.size)[:] = FILL
 
     def intact(self) -> bool:
         """Nothing was written around it, nor into it since it was freed."""
         begin = self.address - self._whole.ctypes.data
         end = begin if self.freed else begin + self.size
-        return bool((self._whole[:begin] == _FILL).all() and (self._whole[end:] == _FILL).all())
+        return bool((self._whole[:begin] == FILL).all() and (self._whole[end:] == FILL).all())
 
     def __str__(self) -> str:
         return f"{self.what} memory of {self.size} bytes at {self.address:#x}, device {self.context.device}"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from standin.allocator import Allocator
 from standin.build import built_folder
 from standin.client import Adding, Client
 from standin.driver import Driver
@@ -19,6 +20,7 @@ assert "clr_native" not in sys.modules, "clr_native was imported before the stan
 _GPU = Gpu()
 _DRIVER = Driver(_GPU, built_folder() / "libcuda.so.1")
 _EXCHANGE = Exchange(built_folder() / "exchange.so")
+_ALLOCATOR = Allocator(_GPU, _DRIVER)
 _GPU.tensors = _EXCHANGE.storages
 atexit.register(_DRIVER.close)  # what is destroyed later finds no driver any more
 
@@ -43,6 +45,11 @@ def exchange(gpu: Gpu) -> Iterator[Exchange]:
     """Kernels may touch every tensor that the test makes, or has made for it."""
     with _EXCHANGE.following():
         yield _EXCHANGE
+
+
+@pytest.fixture
+def allocator(gpu: Gpu) -> Allocator:
+    return _ALLOCATOR
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from twins import Twins, make, step
 
 COPIES = ("cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuMemsetD8Async")
 WAITS = ("cuStreamSynchronize", "cuEventSynchronize")
-ALLOCATIONS = ("cuMemAlloc_v2", "cuMemHostAlloc", "cuMemFree_v2", "cuMemFreeHost", "cuEventCreate", "cuStreamCreate")
+ALLOCATIONS = ("cuMemAlloc_v2", "cuMemHostAlloc", "cuMemFreeHost", "cuEventCreate", "cuStreamCreate")
 
 
 def calls_of_a_step(gpu: Gpu, optimizer: FusedCyclicSGD) -> list[str]:
@@ -122,7 +122,7 @@ def test_everything_is_given_back(gpu: Gpu, exchange: Exchange) -> None:
 
 
 FAILING = {
-    "cuMemAlloc": ("cuMemAlloc_v2", Result.OUT_OF_MEMORY),
+    "CUDA out of memory": ("cuMemAlloc_v2", Result.OUT_OF_MEMORY),  # torch.OutOfMemoryError
     "cuMemHostAlloc": ("cuMemHostAlloc", Result.OUT_OF_MEMORY),
     "cuMemcpyHtoDAsync": ("cuMemcpyHtoDAsync_v2", Result.INVALID_VALUE),
     "cuMemsetD8Async": ("cuMemsetD8Async", Result.INVALID_VALUE),
@@ -139,7 +139,8 @@ def test_errors_of_the_driver(gpu: Gpu, exchange: Exchange, function: str, fails
     before = gpu.held()
     gpu.fail(*fails)
     twins.give()
-    with pytest.raises(RuntimeError, match=rf"^{function}: {fails[1].constant}: {fails[1].text}"):
+    words = f": {fails[1].constant}: {fails[1].text}" if function.startswith("cu") else ""
+    with pytest.raises(RuntimeError, match=f"^{function}{words}"):
         twins.there.step()
     assert not any(twins.there.state.values())
     assert [group["applied_steps"] for group in twins.there.param_groups] == [0, 0]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
 from clr_native import FusedCyclicSGD
+from standin.allocator import Allocator
 from standin.exchange import Exchange
 from standin.gpu import Gpu
 from standin.results import Attribute, Result
@@ -80,6 +83,20 @@ def test_counts_are_read_behind_a_step_on_another_stream(gpu: Gpu, exchange: Exc
     assert twins.there.get_last_lr() == twins.here.get_last_lr()
     twins.step()
     twins.assert_same()
+
+
+def test_memory_is_given_back_when_the_last_step_is_done(gpu: Gpu, exchange: Exchange, allocator: Allocator) -> None:
+    gpu.lazy = True
+    twins = Twins(exchange)
+    twins.step()
+    assert allocator.streams
+    gpu.log.clear()
+    del twins.there
+    gc.collect()
+    assert not allocator.streams
+    assert not any(call.holds_gil for call in gpu.calls("cuEventSynchronize"))
+    for mine, other in zip(twins.on_cpu, twins.on_gpu, strict=True):
+        assert torch.equal(mine, other)
 
 
 def test_the_host_learns_of_a_skip_at_the_next_step(gpu: Gpu, exchange: Exchange) -> None:
