@@ -44,6 +44,7 @@ class Plan final : public DevicePlan {
   void measure(void* stream, const DeviceStep& step) override;
   void share(void* stream, const DeviceStep& step) override;
   void step(void* stream, const DeviceStep& step) override;
+  void mark(void* stream) override { stepped_.record(as_stream(stream)); }
   DeviceProgress read(void* stream) override;
   DeviceReport reported() const override;
 
@@ -57,7 +58,7 @@ class Plan final : public DevicePlan {
 
   const Device& device_;
   DeviceTables tables_;
-  Event stepped_;      // behind the last step that was not captured, and the last replay that is known
+  Event stepped_;      // behind the last step that was not captured, or the last replay that was noted
   Event read_behind_;  // behind what the reader's stream had to do
   DeviceMemory pieces_, spans_, settings_table_, progress_, holds_, state_table_;
   PinnedMemory report_, answer_;
@@ -237,7 +238,7 @@ void Plan::step(void* stream, const DeviceStep& step) {
   const std::uint32_t units = update_units(work, static_cast<std::uint32_t>(threads / kWarp));
   launch(plain ? device_.kernels().plain[static_cast<int>(*plain)] : device_.kernels().step,
          std::clamp<std::uint64_t>(units, 1, resident), threads, stream, work, step);
-  if (work_ == &eager_) stepped_.record(as_stream(stream));
+  if (work_ == &eager_) mark(stream);
 }
 
 DeviceProgress Plan::read(void* stream) {

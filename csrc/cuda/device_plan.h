@@ -69,9 +69,11 @@ class DevicePlan {
   virtual void share(void* stream, const DeviceStep& step) = 0;
   virtual void step(void* stream, const DeviceStep& step) = 0;
 
-  // Reads the progress as it is behind the last step, whatever its stream was, and behind the work that is in `stream`
-  // now: a graph may have been replayed there. Waits for that. Returns an empty DeviceProgress if the device has been
-  // given no work yet.
+  // Notes that the work in `stream` may have changed the progress.
+  virtual void mark(void* stream) = 0;
+  // Reads the progress as it is behind the last step or mark, whatever its stream was, and behind the work that is in
+  // `stream` now: a graph may have been replayed there. Waits for that. Returns an empty DeviceProgress if the device
+  // has been given no work yet.
   virtual DeviceProgress read(void* stream) = 0;
 
   // Returns the device's report so far, without waiting for the device.

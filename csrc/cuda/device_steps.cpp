@@ -66,7 +66,14 @@ bool DeviceSteps::is_behind(const std::vector<std::uint64_t>& position_versions)
   const DeviceReport report = plans_.begin()->second.plan->reported();
   if (report.skipped != seen_skipped_ || report.refused != seen_refused_ || report.stale != seen_stale_) return true;
   if (report.applied + report.skipped > launched_) return true;
-  return (runs_ahead_ || has_graphs_) && position_versions != position_versions_;
+  return may_run_ahead() && position_versions != position_versions_;
+}
+
+void DeviceSteps::note_replay() {
+  const auto lock = alone();
+  if (is_captured()) return;
+  for (auto& [ordinal, device] : plans_) device.plan->mark(host_.current_stream(ordinal));
+  runs_ahead_ = true;
 }
 
 void DeviceSteps::forget_parameters() {
@@ -257,7 +264,7 @@ DeviceSteps::Counted DeviceSteps::synchronise(const std::vector<std::uint64_t>& 
   const auto lock = alone();
   Counted counted;
   counted.groups.resize(position_versions.size());
-  if (!runs_ahead_ && !has_graphs_) return counted;  // nothing has been launched since
+  if (!may_run_ahead()) return counted;  // nothing has been launched since
   require_readable();
   for (auto& [ordinal, device] : plans_) {
     if (!device.has_groups) continue;

@@ -34,6 +34,11 @@ class DeviceSteps final : public Executor {
   // another process refused, after a graph was replayed, and if somebody has moved a group.
   bool is_behind(const std::vector<std::uint64_t>& position_versions) const;
 
+  // Call this when a captured step is part of its graph. `are_noted`: True if note_replay() will follow each replay.
+  void expect_replays(bool are_noted) { all_are_noted_ = all_are_noted_ && are_noted; }
+  // Notes that a graph with captured steps has been put into the current streams.
+  void note_replay();
+
   // Forgets the state of all parameters. Call this if the parameters, or their positions, have changed. Call
   // synchronise() before it if steps or graphs have run since the last synchronise().
   void forget_parameters();
@@ -85,6 +90,7 @@ class DeviceSteps final : public Executor {
   void tell_changes(int ordinal, OneDevice& device);
   void refuse_capture(bool makes_state) const;
   bool is_captured() const;
+  bool may_run_ahead() const { return runs_ahead_ || (has_graphs_ && !all_are_noted_); }
   void require_readable() const;
   DeviceProgress read_first() const;
 
@@ -105,8 +111,9 @@ class DeviceSteps final : public Executor {
   std::uint64_t generation_ = 0;  // of group_ids_
   bool parameters_known_ = false;
   bool other_groups_ = true, other_positions_ = true;
-  bool runs_ahead_ = false;  // True if steps have been launched since the last synchronise()
+  bool runs_ahead_ = false;  // True if steps have been launched, or replays noted, since the last synchronise()
   bool has_graphs_ = false;
+  bool all_are_noted_ = true;  // True if no graph is replayed unless it is noted
   std::uint64_t seen_skipped_ = 0, seen_refused_ = 0, seen_stale_ = 0, launched_ = 0;
 };
 

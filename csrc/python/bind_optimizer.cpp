@@ -18,11 +18,12 @@ bool is_readable(const py::object& tensor) {
   return TorchReader::get().read(tensor.ptr(), view);
 }
 
-void apply(NativeOptimizer& optimizer, const py::list& groups, const py::dict& state, const py::dict& attributes) {
+bool apply(NativeOptimizer& optimizer, const py::list& groups, const py::dict& state, const py::dict& attributes) {
   const StepRequest request = read_request(attributes, groups);
   optimizer.apply(groups, state, request);
   const py::object report = report_of(attributes, request);
   if (report) put_number(report, optimizer.last_step().skipped ? 1.0f : 0.0f);
+  return optimizer.was_recorded();
 }
 
 void set_options(NativeOptimizer& optimizer, double max_norm, double max_value, bool error_if_nonfinite,
@@ -92,7 +93,15 @@ void bind_optimizer(py::module_& m) {
       .def(
           "apply", &apply, py::arg("groups"), py::arg("state"), py::arg("attributes"),
           "Apply one update, or skip it. attributes: the optimizer's. Among them a GradScaler may have put grad_scale, "
-          "found_inf, and _report_inf: a tensor of one that receives whether the step was skipped.")
+          "found_inf, and _report_inf: a tensor of one that receives whether the step was skipped. Returns true if the "
+          "step has become part of a CUDA graph instead.")
+      .def(
+          "expect_replays",
+          [](NativeOptimizer& optimizer, bool are_noted) { optimizer.devices().expect_replays(are_noted); },
+          py::arg("are_noted"), "Call this for each recorded step. are_noted: if note_replay() follows each replay.")
+      .def(
+          "note_replay", [](NativeOptimizer& optimizer) { optimizer.devices().note_replay(); },
+          "A graph with a recorded step has been put into the current stream.")
       .def("release", &NativeOptimizer::release, py::arg("groups"), py::arg("state"), py::arg("parameter"),
            py::arg("position"),
            "Apply this step's update to one parameter, number `position`, before apply() ends the step.")

@@ -55,6 +55,7 @@ class WrittenPlan final : public clr::DevicePlan {
   void measure(void*, const clr::DeviceStep&) override { note("measure"); }
   void share(void*, const clr::DeviceStep&) override { note("share"); }
   void step(void*, const clr::DeviceStep&) override { note("step"); }
+  void mark(void*) override { note("mark"); }
   clr::DeviceProgress read(void*) override {
     note("read");
     return told[ordinal_].counted;

@@ -265,10 +265,10 @@ void NativeOptimizer::warn_of_driver() {
 // Chooses the executor of this step: tensors may have been moved since the last one.
 // Where no slot does, the numbers that processes add up show where the work is done.
 Executor& NativeOptimizer::executor() {
-  return plan_.device_slots == 0 && plan_.shared.device < 0 && !devices_.are_used() ? cpu_ : devices();
+  return plan_.device_slots == 0 && plan_.shared.device < 0 && !devices_.are_used() ? cpu_ : on_devices();
 }
 
-Executor& NativeOptimizer::devices() {
+Executor& NativeOptimizer::on_devices() {
   refuse_on_devices();
   plan_.records.clear();
   plan_.cycles = groups_.empty() ? Cycles{} : groups_.front().cycles();

@@ -65,6 +65,10 @@ class NativeOptimizer {
   // devices. Throws if it turns out that another process has refused a step.
   void synchronise(const py::dict& state);
 
+  // True if the last step has become part of a graph.
+  bool was_recorded() const { return captured_; }
+  DeviceSteps& devices() { return devices_; }
+
   // True if the last step of this group followed its schedule. False if the step was skipped or captured in a graph.
   bool followed_schedule(const py::dict& group) const;
 
@@ -125,7 +129,7 @@ class NativeOptimizer {
   bool all_make_state(bool makes_state);
   void tell_refusal(const StepRequest& request);
   Executor& executor();
-  Executor& devices();
+  Executor& on_devices();
   void refuse_on_devices() const;
   void measure(Executor& executor, const StepRequest& request);
   void run(Executor& executor);

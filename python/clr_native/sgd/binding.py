@@ -12,6 +12,7 @@ import torch
 
 from clr_native import _core
 from clr_native.schedules.arguments import read_schedule
+from clr_native.sgd import cuda_graphs
 from clr_native.sgd.gradient_options import GradientOptions
 from clr_native.sgd.sharding import Sharding, is_process_group
 
@@ -43,6 +44,7 @@ class Binding:
         self.options = options
         self.members: set[torch.Tensor] | None = None  # all parameters, while a constructor appends groups
         options.apply_to(self.native)
+        cuda_graphs.watch()
 
     def set_process_group(self, group: ProcessGroup | None) -> None:
         if group is not None and not is_process_group(group):

@@ -22,6 +22,7 @@ from clr_native import _core
 from clr_native.checks import checked_step, group_label
 from clr_native.schedules import Schedule
 from clr_native.schedules.arguments import SCHEDULE_FIELDS, ScheduleArguments, read_schedule
+from clr_native.sgd import cuda_graphs
 from clr_native.sgd.as_scheduler import FollowingScheduler
 from clr_native.sgd.averages import averaged_entries, copy_to
 from clr_native.sgd.binding import Binding, global_option
@@ -282,7 +283,8 @@ class FusedCyclicSGD(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         binding = self._binding
-        binding.native.apply(self.param_groups, self.state, self.__dict__)
+        if binding.native.apply(self.param_groups, self.state, self.__dict__):
+            cuda_graphs.note_recorded(binding.native, self._tensors())
         # at_cycle_end waits for a GPU, and is asked only where the host's count says that a cycle may have ended.
         if binding.cycle_end_hooks and self._ended_cycle() and self.at_cycle_end:
             for hook in list(binding.cycle_end_hooks.values()):
@@ -487,6 +489,12 @@ class FusedCyclicSGD(Optimizer):
         return FollowingScheduler(self)
 
     # --- where the schedule stands --------------------------------------------------------------------------------
+
+    def _tensors(self) -> list[torch.Tensor | None]:
+        """All that a step reads and writes."""
+        own = [parameter for group in self.param_groups for parameter in group["params"]]
+        kept = [tensor for entry in self.state.values() for tensor in entry.values()]
+        return [*own, *(parameter.grad for parameter in own), *kept]
 
     def _synchronise(self) -> None:
         """Waits for GPUs and writes their counts into the groups."""

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import gc
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from clr_native import FusedCyclicSGD
+from clr_native.sgd import cuda_graphs
 from standin.allocator import Allocator
 from standin.exchange import Exchange
 from standin.gpu import Gpu
@@ -97,6 +103,119 @@ def test_memory_is_given_back_when_the_last_step_is_done(gpu: Gpu, exchange: Exc
     assert not any(call.holds_gil for call in gpu.calls("cuEventSynchronize"))
     for mine, other in zip(twins.on_cpu, twins.on_gpu, strict=True):
         assert torch.equal(mine, other)
+
+
+class NotedGraph:
+    """A graph as torch tells of it from 2.14 on. Its methods have the names of torch.cuda.CUDAGraph's."""
+
+    def __init__(self, gpu: Gpu, stream: int) -> None:
+        self.gpu, self.stream = gpu, stream
+        self.kept: list[object] = []
+        self.replay_hooks: OrderedDict[int, Callable[[NotedGraph], None]] = OrderedDict()
+        self.callbacks: list[Callable[[], None]] = []
+
+    def retain_object(self, kept: object, *, synchronize_before_release: bool) -> None:
+        assert synchronize_before_release
+        self.kept.append(kept)
+
+    def register_replay_end_hook(self, hook: Callable[[NotedGraph], None]) -> RemovableHandle:
+        handle = RemovableHandle(self.replay_hooks)
+        self.replay_hooks[handle.id] = hook
+        return handle
+
+    def register_destroy_callback(self, callback: Callable[[], None]) -> None:
+        self.callbacks.append(callback)
+
+    @contextmanager
+    def capture(self, begins: list[Any], ends: list[Any]) -> Iterator[None]:
+        with self.gpu.capture(self.stream) as self.graph:
+            begins[0](self)
+            yield
+        ends[0](self)
+
+    def replay(self) -> None:
+        self.gpu.replay(self.graph, self.stream)
+        for hook in self.replay_hooks.values():
+            hook(self)
+
+    def reset(self) -> None:
+        self.gpu.finish()
+        for callback in self.callbacks:
+            callback()
+        self.kept.clear()
+
+
+@pytest.fixture
+def noted(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> tuple[NotedGraph, list[Any], list[Any]]:
+    begins: list[Any] = []
+    ends: list[Any] = []
+    monkeypatch.setattr(cuda_graphs, "_watched", False)
+    monkeypatch.setattr("torch.cuda.graphs.register_graph_capture_start_hook", begins.append, raising=False)
+    monkeypatch.setattr("torch.cuda.graphs.register_graph_capture_end_hook", ends.append, raising=False)
+    return NotedGraph(gpu, gpu.new_stream()), begins, ends
+
+
+Noted = tuple[NotedGraph, list[Any], list[Any]]
+
+
+def test_replays_that_torch_tells_of(gpu: Gpu, exchange: Exchange, noted: Noted) -> None:
+    """The device is asked only where one has run, and behind it, whatever stream the reader is in."""
+    graph, *hooks = noted
+    twins = Twins(exchange, max_grad_norm=0.5)
+    exchange.set_stream(0, graph.stream)
+    twins.step(2)
+    with graph.capture(*hooks):
+        twins.there.step()
+        twins.there.step()
+    assert len(graph.replay_hooks) == 1
+    assert twins.there.applied_steps == 2
+    gpu.log.clear()
+    assert twins.there.applied_steps == 2
+    assert not gpu.calls("cuMemcpyDtoHAsync_v2")
+    gpu.lazy = True
+    for steps in (4, 6):
+        graph.replay()
+        exchange.set_stream(0, 0)  # which waits for nothing
+        assert twins.there.applied_steps == steps
+        exchange.set_stream(0, graph.stream)
+    graph.reset()
+    assert not graph.replay_hooks
+
+
+def test_a_graph_keeps_what_it_needs(gpu: Gpu, exchange: Exchange, noted: Noted, allocator: Allocator) -> None:
+    graph, *hooks = noted
+    twins = Twins(exchange)
+    exchange.set_stream(0, graph.stream)
+    twins.step(2)
+    with graph.capture(*hooks):
+        twins.there.step()
+    del twins.there
+    gc.collect()
+    assert allocator.streams
+    gpu.lazy = True
+    graph.replay()
+    with twins.home.cpu():
+        twins.here.step()
+    graph.reset()
+    gc.collect()
+    assert not allocator.streams
+    for mine, other in zip(twins.on_cpu, twins.on_gpu, strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_a_capture_that_torch_did_not_tell_of(gpu: Gpu, exchange: Exchange, noted: Noted) -> None:
+    """It began before the first optimizer was made, or an earlier torch has made it."""
+    graph, *hooks = noted
+    twins = Twins(exchange)
+    exchange.set_stream(0, graph.stream)
+    twins.step(2)
+    with graph.capture(*hooks):
+        twins.there.step()
+    with gpu.capture(graph.stream) as other:
+        twins.there.step()
+    assert not graph.kept[1:]
+    gpu.replay(other, graph.stream)
+    assert twins.there.applied_steps == 3
 
 
 def test_the_host_learns_of_a_skip_at_the_next_step(gpu: Gpu, exchange: Exchange) -> None:
