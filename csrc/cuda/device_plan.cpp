@@ -32,8 +32,8 @@ class Plan final : public DevicePlan {
   Plan& operator=(const Plan&) = delete;
   ~Plan() override;
 
-  void set_groups(void* stream, const std::vector<GroupSettings>& settings, const Cycles& cycles, bool other_schedules,
-                  std::uint64_t generation) override;
+  void set_groups(void* stream, const std::vector<GroupSettings>& settings, const Cycles& cycles,
+                  const std::vector<TabulatedScales>& scales, bool other_schedules, std::uint64_t generation) override;
   bool has_groups(const std::vector<GroupSettings>& settings) const override { return all_same(settings, settings_); }
   void set_progress(void* stream, const std::vector<GroupProgress>& progress) override;
   void set_parameters(void* stream, std::size_t count) override;
@@ -49,10 +49,13 @@ class Plan final : public DevicePlan {
   DeviceReport reported() const override;
 
  private:
-  void copy_pieces(void* stream, const std::vector<GroupSettings>& settings);
+  void copy_pieces(void* stream, const std::vector<GroupSettings>& settings,
+                   const std::vector<TabulatedScales>& scales);
+  std::map<const Piece*, ScaleTable> copy_scales(void* stream, const std::vector<TabulatedScales>& scales);
   void copy_settings(void* stream, const std::vector<GroupSettings>& settings, std::size_t first, std::size_t last);
   void copy_state(void* stream);
   void forget_marks(void* stream);
+  void clear_in_state(void* stream, std::size_t at, std::size_t bytes);
   void launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, const DeviceWork& work,
               const DeviceStep& step);
 
@@ -60,7 +63,7 @@ class Plan final : public DevicePlan {
   DeviceTables tables_;
   Event stepped_;      // behind the last step that was not captured, or the last replay that was noted
   Event read_behind_;  // behind what the reader's stream had to do
-  DeviceMemory pieces_, spans_, settings_table_, progress_, holds_, state_table_;
+  DeviceMemory pieces_, scales_, spans_, settings_table_, progress_, holds_, state_table_;
   PinnedMemory report_, answer_;
   DeviceState state_{};                         // the host's part of it, as last copied
   std::vector<GroupSettings> settings_;         // as last set
@@ -85,23 +88,44 @@ Plan::Plan(int ordinal, const Host& host)
 Plan::~Plan() { tables_.finish(stepped_); }
 
 // Copies each schedule once, however many groups follow it.
-void Plan::copy_pieces(void* stream, const std::vector<GroupSettings>& settings) {
+void Plan::copy_pieces(void* stream, const std::vector<GroupSettings>& settings,
+                       const std::vector<TabulatedScales>& scales) {
+  const std::map<const Piece*, ScaleTable> tables = copy_scales(stream, scales);
   std::vector<Piece> all;
   places_.clear();
   for (const GroupSettings& group : settings) {
     if (!places_.emplace(group.pieces, all.size()).second) continue;
-    all.insert(all.end(), group.pieces, group.pieces + group.piece_count);
+    for (const Piece* piece = group.pieces; piece != group.pieces + group.piece_count; ++piece) {
+      all.push_back(*piece);
+      const auto table = tables.find(piece);
+      if (table != tables.end()) all.back().table = table->second;
+    }
   }
   tables_.grow(pieces_, all.size() * sizeof(Piece));
   tables_.copy(as_stream(stream), pieces_.address(), all.data(), all.size() * sizeof(Piece));
 }
 
+// Returns the tables as they lie on the device.
+std::map<const Piece*, ScaleTable> Plan::copy_scales(void* stream, const std::vector<TabulatedScales>& scales) {
+  std::vector<double> all;
+  for (const TabulatedScales& table : scales) all.insert(all.end(), table.scales.begin(), table.scales.end());
+  tables_.grow(scales_, all.size() * sizeof(double));
+  tables_.copy(as_stream(stream), scales_.address(), all.data(), all.size() * sizeof(double));
+  std::map<const Piece*, ScaleTable> there;
+  std::size_t at = 0;
+  for (const TabulatedScales& table : scales) {
+    there[table.piece] = {scales_.at<const double>(at * sizeof(double)), table.first, table.scales.size()};
+    at += table.scales.size();
+  }
+  return there;
+}
+
 void Plan::set_groups(void* stream, const std::vector<GroupSettings>& settings, const Cycles& cycles,
-                      bool other_schedules, std::uint64_t generation) {
+                      const std::vector<TabulatedScales>& scales, bool other_schedules, std::uint64_t generation) {
   generation_ = generation;
   std::size_t first = 0, last = settings.size();
   if (other_schedules || settings.size() != settings_.size()) {
-    copy_pieces(stream, settings);
+    copy_pieces(stream, settings, scales);
     tables_.grow(spans_, cycles.count * sizeof(CycleSpan));
     tables_.copy(as_stream(stream), spans_.address(), cycles.spans, cycles.count * sizeof(CycleSpan));
     cycles_ = {spans_.at<const CycleSpan>(), cycles.count};
@@ -131,6 +155,7 @@ void Plan::set_progress(void* stream, const std::vector<GroupProgress>& progress
   groups_ = 0;  // until all is copied
   tables_.copy(as_stream(stream), progress_.address(), both.data(), both.size() * sizeof(GroupProgress));
   groups_ = progress.size();
+  clear_in_state(stream, offsetof(DeviceState, unusable), 2 * sizeof(DeviceState::unusable));
 }
 
 void Plan::set_parameters(void* stream, std::size_t count) {
@@ -142,8 +167,11 @@ void Plan::set_parameters(void* stream, std::size_t count) {
 
 // Makes the device mark again which buffers and averages hold numbers.
 void Plan::forget_marks(void* stream) {
-  if (state_table_.size() == 0) return;
-  tables_.clear(as_stream(stream), state_table_.address() + offsetof(DeviceState, marked), sizeof(DeviceState::marked));
+  clear_in_state(stream, offsetof(DeviceState, marked), sizeof(DeviceState::marked));
+}
+
+void Plan::clear_in_state(void* stream, std::size_t at, std::size_t bytes) {
+  if (state_table_.size() != 0) tables_.clear(as_stream(stream), state_table_.address() + at, bytes);
 }
 
 // Copies neighbouring flags together.
@@ -271,12 +299,13 @@ DeviceProgress Plan::read(void* stream) {
           state.counts,
           state.norm,
           state.clip_coefficient,
-          state.refused};
+          state.refused,
+          state.unusable != 0};
 }
 
 DeviceReport Plan::reported() const {
   const volatile DeviceReport* const report = report_.at<DeviceReport>();
-  return {report->applied, report->skipped, report->refused, report->stale, report->last_skipped};
+  return {report->applied, report->skipped, report->refused, report->stale, report->unusable, report->last_skipped};
 }
 
 }  // namespace

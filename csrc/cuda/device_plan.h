@@ -20,6 +20,7 @@ struct DeviceProgress {
   DeviceReport counts{};
   double norm = 0.0, clip_coefficient = 1.0;  // of the last step that measured its gradients
   bool refused = false;                       // True if another process has refused that step
+  bool unusable = false;                      // True if a schedule has no value that the next update could use
 };
 
 // A change of the memory that holds the buffer, or the average, of the parameter at a position. `holds`: True if the
@@ -39,11 +40,12 @@ class DevicePlan {
  public:
   virtual ~DevicePlan() = default;
 
-  // Sets the settings of all groups, and the cycles of the first. Pieces and cycles lie in the host's memory and are
-  // those of the last call unless `other_schedules`. Copies only the settings that have changed. Launches of another
-  // `generation` change nothing.
+  // Sets the settings of all groups, the cycles of the first, and the tables of scale functions. Pieces and cycles lie
+  // in the host's memory. They, and the tables, are those of the last call unless `other_schedules`. Copies only the
+  // settings that have changed. Launches of another `generation` change nothing.
   virtual void set_groups(void* stream, const std::vector<GroupSettings>& settings, const Cycles& cycles,
-                          bool other_schedules, std::uint64_t generation) = 0;
+                          const std::vector<TabulatedScales>& scales, bool other_schedules,
+                          std::uint64_t generation) = 0;
   // True if these are the settings that were set last.
   virtual bool has_groups(const std::vector<GroupSettings>& settings) const = 0;
 

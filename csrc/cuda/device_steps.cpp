@@ -64,7 +64,10 @@ void DeviceSteps::require_readable() const {
 bool DeviceSteps::is_behind(const std::vector<std::uint64_t>& position_versions) const {
   if (plans_.empty()) return false;
   const DeviceReport report = plans_.begin()->second.plan->reported();
-  if (report.skipped != seen_skipped_ || report.refused != seen_refused_ || report.stale != seen_stale_) return true;
+  if (report.skipped != seen_skipped_ || report.refused != seen_refused_ || report.stale != seen_stale_ ||
+      report.unusable != seen_unusable_) {
+    return true;
+  }
   if (report.applied + report.skipped > launched_) return true;
   return may_run_ahead() && position_versions != position_versions_;
 }
@@ -133,7 +136,7 @@ void DeviceSteps::take_groups(const std::vector<GroupRecord>& records) {
     new_position_versions_.push_back(record.position_version);
   }
   other_groups_ = new_binding_ids_ != binding_ids_;
-  other_positions_ = other_groups_ || new_position_versions_ != position_versions_;
+  other_positions_ = other_groups_ || lacks_values_ || new_position_versions_ != position_versions_;
 }
 
 void DeviceSteps::refuse_capture(bool makes_state) const {
@@ -158,8 +161,11 @@ void DeviceSteps::add_device(int ordinal) {
 void DeviceSteps::tell(int ordinal, OneDevice& device, const StepPlan& plan) {
   void* const stream = host_.current_stream(ordinal);
   if (!device.has_groups || other_positions_) device.plan->set_progress(stream, progress_);
-  device.plan->set_groups(stream, settings_, plan.cycles, !device.has_groups || other_groups_, generation_);
+  device.plan->set_groups(stream, settings_, plan.cycles, plan.scales,
+                          !device.has_groups || other_groups_ || device.scales_version != plan.scales_version,
+                          generation_);
   device.has_groups = true;
+  device.scales_version = plan.scales_version;
   if (!device.has_parameters || !parameters_known_) {
     device.plan->set_parameters(stream, plan.parameter_count);
     device.told_of_buffer.assign(plan.parameter_count, 0);
@@ -199,7 +205,10 @@ void DeviceSteps::prepare(const StepPlan& plan) {
     tell(ordinal, device, plan);
     device.plan->set_work(host_.current_stream(ordinal), one ? plan.slots : device.slots, plan.shared, plan.in_order);
   }
-  if (!captured_) changes_.clear();  // not before all that can fail
+  if (!captured_) {  // not before all that can fail
+    changes_.clear();
+    lacks_values_ = false;
+  }
   parameters_known_ = true;
   binding_ids_ = new_binding_ids_;
   position_versions_ = new_position_versions_;
@@ -281,6 +290,9 @@ DeviceSteps::Counted DeviceSteps::synchronise(const std::vector<std::uint64_t>& 
     seen_refused_ = progress.counts.refused;
     counted.stale = progress.counts.stale != seen_stale_;
     seen_stale_ = progress.counts.stale;
+    counted.unusable = progress.counts.unusable != seen_unusable_;
+    seen_unusable_ = progress.counts.unusable;
+    lacks_values_ = progress.unusable;
     counted.has_applied = progress.counts.applied != 0;
     launched_ = progress.counts.applied + progress.counts.skipped;
     for (std::size_t g = 0; g < position_versions.size(); ++g) {

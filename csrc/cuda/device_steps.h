@@ -65,6 +65,7 @@ class DeviceSteps final : public Executor {
     bool last_skipped = false;  // True if the last step was skipped
     bool refused = false;       // True if another process has refused a step since the last call
     bool stale = false;       // True if a graph of other groups was replayed since the last call, which changed nothing
+    bool unusable = false;    // True if a step or a replay has changed nothing since: a schedule had no value for it
     bool has_applied = true;  // True if any step was applied
   };
   // Waits for the devices and returns their counts. `position_versions`: those of the owner's groups; 0 for no group.
@@ -75,6 +76,7 @@ class DeviceSteps final : public Executor {
     std::unique_ptr<DevicePlan> plan;
     bool has_parameters = false;
     bool has_groups = false;
+    std::uint64_t scales_version = 0;                   // of the tables of scale functions that it has
     std::vector<char> told_of_buffer, told_of_average;  // by position: True if the device knows of one
     std::vector<Slot> slots;                            // of this step; unused where there is one device only
   };
@@ -111,10 +113,11 @@ class DeviceSteps final : public Executor {
   std::uint64_t generation_ = 0;  // of group_ids_
   bool parameters_known_ = false;
   bool other_groups_ = true, other_positions_ = true;
-  bool runs_ahead_ = false;  // True if steps have been launched, or replays noted, since the last synchronise()
+  bool lacks_values_ = false;  // True if the devices have no values for the next update, which the host may have
+  bool runs_ahead_ = false;    // True if steps have been launched, or replays noted, since the last synchronise()
   bool has_graphs_ = false;
   bool all_are_noted_ = true;  // True if no graph is replayed unless it is noted
-  std::uint64_t seen_skipped_ = 0, seen_refused_ = 0, seen_stale_ = 0, launched_ = 0;
+  std::uint64_t seen_skipped_ = 0, seen_refused_ = 0, seen_stale_ = 0, seen_unusable_ = 0, launched_ = 0;
 };
 
 }  // namespace clr

@@ -13,7 +13,8 @@ enum class Outcome : uint8_t {
   applied,
   skipped,
   refused,  // by another process: nothing changes, and nothing is counted but this
-  stale     // a replay for other groups: the same
+  stale,    // a replay for other groups: the same
+  unusable  // a schedule has no value that an update could use: the same
 };
 
 // True if this launch was captured for other groups, or for another order of them.
@@ -23,6 +24,7 @@ __device__ __forceinline__ bool is_stale(const DeviceState& state, const DeviceS
 
 __device__ __forceinline__ Outcome outcome_of(const DeviceState& state, const DeviceStep& step) {
   if (is_stale(state, step)) return Outcome::stale;
+  if (state.unusable != 0) return Outcome::unusable;
   if (step.measured && state.refused) return Outcome::refused;
   const bool skipped = step.skipped || (step.found_inf != nullptr && *step.found_inf != 0.0f)  // NaN too
                        || (step.skips_nonfinite && !state.finite);
@@ -33,10 +35,13 @@ __device__ __forceinline__ GroupProgress* progress_in_force(const DeviceState& s
   return state.progress + (state.turn == 0 ? 0 : state.group_count);
 }
 
-// Returns the schedule's values at the group's position.
+// Returns the schedule's values at the group's position. They are not valid behind the end of a scale
+// function's table.
 __device__ __forceinline__ Value scheduled_value(const GroupSettings& settings, const GroupProgress& progress) {
   const Piece& piece = piece_at(settings.pieces, settings.piece_count, progress.step);
-  return evaluate(piece.policy, step_in(piece, progress.step), 1.0);
+  const uint64_t own = step_in(piece, progress.step);
+  const bool is_custom = piece.policy.mode == Mode::custom;
+  return evaluate(piece.policy, own, is_custom ? scale_in(piece.table, scale_argument(piece.policy, own)) : 1.0);
 }
 
 // True if this update is the last of a cycle of the first group, and some group averages there.
@@ -47,17 +52,23 @@ __device__ __noinline__ bool ends_cycle(const DeviceState& state) {
 }
 
 // Forms the progress after this update. All threads of one block do this together.
-__device__ __noinline__ void form_next(const DeviceState& state, Outcome outcome, bool advances_on_skip) {
-  if (outcome == Outcome::refused || outcome == Outcome::stale) return;
+__device__ __noinline__ void form_next(DeviceState& state, Outcome outcome, bool advances_on_skip) {
+  if (outcome != Outcome::applied && outcome != Outcome::skipped) return;
   const GroupProgress* const from = progress_in_force(state);
   GroupProgress* const to = state.progress + (state.turn == 0 ? state.group_count : 0);
   const bool ends = ends_cycle(state);
+  if (threadIdx.x == 0) state.next_unusable = 0;
+  __syncthreads();
   for (uint64_t i = threadIdx.x; i < state.group_count; i += blockDim.x) {
     const GroupSettings& settings = state.settings[i];
     GroupProgress& next = to[i];
     next = from[i];
     outcome == Outcome::skipped ? advance_skipped(settings, next, advances_on_skip) : advance(settings, next, ends);
-    prepare_next(settings, next, scheduled_value(settings, next));
+    const Value value = scheduled_value(settings, next);
+    prepare_next(settings, next, value);
+    if (!settings.constant && !is_valid(settings.pieces, settings.piece_count, next.step, value)) {
+      state.next_unusable = 1;
+    }
   }
 }
 

@@ -36,6 +36,9 @@ __device__ __forceinline__ void count(DeviceReport& counts, Outcome outcome) {
     case Outcome::stale:
       ++counts.stale;
       return;
+    case Outcome::unusable:
+      ++counts.unusable;
+      return;
   }
 }
 
@@ -53,6 +56,7 @@ __device__ __forceinline__ void finish(DeviceState& state, const DeviceWork& wor
   if (skipped || outcome == Outcome::applied) {
     state.counts.last_skipped = skipped;
     state.turn ^= 1;
+    state.unusable = state.next_unusable;
   }
   *state.report = state.counts;
   if (step.report_inf != nullptr) *step.report_inf = skipped ? 1.0f : 0.0f;

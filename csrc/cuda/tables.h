@@ -13,6 +13,7 @@ struct DeviceReport {
   uint64_t applied, skipped;  // updates of this optimizer on this device
   uint64_t refused;           // launches that changed nothing because another process refused the step
   uint64_t stale;             // replays that changed nothing because the groups are others than when they were captured
+  uint64_t unusable;          // launches that changed nothing because a schedule had no value that they could use
   bool last_skipped;          // True if the last update was skipped
 };
 
@@ -32,7 +33,9 @@ struct DeviceState {
   // The results of clr_norm, or of clr_share, for clr_step.
   double norm, clip_coefficient;
   bool finite;
-  bool refused;        // by another process
+  bool refused;  // by another process
+  // Not 0 if a schedule has no value that an update can use: at the progress in force, and at the other.
+  uint32_t unusable, next_unusable;
   uint32_t turn;       // the copy of the progress that is in force: 0 or 1
   uint32_t ticket;     // number of blocks of the running launch that are done
   uint32_t next_unit;  // number of units of work that its blocks have drawn

@@ -41,6 +41,14 @@ struct SharedNumbers {
   std::vector<SharedPlaces> slots;  // one a slot
 };
 
+// The results of the scale function of a piece for the numbers first, first + 1, ...
+struct TabulatedScales {
+  const Piece* piece;
+  std::uint64_t first;
+  std::vector<double> scales;
+  bool ends;  // True if the function has no result for the next number
+};
+
 class StepPlan {
  public:
   GradientValues gradients;
@@ -57,6 +65,8 @@ class StepPlan {
   std::size_t parameter_count = 0;   // of all groups, whether they have a slot or not
   std::vector<GroupRecord> records;  // of the groups, where slots are on devices
   Cycles cycles = {};                // of the first group's schedule; the same
+  std::vector<TabulatedScales> scales;  // of all pieces with a scale function; the same
+  std::uint64_t scales_version = 0;     // changes with them
 
   // Returns the bytes of all parameters of the work list.
   std::int64_t parameter_bytes() const;

@@ -29,8 +29,8 @@ class WrittenPlan final : public clr::DevicePlan {
  public:
   explicit WrittenPlan(int ordinal) : ordinal_(ordinal) {}
 
-  void set_groups(void*, const std::vector<clr::GroupSettings>& settings, const clr::Cycles&, bool other,
-                  std::uint64_t) override {
+  void set_groups(void*, const std::vector<clr::GroupSettings>& settings, const clr::Cycles&,
+                  const std::vector<clr::TabulatedScales>&, bool other, std::uint64_t) override {
     note(other ? "other groups" : "groups");
     told[ordinal_].settings = settings;
   }
@@ -180,7 +180,7 @@ TEST_CASE("device steps: the owner learns what was counted") {
   owner.step();
   CHECK(!owner.steps.is_behind({2}));
   CHECK(owner.steps.is_behind({3}));  // somebody has moved the group
-  told[0].reported = {0, 1, 0, 0, true};
+  told[0].reported = {0, 1, 0, 0, 0, true};
   CHECK(owner.steps.is_behind({2}));  // a step was skipped
   told[0].counted.groups[0].step = 9;
   told[0].counted.buffer_holds = {0};

@@ -155,7 +155,7 @@ def test_nothing_but_its_findings_is_written() -> None:
     device = Both(over, max_grad_norm=0.5, trust_coefficient=0.01, ema_decay=0.5).device
 
     def picture() -> list[bytes]:
-        places = [(device.state, device.sizes["state"] - 40)]  # behind that: norm, coefficient, finite and counters
+        places = [(device.state, device.sizes["state"] - 48)]  # behind that: norm, coefficient, finite and counters
         places += [(device.settings, 2 * device.sizes["settings"]), (device.progress, 4 * device.sizes["progress"])]
         places += [(place.address, place.size) for tensors in device.places for place in tensors.values() if place.size]
         return [device.memory.read(address, np.uint8, size).tobytes() for address, size in places]

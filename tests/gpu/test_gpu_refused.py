@@ -37,17 +37,6 @@ def assert_refused(optimizer: FusedCyclicSGD, match: str, refused: Callable[[], 
     assert not any(optimizer.state.values())
 
 
-SETTINGS: dict[str, dict[str, Any]] = {
-    "parameter group 0: scale_fn cannot be called": {"scale_fn": lambda cycle: 1.0},
-}
-
-
-@pytest.mark.parametrize(("words", "settings"), SETTINGS.items(), ids=SETTINGS)
-def test_settings(machine: Machine, words: str, settings: dict[str, Any]) -> None:
-    optimizer = on_gpu(machine, **settings)
-    assert_refused(optimizer, words, optimizer.step)
-
-
 def test_gradient_release(machine: Machine) -> None:
     optimizer = on_gpu(machine)
     weight = every_parameter(optimizer)[0]

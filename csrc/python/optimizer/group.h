@@ -107,6 +107,10 @@ class BoundGroup {
 
   // True if prepare_next() calls a user's function.
   bool calls_back() const { return bound_.calls_back; }
+  // Returns the function that a piece of the schedule calls.
+  py::object scale_fn(std::size_t piece) const { return py::tuple(scale_fns_)[piece]; }
+  // True if the schedule has a value here that an update can use.
+  bool has_scheduled_value() const { return is_valid(bound_.pieces, bound_.count, progress_.step, scheduled_value()); }
 
   // True if this update is the first one past the end of the schedule. The user is then warned.
   bool is_at_end() const { return progress_.step == bound_.end && !is_overridden(); }

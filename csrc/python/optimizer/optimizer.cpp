@@ -78,6 +78,7 @@ Executor* NativeOptimizer::prepare(const py::list& groups, const py::dict& state
   if (only_makes_state_) return nullptr;
   plan_.shared.numbers = nullptr;
   plan_.shared.device = -1;
+  tabulate_scales(request);
   if (plan_.is_shared) lay_out_numbers(request);
   Executor& chosen = executor();
   measure(chosen, request);
@@ -239,9 +240,17 @@ bool NativeOptimizer::catch_up(const py::list& groups, const py::dict& state) {
     if (same_parameters) return true;
     throw std::runtime_error("other parameters cannot be captured in a CUDA graph: call step() once before");
   }
-  if (same_parameters && !devices_.is_behind(groups_.position_versions())) return true;
+  const bool is_behind = devices_.is_behind(groups_.position_versions()) || sets_aside_invalid_values();
+  if (same_parameters && !is_behind) return true;
   take_counts(state);
   return read_groups(groups);
+}
+
+// True if somebody has set an lr or momentum where the schedule has no value to use. The devices must be asked for
+// that.
+bool NativeOptimizer::sets_aside_invalid_values() const {
+  return std::any_of(groups_.begin(), groups_.end(),
+                     [](const auto& group) { return group->is_overridden() && !group->has_scheduled_value(); });
 }
 
 // Gives warnings and calls scale_fns. They may do anything, so this comes before any tensor is looked at.
@@ -262,14 +271,16 @@ void NativeOptimizer::warn_of_driver() {
 
 // --- the update -----------------------------------------------------------------------------------------------------
 
-// Chooses the executor of this step: tensors may have been moved since the last one.
-// Where no slot does, the numbers that processes add up show where the work is done.
-Executor& NativeOptimizer::executor() {
-  return plan_.device_slots == 0 && plan_.shared.device < 0 && !devices_.are_used() ? cpu_ : on_devices();
+// Tensors may have been moved since the last step. Where no slot does, the numbers that processes add up show where the
+// work is done.
+bool NativeOptimizer::runs_on_devices() const {
+  return plan_.device_slots != 0 || plan_.shared.device >= 0 || devices_.are_used();
 }
 
+// Chooses the executor of this step.
+Executor& NativeOptimizer::executor() { return runs_on_devices() ? on_devices() : cpu_; }
+
 Executor& NativeOptimizer::on_devices() {
-  refuse_on_devices();
   plan_.records.clear();
   plan_.cycles = groups_.empty() ? Cycles{} : groups_.front().cycles();
   for (const auto& group : groups_) {
@@ -279,14 +290,12 @@ Executor& NativeOptimizer::on_devices() {
   return devices_;
 }
 
-// Throws if a group has an option that only the CPU supports.
-void NativeOptimizer::refuse_on_devices() const {
-  for (std::size_t g = 0; g < groups_.size(); ++g) {
-    if (groups_[g]->calls_back()) {
-      throw std::runtime_error(
-          group_label(g) + "scale_fn cannot be called on a CUDA device: use a mode, or a CyclicLR beside torch's SGD");
-    }
-  }
+// Calls scale functions ahead if devices will need them. They may do anything, so all tensors are read again.
+void NativeOptimizer::tabulate_scales(const StepRequest& request) {
+  if (!calls_user_code_ || !runs_on_devices() || devices_.are_captured() || !scales_.refill(groups_)) return;
+  plan_.scales = scales_.tables();
+  plan_.scales_version = scales_.version();
+  read({writes_unscaled(request), false});
 }
 
 void NativeOptimizer::measure(Executor& executor, const StepRequest& request) {
@@ -354,6 +363,13 @@ void NativeOptimizer::take_counts(const py::dict& state) {
   if (counted.refused) {
     was_refused_ = true;
     has_updated_ = has_updated_ && counted.has_applied;
+  }
+  if (counted.unusable) {
+    throw std::runtime_error(
+        "a step or a replay on a CUDA device has changed nothing, for at the position where the groups stand a "
+        "schedule "
+        "had no lr and momentum to use: call step() between replays, which calls a scale_fn for the next 64 cycles, or "
+        "1024 iterations with scale_mode='iterations'");
   }
   if (counted.stale) {
     throw std::runtime_error(

@@ -11,6 +11,7 @@
 #include "python/optimizer/averages_in_place.h"
 #include "python/optimizer/groups.h"
 #include "python/optimizer/parameters.h"
+#include "python/optimizer/scale_tables.h"
 #include "python/optimizer/shards.h"
 
 namespace clr {
@@ -130,7 +131,9 @@ class NativeOptimizer {
   void tell_refusal(const StepRequest& request);
   Executor& executor();
   Executor& on_devices();
-  void refuse_on_devices() const;
+  bool runs_on_devices() const;
+  void tabulate_scales(const StepRequest& request);
+  bool sets_aside_invalid_values() const;
   void measure(Executor& executor, const StepRequest& request);
   void run(Executor& executor);
   void write();
@@ -153,6 +156,7 @@ class NativeOptimizer {
   BoundParameter::Look looks_[kBlock];
   CpuExecutor cpu_;
   DeviceSteps devices_;
+  ScaleTables scales_;
   bool moved_ = true;                       // True if memory has moved since overlaps were looked for
   bool only_makes_state_ = false;           // of this step
   bool found_gradient_ = false;             // True if any parameter has a gradient

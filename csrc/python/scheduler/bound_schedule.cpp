@@ -20,9 +20,9 @@ bool is_constant(const Policy& policy) {
          policy.base_decay == 0.0 && policy.mode != Mode::custom && (!has_power || policy.log_gamma.hi <= 0.0);
 }
 
-// Calls the scale function of `piece` for the piece's own step `own`.
-double called_scale(const Piece& piece, std::uint64_t own, py::handle scale_fn) {
-  const std::uint64_t argument = scale_argument(piece.policy, own);
+}  // namespace
+
+double called_scale(std::uint64_t argument, const py::object& scale_fn) {
   const py::object result = scale_fn(argument);
   const double scale = PyFloat_AsDouble(result.ptr());
   if (PyErr_Occurred()) {
@@ -32,8 +32,6 @@ double called_scale(const Piece& piece, std::uint64_t own, py::handle scale_fn) 
   }
   return scale;
 }
-
-}  // namespace
 
 BoundSchedule::BoundSchedule(std::vector<Piece> pieces, std::vector<CycleSpan> spans, std::uint64_t end)
     : pieces_(std::move(pieces)), spans_(std::move(spans)), view_{} {
@@ -58,7 +56,8 @@ Value ScheduleView::value(std::uint64_t step, py::handle scale_fns) const {
   double scale = 1.0;
   if (piece.policy.mode == Mode::custom) {
     const auto number = static_cast<Py_ssize_t>(&piece - pieces);
-    scale = called_scale(piece, own, PyTuple_GetItem(scale_fns.ptr(), number));
+    scale = called_scale(scale_argument(piece.policy, own),
+                         py::reinterpret_borrow<py::object>(PyTuple_GetItem(scale_fns.ptr(), number)));
   }
   return kernels->evaluate(piece.policy, own, scale);
 }

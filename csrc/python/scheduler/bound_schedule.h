@@ -52,6 +52,9 @@ class BoundSchedule {
   ScheduleView view_;
 };
 
+// Calls a scale function. Throws TypeError if its result is no number.
+double called_scale(std::uint64_t argument, const py::object& scale_fn);
+
 // The position of a parameter group in its schedule, as errors and warnings name it.
 struct NamedPosition {
   std::size_t group;

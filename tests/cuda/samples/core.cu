@@ -65,7 +65,7 @@ extern "C" __global__ void make_pieces(const Asked* asked, size_t count, Piece* 
   p.length = a.length;
   p.log_gamma =
       p.curve == CurveKind::exponential ? add(logarithm(a.max_lr), negated(logarithm(a.base_lr))) : logarithm(a.gamma);
-  pieces[i] = {0, UINT64_MAX, p};
+  pieces[i] = {0, UINT64_MAX, p, {}};
 }
 
 extern "C" __global__ void schedule_values(const Piece* pieces, const uint64_t* steps, size_t n_steps,
