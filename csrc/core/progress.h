@@ -11,6 +11,15 @@ namespace clr {
 // When the weights go into their average: in every update, or at the ends of the first group's cycles.
 enum class Averaging : uint8_t { none, exponential, at_cycle_ends };
 
+// A number that lies on a device, or nothing.
+struct RateOnDevice {
+  const void* at;
+  bool is_double;  // else a float
+};
+
+// An override_number that is never carried out: every update takes the overrides.
+constexpr uint64_t kStandingOverride = UINT64_MAX;
+
 // The settings of a parameter group, and what its owner has set by hand. An update only reads them.
 struct GroupSettings {
   // Every update on the host reads the first members: a step over many groups waits for memory.
@@ -22,16 +31,18 @@ struct GroupSettings {
   bool nesterov, maximize;
   Averaging averaging;
   bool ema_warmup;
-  bool counts_updates;                    // True if random numbers depend on how many updates there were
-  bool constant;                          // True if every update takes the overrides, and counts all the same
-  uint8_t unused[2];                      // in the place of padding: settings are compared byte by byte
+  bool counts_updates;  // True if random numbers depend on how many updates there were
+  bool constant;        // True if every update takes the overrides, and counts all the same
+  bool rate_is_double;  // RateOnDevice::is_double
+  uint8_t unused[1];    // in the place of padding: settings are compared byte by byte
+  const void* rate;     // RateOnDevice::at: not null in place of lr_override. Only the device reads it
   double lr_override, momentum_override;  // of the update that override_number asks for; a momentum of NaN is none
   const Piece* pieces;                    // its schedule
   uint64_t piece_count;
   double ema_decay;  // Averaging::exponential
   uint64_t seed;
 };
-static_assert(sizeof(GroupSettings) == 13 * sizeof(double) + 8, "GroupSettings must have no padding");
+static_assert(sizeof(GroupSettings) == 14 * sizeof(double) + 8, "GroupSettings must have no padding");
 
 // Where a parameter group stands.
 struct GroupProgress {
@@ -85,7 +96,7 @@ CLR_INLINE void advance(const GroupSettings& settings, GroupProgress& progress, 
   progress.n_updates += settings.counts_updates ? 1 : 0;
   progress.n_averaged += averages_next(settings, ends_cycle) ? 1 : 0;
   progress.step += is_overridden(settings, progress) ? 0 : 1;
-  progress.last_override = settings.override_number;
+  if (settings.override_number != kStandingOverride) progress.last_override = settings.override_number;
 }
 
 // Counts an update that was skipped. An override waits for the update that it was meant for.

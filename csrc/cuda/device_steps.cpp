@@ -192,6 +192,8 @@ void DeviceSteps::prepare(const StepPlan& plan) {
   if (group_ids_ != new_group_ids_) ++generation_;
   group_ids_ = new_group_ids_;
   step_.generation = generation_;
+  step_.has_rates = std::any_of(settings_.begin(), settings_.end(),
+                                [](const GroupSettings& settings) { return settings.rate != nullptr; });
   const bool one = plans_.size() == 1;
   for (auto& [ordinal, device] : plans_) device.slots.clear();
   for (std::size_t i = 0; !one && i < plan.slots.size(); ++i) {

@@ -112,7 +112,7 @@ DeviceWork WorkTable::updated() const {
 }
 
 std::optional<DType> WorkTable::plain_dtype(const DeviceStep& step) const {
-  const bool plain = step.grad_scale == nullptr && step.max_norm == 0.0 && !step.trusts &&
+  const bool plain = step.grad_scale == nullptr && step.max_norm == 0.0 && !step.trusts && !step.has_rates &&
                      std::all_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
                        return slot.size == 0 || is_bare_update(step.gradients, slot);
                      });

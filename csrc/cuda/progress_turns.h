@@ -44,6 +44,16 @@ __device__ __forceinline__ Value scheduled_value(const GroupSettings& settings, 
   return evaluate(piece.policy, own, is_custom ? scale_in(piece.table, scale_argument(piece.policy, own)) : 1.0);
 }
 
+// Returns the numbers of this update, with a rate that only the device knows.
+__device__ __forceinline__ GroupValues device_values(const GroupSettings& settings, const GroupProgress& progress,
+                                                     bool ends_cycle) {
+  GroupValues values = values_of(settings, progress, ends_cycle);
+  if (settings.rate == nullptr) return values;
+  values.lr = settings.rate_is_double ? *static_cast<const double*>(settings.rate)
+                                      : static_cast<double>(*static_cast<const float*>(settings.rate));
+  return values;
+}
+
 // True if this update is the last of a cycle of the first group, and some group averages there.
 __device__ __noinline__ bool ends_cycle(const DeviceState& state) {
   if (state.cycles.count == 0) return false;

@@ -109,7 +109,7 @@ struct Any {
       slot.trust_ratio =
           trust_ratio(settings.trust_coefficient, settings.trust_eps, settings.weight_decay, of.parameter, gradient);
     }
-    const GroupValues values = values_of(settings, progress, ends_cycle);
+    const GroupValues values = device_values(settings, progress, ends_cycle);
     if (!values.averages) slot.average = nullptr;
     UpdateSlot::run(gradients, values, slot, span);
   }

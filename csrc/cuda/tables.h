@@ -110,6 +110,7 @@ struct DeviceStep {
   bool skips_nonfinite;  // an infinity or a NaN that it saw skips the update
   bool skipped;          // the host knows that the update is to be skipped
   bool advances_on_skip;
+  bool has_rates;           // some group's rate lies on the device
   uint64_t generation = 0;  // of the groups that the launch is for
 };
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "python/optimizer/rate_tensor.h"
 #include "python/torch/group_keys.h"
 #include "python/torch/tensor_checks.h"
 #include "python/torch/warning.h"
@@ -75,7 +76,9 @@ BoundGroup::Change BoundGroup::change() const {
 // can take its address.
 void BoundGroup::remember() {
   const bool scheduled = has_scheduled_momentum();
-  if (is_overridden() || !dampening_.object || !weight_decay_.object || !(scheduled || momentum_.object)) return;
+  if (is_overridden() || settings_.rate != nullptr || !dampening_.object || !weight_decay_.object ||
+      !(scheduled || momentum_.object))
+    return;
   Py_ssize_t place = 0;
   PyObject *key = nullptr, *value = nullptr;
   bool as_read = written_.lr && (written_.momentum || !scheduled);
@@ -156,28 +159,33 @@ void BoundGroup::read_constant(PyObject* key, py::object& known, double& value) 
 
 // Reads lr and, if the schedule has one, momentum of this update.
 void BoundGroup::read_values() {
-  const bool is_ours = written_.lr && reader().item(keys().lr).is(written_.lr);
+  const py::object rate = reader().item(keys().lr);
+  const bool is_ours = written_.lr && rate.is(written_.lr);
   const Value scheduled = scheduled_value();
+  const RateOnDevice on_device = PyFloat_CheckExact(rate.ptr()) ? RateOnDevice{} : rate_on_device(rate, parameters_);
+  const bool stays = on_device.at != nullptr;
+  settings_.rate = on_device.at;
+  settings_.rate_is_double = on_device.is_double;
   settings_.override_number = progress_.last_override;
   lr_overridden_ = false;
   if (bound_.is_constant) {
-    read_constant(keys().lr, written_.lr, settings_.lr_override);
+    if (!stays) read_constant(keys().lr, written_.lr, settings_.lr_override);
     settings_.momentum_override = has_momentum(scheduled) ? settings_.momentum_override : scheduled.momentum;
     if (has_momentum(scheduled)) read_constant(keys().momentum, written_.momentum, settings_.momentum_override);
   } else {
     Value standing = scheduled;
-    lr_overridden_ = read_scheduled(keys().lr, written_.lr, scheduled_lr(), standing.lr);
+    lr_overridden_ = !stays && read_scheduled(keys().lr, written_.lr, scheduled_lr(), standing.lr);
     bool overridden = lr_overridden_;
     if (has_momentum(scheduled)) {
       overridden |= read_scheduled(keys().momentum, written_.momentum, scheduled.momentum, standing.momentum);
     }
-    if (overridden) {
+    if (overridden || stays) {
       settings_.lr_override = standing.lr;
       settings_.momentum_override = standing.momentum;
-      settings_.override_number = fresh_number();
+      settings_.override_number = stays ? kStandingOverride : fresh_number();
     }
   }
-  foreign_zero_ = !is_ours && next_value(settings_, progress_).lr == 0.0;
+  foreign_zero_ = !is_ours && !stays && next_value(settings_, progress_).lr == 0.0;
 }
 
 BoundGroup::Standing BoundGroup::standing() {
@@ -190,7 +198,11 @@ BoundGroup::Standing BoundGroup::standing() {
     const py::object written = bound_.is_constant ? py::object() : written_.momentum;
     overridden |= read_scheduled(keys().momentum, written, scheduled.momentum, momentum);
   }
-  if (overridden) return {true, reader().item(keys().lr), has ? reader().item(keys().momentum) : py::object()};
+  const py::object standing_lr = reader().item(keys().lr);
+  const bool is_tensor = TorchReader::get().is_tensor(standing_lr.ptr());
+  if (overridden)
+    return {true, is_tensor ? py::object(py::float_(lr)) : standing_lr,
+            has ? reader().item(keys().momentum) : py::object()};
   return {false, py::float_(scheduled_lr()), has ? py::object(py::float_(scheduled.momentum)) : py::object()};
 }
 
@@ -277,7 +289,7 @@ void BoundGroup::read_new_values() {
   read_momentum();
   require_nesterov();
   const py::object& momentum = has_scheduled_momentum() ? written_.momentum : momentum_.object;
-  if (!written_.lr || !momentum) return forget();
+  if (settings_.rate != nullptr || !written_.lr || !momentum) return forget();
   entries_[place_.lr].second = written_.lr.ptr();
   entries_[place_.momentum].second = momentum.ptr();
   version_ = group_.version();

@@ -95,7 +95,7 @@ void BoundGroup::write_next(std::vector<py::object>& replaced) {
   };
   write(keys().applied_steps, written_.step_object);
   if (bound_.is_constant) return;
-  write(keys().lr, written_.lr);
+  if (settings_.rate == nullptr) write(keys().lr, written_.lr);
   if (written_.momentum) write(keys().momentum, written_.momentum);
 }
 

@@ -171,7 +171,8 @@ py::tuple NativeOptimizer::last_used(const py::dict& group) const {
   const BoundGroup* const bound = groups_.find(group);
   const std::optional<Value> value = bound == nullptr ? std::nullopt : bound->last_used();
   if (!value) return py::make_tuple(py::none(), py::none());
-  return py::make_tuple(value->lr, value->momentum);
+  const bool on_device = bound->settings().rate != nullptr;
+  return py::make_tuple(on_device ? py::float_(group["lr"]) : py::float_(value->lr), value->momentum);
 }
 
 bool NativeOptimizer::followed_schedule(const py::dict& group) const {

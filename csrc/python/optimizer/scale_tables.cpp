@@ -70,6 +70,7 @@ bool ScaleTables::refill(const BoundGroups& groups) {
                      });
   if (serve) return false;
   std::vector<TabulatedScales> tables;
+  tables.reserve(needs.size());
   for (const auto& [piece, need] : needs) tables.push_back(tabulated(*piece, need));
   tables_ = std::move(tables);
   ++version_;

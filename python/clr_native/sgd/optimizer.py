@@ -494,7 +494,8 @@ class FusedCyclicSGD(Optimizer):
         """All that a step reads and writes."""
         own = [parameter for group in self.param_groups for parameter in group["params"]]
         kept = [tensor for entry in self.state.values() for tensor in entry.values()]
-        return [*own, *(parameter.grad for parameter in own), *kept]
+        rates = [group["lr"] for group in self.param_groups if isinstance(group["lr"], torch.Tensor)]
+        return [*own, *(parameter.grad for parameter in own), *kept, *rates]
 
     def _synchronise(self) -> None:
         """Waits for GPUs and writes their counts into the groups."""

@@ -310,6 +310,26 @@ def test_what_two_devices_cannot_do(gpu: Gpu, exchange: Exchange, words: str, se
     assert not any(optimizer.state.values())
 
 
+def test_a_rate_on_another_device(gpu: Gpu, exchange: Exchange) -> None:
+    gpu.devices = 2
+    twins, rate = Twins(exchange), torch.tensor(0.5)
+    exchange.place(rate, 1)
+    twins.there.param_groups[1]["lr"] = rate
+    twins.give()
+    with pytest.raises(ValueError, match=r"^lr on cuda:1 must lie on the device of the group's parameters, cuda:0"):
+        twins.there.step()
+    assert not any(twins.there.state.values())
+
+
+def test_a_rate_on_the_device_costs_nothing(gpu: Gpu, exchange: Exchange) -> None:
+    twins = Twins(exchange)
+    twins.there.param_groups[1]["lr"] = rate = torch.tensor(0.5)
+    twins.step(2)
+    for lr in (0.25, 0.125):
+        rate.fill_(lr)
+        assert calls_of_a_step(gpu, twins.there) == ["clr_step"]
+
+
 def test_cpu_and_gpu_do_not_mix(gpu: Gpu, exchange: Exchange) -> None:
     over = parameters([3, 4])
     give(over, [torch.ones(3), torch.ones(4)])
