@@ -51,8 +51,9 @@ def test_the_package_says_what_is_compiled_in() -> None:
     assert all(re.fullmatch(r"\d+(\.\w+)+", version) for version in parts.values()), parts
 
 
-@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
-def test_what_a_workflow_uses_has_a_version(workflow: Path) -> None:
-    used = re.findall(r"uses: (\S+)", workflow.read_text(encoding="utf-8"))
+def test_what_a_workflow_uses_has_a_version() -> None:
+    if not WORKFLOWS:
+        pytest.skip("chores are left out of the source distribution, in which these tests run too")
+    used = re.findall(r"uses: (\S+)", "".join(file.read_text(encoding="utf-8") for file in WORKFLOWS))
     assert used
     assert [action for action in used if not re.fullmatch(r"[\w/-]+@v\d+\.\d+\.\d+", action)] == []
