@@ -168,8 +168,10 @@ def tools(session: nox.Session, *names: str) -> None:
 
 @nox.session
 def dist(session: nox.Session) -> None:
-    """The source distribution, into dist/."""
+    """The source distribution, into dist/, where nothing of another version stays."""
     tools(session, "build")
+    for old in DIST.glob("clr_native-*"):
+        old.unlink()
     session.run("python", "-m", "build", "--sdist", "--outdir", str(DIST))
 
 
