@@ -18,7 +18,7 @@ order = torch.randperm(len(labels))
 images, labels = torch.tensor(images, dtype=torch.float32)[order] / 16, torch.tensor(labels)[order]
 
 model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-# One step up, and half a cosine down to nothing over four epochs.
+# The rate rises in one step, and falls to nothing along half a cosine in four epochs.
 cycle = {"base_lr": 0.0, "max_lr": 0.3, "step_size_up": 1, "step_size_down": 4 * 28 - 1, "window": "hann"}
 opt = FusedCyclicSGD(model.parameters(), **cycle)
 

@@ -14,7 +14,7 @@ import clr_native
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OURS = re.compile(r"https://[\w.]+/clr-native/clr-native/(?:blob/|tree/)?main/")
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))  # none in the source distribution
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))  # the source distribution has none
 
 
 def targets(markdown: str) -> list[str]:

@@ -53,7 +53,7 @@ PROGRAMS = ("clr-native", "pip", "python", "pytest", "nox", "cmake", "git")
 SHELL = set("|&;<>$`*")
 
 
-# Where README.md's pictures are for the package index, which shows that page too.
+# The package index shows README.md too, and finds its pictures here.
 PICTURES = "https://raw.githubusercontent.com/clr-native/clr-native/main/"
 
 # The blocks of this page import large packages, which need not be installed, and which warn.
