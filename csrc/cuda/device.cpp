@@ -56,6 +56,7 @@ const Device::Kernels& Device::kernels() const {
   find(kernels_.plain[2], "clr_step_bfloat16");
   find(kernels_.plain[3], "clr_step_float16");
   find(kernels_.step, "clr_step");
+  find(kernels_.release, "clr_release");
   find(kernels_.share, "clr_share");
   find(kernels_.norm, "clr_norm");
   return kernels_;

@@ -22,6 +22,7 @@ class Device {
   struct Kernels {
     CUfunction plain[4];  // plain updates of one dtype, by its number
     CUfunction step;      // all other updates
+    CUfunction release;   // of one parameter
     CUfunction norm, share;
   };
   // Returns the kernels. The first call loads them, and must not be made during a capture.

@@ -44,6 +44,8 @@ class Plan final : public DevicePlan {
   void measure(void* stream, const DeviceStep& step) override;
   void share(void* stream, const DeviceStep& step) override;
   void step(void* stream, const DeviceStep& step) override;
+  void release(void* stream, const Slot& slot, const DeviceStep& step) override;
+  void wait_for_releases(void* stream) override;
   void mark(void* stream) override { stepped_.record(as_stream(stream)); }
   DeviceProgress read(void* stream) override;
   DeviceReport reported() const override;
@@ -56,13 +58,17 @@ class Plan final : public DevicePlan {
   void copy_state(void* stream);
   void forget_marks(void* stream);
   void clear_in_state(void* stream, std::size_t at, std::size_t bytes);
+  void launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, void** arguments);
   void launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, const DeviceWork& work,
               const DeviceStep& step);
 
   const Device& device_;
   DeviceTables tables_;
-  Event stepped_;      // behind the last step that was not captured, or the last replay that was noted
-  Event read_behind_;  // behind what the reader's stream had to do
+  Event stepped_;   // behind the last step that was not captured, or the last replay that was noted
+  Event released_;  // behind the last release
+  void* released_in_ = nullptr;
+  bool is_releasing_ = false;  // True if parameters have been released, in that stream, since the last step
+  Event read_behind_;          // behind what the reader's stream had to do
   DeviceMemory pieces_, scales_, spans_, settings_table_, progress_, holds_, state_table_;
   PinnedMemory report_, answer_;
   DeviceState state_{};                         // the host's part of it, as last copied
@@ -78,14 +84,21 @@ class Plan final : public DevicePlan {
 };
 
 Plan::Plan(int ordinal, const Host& host)
-    : device_(Device::at(ordinal)), tables_(device_, host), stepped_(device_), read_behind_(device_) {
+    : device_(Device::at(ordinal)),
+      tables_(device_, host),
+      stepped_(device_),
+      released_(device_),
+      read_behind_(device_) {
   device_.kernels();
   report_ = PinnedMemory(device_, sizeof(DeviceReport));
   *report_.at<DeviceReport>() = {};
   state_.report = report_.at<DeviceReport>();
 }
 
-Plan::~Plan() { tables_.finish(stepped_); }
+Plan::~Plan() {
+  tables_.finish(released_);
+  tables_.finish(stepped_);
+}
 
 // Copies each schedule once, however many groups follow it.
 void Plan::copy_pieces(void* stream, const std::vector<GroupSettings>& settings,
@@ -159,7 +172,7 @@ void Plan::set_progress(void* stream, const std::vector<GroupProgress>& progress
 }
 
 void Plan::set_parameters(void* stream, std::size_t count) {
-  tables_.grow(holds_, 2 * count);
+  tables_.grow(holds_, 3 * count);
   parameters_ = count;
   tables_.clear(as_stream(stream), holds_.address(), holds_.size());
   forget_marks(stream);
@@ -179,7 +192,7 @@ void Plan::set_state(void* stream, const std::vector<StateChange>& changes) {
   if (!changes.empty()) forget_marks(stream);
   std::map<std::size_t, char> bytes;
   for (const StateChange& change : changes) {
-    bytes[change.position + (change.is_average ? holds_.size() / 2 : 0)] = change.holds ? 1 : 0;
+    bytes[change.position + (change.is_average ? holds_.size() / 3 : 0)] = change.holds ? 1 : 0;
   }
   std::vector<char> run;
   for (auto byte = bytes.begin(); byte != bytes.end();) {
@@ -202,7 +215,9 @@ void Plan::copy_state(void* stream) {
   });
   state.cycles = averages_at_ends ? cycles_ : Cycles{};
   state.buffer_holds = holds_.at<bool>();
-  state.average_holds = holds_.at<bool>(holds_.size() / 2);
+  state.average_holds = holds_.at<bool>(holds_.size() / 3);
+  state.released = holds_.at<std::uint8_t>(holds_.size() / 3 * 2);
+  state.parameter_count = parameters_;
   if (state_table_.size() == 0) {
     DeviceMemory fresh;
     tables_.grow(fresh, sizeof(DeviceState));
@@ -211,8 +226,9 @@ void Plan::copy_state(void* stream) {
   }
   if (state.settings == state_.settings && state.group_count == state_.group_count &&
       state.progress == state_.progress && state.buffer_holds == state_.buffer_holds &&
-      state.average_holds == state_.average_holds && state.generation == state_.generation &&
-      state.cycles.spans == state_.cycles.spans && state.cycles.count == state_.cycles.count) {
+      state.average_holds == state_.average_holds && state.parameter_count == state_.parameter_count &&
+      state.generation == state_.generation && state.cycles.spans == state_.cycles.spans &&
+      state.cycles.count == state_.cycles.count) {
     return;
   }
   tables_.copy(as_stream(stream), state_table_.address(), &state, offsetof(DeviceState, counts));
@@ -234,17 +250,40 @@ void Plan::set_captured_work(const std::vector<Slot>& slots, const SharedNumbers
   tables_.wait_for_beside();
 }
 
-void Plan::launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, const DeviceWork& work,
-                  const DeviceStep& step) {
+void Plan::launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, void** arguments) {
   const Driver& driver = Driver::get();
   const Device::Current current(device_);
+  driver.check(driver.launch_kernel(kernel, static_cast<unsigned>(blocks), 1, 1, static_cast<unsigned>(threads), 1, 1,
+                                    0, as_stream(stream), arguments, nullptr),
+               "cuLaunchKernel");
+}
+
+void Plan::launch(CUfunction kernel, std::uint64_t blocks, int threads, void* stream, const DeviceWork& work,
+                  const DeviceStep& step) {
   CUdeviceptr state = state_table_.address();
   DeviceWork done = work;
   DeviceStep told = step;
   void* arguments[] = {&state, &done, &told};
-  driver.check(driver.launch_kernel(kernel, static_cast<unsigned>(blocks), 1, 1, static_cast<unsigned>(threads), 1, 1,
-                                    0, as_stream(stream), arguments, nullptr),
-               "cuLaunchKernel");
+  launch(kernel, blocks, threads, stream, arguments);
+}
+
+void Plan::release(void* stream, const Slot& slot, const DeviceStep& step) {
+  copy_state(stream);
+  CUdeviceptr state = state_table_.address();
+  Slot updated = slot;
+  DeviceStep told = step;
+  void* arguments[] = {&state, &updated, &told};
+  const std::int64_t chunks = (slot.size + kDeviceChunk - 1) / kDeviceChunk,
+                     resident = kReleaseBlocks * device_.multiprocessors();
+  launch(device_.kernels().release, static_cast<std::uint64_t>(std::clamp<std::int64_t>(chunks, 1, resident)),
+         kStepThreads, stream, arguments);
+  released_.record(as_stream(stream));
+  released_in_ = stream;
+  is_releasing_ = true;
+}
+
+void Plan::wait_for_releases(void* stream) {
+  if (is_releasing_ && released_in_ != stream) released_.hold_up(as_stream(stream));
 }
 
 void Plan::measure(void* stream, const DeviceStep& step) {
@@ -266,6 +305,7 @@ void Plan::step(void* stream, const DeviceStep& step) {
   const std::uint32_t units = update_units(work, static_cast<std::uint32_t>(threads / kWarp));
   launch(plain ? device_.kernels().plain[static_cast<int>(*plain)] : device_.kernels().step,
          std::clamp<std::uint64_t>(units, 1, resident), threads, stream, work, step);
+  is_releasing_ = false;
   if (work_ == &eager_) mark(stream);
 }
 
@@ -292,7 +332,7 @@ DeviceProgress Plan::read(void* stream) {
   const DeviceState& state = *answer_.at<DeviceState>();
   const auto* const progress = answer_.at<GroupProgress>(sizeof(DeviceState)) + (state.turn == 0 ? 0 : groups_);
   const auto* const buffers = answer_.at<char>(sizeof(DeviceState) + groups);
-  const auto* const averages = buffers + holds_.size() / 2;
+  const auto* const averages = buffers + holds_.size() / 3;
   return {{progress, progress + groups_},
           {buffers, buffers + parameters_},
           {averages, averages + parameters_},

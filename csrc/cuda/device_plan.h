@@ -71,6 +71,11 @@ class DevicePlan {
   virtual void share(void* stream, const DeviceStep& step) = 0;
   virtual void step(void* stream, const DeviceStep& step) = 0;
 
+  // Updates one slot in front of the next step. Makes one launch.
+  virtual void release(void* stream, const Slot& slot, const DeviceStep& step) = 0;
+  // The work that comes into `stream` from now on waits for all releases since the last step.
+  virtual void wait_for_releases(void* stream) = 0;
+
   // Notes that the work in `stream` may have changed the progress.
   virtual void mark(void* stream) = 0;
   // Reads the progress as it is behind the last step or mark, whatever its stream was, and behind the work that is in

@@ -97,7 +97,7 @@ void DeviceSteps::refuse(const StepPlan& plan, const GradientOptions& options, c
         "state_dict() into it");
   }
   if (plan.device_slots != plan.slots.size()) {
-    refuse_step("parameters on cpu and on cuda cannot be updated by one optimizer: make one for each");
+    refuse_mixed_devices();
   }
   if (plan.in_order && !plan.copied.empty()) {
     refuse_step(
@@ -183,8 +183,8 @@ void DeviceSteps::tell_changes(int ordinal, OneDevice& device) {
   }
 }
 
-// Prepares the tables of one step on all devices that the optimizer has used.
-void DeviceSteps::prepare(const StepPlan& plan) {
+// Finds out what a step is for, and makes its work follow what has been released before.
+void DeviceSteps::begin_step(const StepPlan& plan) {
   take_groups(plan.records);
   for (const Slot& slot : plan.slots) add_device(slot.device);
   if (plan.shared.numbers != nullptr) add_device(plan.shared.device);
@@ -194,6 +194,25 @@ void DeviceSteps::prepare(const StepPlan& plan) {
   step_.generation = generation_;
   step_.has_rates = std::any_of(settings_.begin(), settings_.end(),
                                 [](const GroupSettings& settings) { return settings.rate != nullptr; });
+  for (auto& [ordinal, device] : plans_) device.plan->wait_for_releases(host_.current_stream(ordinal));
+}
+
+// Copies to all devices that the optimizer has used what they do not know yet.
+void DeviceSteps::tell_all(const StepPlan& plan) {
+  if (captured_) return;
+  for (auto& [ordinal, device] : plans_) tell(ordinal, device, plan);
+  changes_.clear();  // not before all that can fail
+  lacks_values_ = false;
+  parameters_known_ = true;
+  binding_ids_ = new_binding_ids_;
+  position_versions_ = new_position_versions_;
+}
+
+// Prepares the tables of one step on all devices that the optimizer has used.
+void DeviceSteps::prepare(const StepPlan& plan) {
+  begin_step(plan);
+  tell_all(plan);
+  step_.ends_releases = has_releases_;
   const bool one = plans_.size() == 1;
   for (auto& [ordinal, device] : plans_) device.slots.clear();
   for (std::size_t i = 0; !one && i < plan.slots.size(); ++i) {
@@ -202,18 +221,30 @@ void DeviceSteps::prepare(const StepPlan& plan) {
   for (auto& [ordinal, device] : plans_) {
     if (captured_) {
       device.plan->set_captured_work(plan.slots, plan.shared, plan.in_order);
-      continue;
+    } else {
+      device.plan->set_work(host_.current_stream(ordinal), one ? plan.slots : device.slots, plan.shared, plan.in_order);
     }
-    tell(ordinal, device, plan);
-    device.plan->set_work(host_.current_stream(ordinal), one ? plan.slots : device.slots, plan.shared, plan.in_order);
   }
-  if (!captured_) {  // not before all that can fail
-    changes_.clear();
-    lacks_values_ = false;
-  }
-  parameters_known_ = true;
-  binding_ids_ = new_binding_ids_;
-  position_versions_ = new_position_versions_;
+}
+
+void DeviceSteps::prepare_release(const StepPlan& plan, bool begins) {
+  const auto lock = alone();
+  const int ordinal = plan.slots.front().device;
+  captured_ = clr::is_captured(ordinal, host_.current_stream(ordinal));
+  const bool is_known = plans_.count(ordinal) != 0;
+  if (begins) step_ = {};
+  step_.gradients = plan.gradients;
+  begin_step(plan);
+  if (begins || !is_known) return tell_all(plan);
+  if (!captured_) tell_changes(ordinal, plans_[ordinal]);
+  changes_.erase(ordinal);
+}
+
+void DeviceSteps::release(const StepPlan& plan) {
+  const auto lock = alone();
+  const Slot& slot = plan.slots.front();
+  plans_[slot.device].plan->release(host_.current_stream(slot.device), slot, step_);
+  has_releases_ = true;
 }
 
 void DeviceSteps::measure(const StepPlan& plan, const GradientOptions& options, const StepRequest& request) {
@@ -259,6 +290,7 @@ void DeviceSteps::run(const StepPlan&) {
   const auto lock = alone();
   for (auto& [ordinal, device] : plans_) device.plan->step(host_.current_stream(ordinal), step_);
   has_graphs_ = has_graphs_ || captured_;
+  has_releases_ = false;
   if (captured_) return;
   runs_ahead_ = true;
   ++launched_;
@@ -280,8 +312,9 @@ DeviceSteps::Counted DeviceSteps::synchronise(const std::vector<std::uint64_t>& 
   for (auto& [ordinal, device] : plans_) {
     if (!device.has_groups) continue;
     const DeviceProgress progress = device.plan->read(host_.current_stream(ordinal));
-    for (std::size_t i = 0; !has_graphs_ && i < std::min(device.told_of_buffer.size(), progress.buffer_holds.size());
-         ++i) {
+    const bool may_fill = has_graphs_ || has_releases_;  // the next step marks what releases have filled
+    const std::size_t told = may_fill ? 0 : std::min(device.told_of_buffer.size(), progress.buffer_holds.size());
+    for (std::size_t i = 0; i < told; ++i) {
       if (device.told_of_buffer[i] != 0 && progress.buffer_holds[i] == 0) counted.empty_buffers.push_back(i);
       if (device.told_of_average[i] != 0 && progress.average_holds[i] == 0) counted.empty_averages.push_back(i);
     }

@@ -30,6 +30,13 @@ class DeviceSteps final : public Executor {
   // a device that has run steps is being captured.
   bool notice_capture();
 
+  // A parameter, the plan's only slot, is updated in front of the step that the owner is in, in the stream that is
+  // current: prepare_release() throws std::runtime_error if that cannot be, with nothing changed, and release() makes
+  // the launch. `begins`: True for the first one of the step. Each waits for the one before, whose parameter may share
+  // memory with this one, where they are in different streams; the step waits for all.
+  void prepare_release(const StepPlan& plan, bool begins);
+  void release(const StepPlan& plan);
+
   // True if the owner should read the counts of the devices before it goes on: after an update that was skipped or that
   // another process refused, after a graph was replayed, and if somebody has moved a group.
   bool is_behind(const std::vector<std::uint64_t>& position_versions) const;
@@ -86,6 +93,8 @@ class DeviceSteps final : public Executor {
   void prepare(const StepPlan& plan);
   void share(const StepPlan& plan);
   void take_groups(const std::vector<GroupRecord>& records);
+  void begin_step(const StepPlan& plan);
+  void tell_all(const StepPlan& plan);
   void add_device(int ordinal);
   std::size_t row_of(std::uint64_t position_version, std::size_t guess) const;
   void tell(int ordinal, OneDevice& device, const StepPlan& plan);
@@ -116,6 +125,7 @@ class DeviceSteps final : public Executor {
   bool lacks_values_ = false;  // True if the devices have no values for the next update, which the host may have
   bool runs_ahead_ = false;    // True if steps have been launched, or replays noted, since the last synchronise()
   bool has_graphs_ = false;
+  bool has_releases_ = false;  // True if parameters have been released since the last step
   bool all_are_noted_ = true;  // True if no graph is replayed unless it is noted
   std::uint64_t seen_skipped_ = 0, seen_refused_ = 0, seen_stale_ = 0, seen_unusable_ = 0, launched_ = 0;
 };

@@ -42,6 +42,16 @@ __device__ __forceinline__ void count(DeviceReport& counts, Outcome outcome) {
   }
 }
 
+// Marks what clr_release has filled since the last update.
+__device__ __forceinline__ void mark_released(const DeviceState& state) {
+  for (uint64_t i = threadIdx.x; i < state.parameter_count; i += blockDim.x) {
+    const uint8_t filled = state.released[i];
+    if ((filled & kFilledBuffer) != 0) state.buffer_holds[i] = true;
+    if ((filled & kFilledAverage) != 0) state.average_holds[i] = true;
+    state.released[i] = 0;
+  }
+}
+
 // The last block does this after all others.
 __device__ __forceinline__ void finish(DeviceState& state, const DeviceWork& work, const DeviceStep& step) {
   const Outcome outcome = outcome_of(state, step);
@@ -49,6 +59,7 @@ __device__ __forceinline__ void finish(DeviceState& state, const DeviceWork& wor
   const bool marks = outcome == Outcome::applied && (ends || state.marked != work.number);
   __syncthreads();  // all have read what the first thread changes
   if (marks) mark_state(state, work, ends);
+  if (step.ends_releases && outcome == Outcome::applied) mark_released(state);
   if (threadIdx.x != 0) return;
   if (marks) state.marked = work.number;
   const bool skipped = outcome == Outcome::skipped;
@@ -98,17 +109,23 @@ struct Any {
   __device__ __forceinline__ void operator()(const DeviceState& state, const DeviceWork& work, uint32_t number,
                                              Span span) const {
     Slot slot = work.slots[number];
-    const GroupSettings& settings = state.settings[slot.group];
-    const GroupProgress& progress = progress_in_force(state)[slot.group];
-    slot.first = !state.buffer_holds[slot.random_key];
-    slot.first_average = !state.average_holds[slot.random_key] || progress.n_averaged == 0;
-    slot.random_key = random_key(settings.seed, progress.n_updates, slot.random_key);
     if (trusts && slot.trusted) {
+      const GroupSettings& settings = state.settings[slot.group];
       const SlotLengths of = work.lengths[number];
       const double gradient = gradients.scale * gradients.clip_coefficient * of.gradient;
       slot.trust_ratio =
           trust_ratio(settings.trust_coefficient, settings.trust_eps, settings.weight_decay, of.parameter, gradient);
     }
+    update(state, slot, span);
+  }
+
+  // `slot`: random_key is the position of its parameter.
+  __device__ __forceinline__ void update(const DeviceState& state, Slot slot, Span span) const {
+    const GroupSettings& settings = state.settings[slot.group];
+    const GroupProgress& progress = progress_in_force(state)[slot.group];
+    slot.first = !state.buffer_holds[slot.random_key];
+    slot.first_average = !state.average_holds[slot.random_key] || progress.n_averaged == 0;
+    slot.random_key = random_key(settings.seed, progress.n_updates, slot.random_key);
     const GroupValues values = device_values(settings, progress, ends_cycle);
     if (!values.averages) slot.average = nullptr;
     UpdateSlot::run(gradients, values, slot, span);

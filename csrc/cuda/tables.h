@@ -27,6 +27,9 @@ struct DeviceState {
   // True for each position if the buffer, or the average, of the parameter there holds numbers.
   bool* buffer_holds;
   bool* average_holds;
+  // For each position, what the release of the parameter there has filled in this step: kFilledBuffer, kFilledAverage.
+  uint8_t* released;
+  uint64_t parameter_count;
   DeviceReport* report;
   // The device writes the members from here on.
   DeviceReport counts;  // kept here, and copied to report
@@ -49,6 +52,8 @@ struct DeviceChunk {
 };
 constexpr int64_t kDeviceChunk = kNormChunk;
 
+constexpr uint8_t kFilledBuffer = 1, kFilledAverage = 2;
+
 constexpr int kWarp = 32;
 
 // The threads of a block, and the blocks that a multiprocessor holds at once: compilers keep to the registers that
@@ -56,6 +61,7 @@ constexpr int kWarp = 32;
 constexpr int kNormThreads = 512, kNormBlocks = 2;
 constexpr int kPlainThreads = 512, kPlainBlocks = 2;
 constexpr int kStepThreads = 256, kStepBlocks = 3;
+constexpr int kReleaseBlocks = 2;  // of as many threads
 
 // A chunk of fewer elements is updated by one warp.
 constexpr int64_t kSharedChunk = 2048;
@@ -111,6 +117,7 @@ struct DeviceStep {
   bool skipped;          // the host knows that the update is to be skipped
   bool advances_on_skip;
   bool has_rates;           // some group's rate lies on the device
+  bool ends_releases;       // parameters have been updated by clr_release before this update of the others
   uint64_t generation = 0;  // of the groups that the launch is for
 };
 

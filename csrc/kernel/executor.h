@@ -88,6 +88,11 @@ class Executor {
   throw std::runtime_error("another process refused this step, and says why: nothing has changed in any of them");
 }
 
+// Throws where some parameters are on the CPU and some on a device.
+[[noreturn]] inline void refuse_mixed_devices() {
+  throw std::runtime_error("parameters on cpu and on cuda cannot be updated by one optimizer: make one for each");
+}
+
 // Throws what error_if_nonfinite asks for.
 [[noreturn]] inline void refuse_norm(double norm) {
   throw std::runtime_error(std::string("the norm of all gradients is ") + (norm != norm ? "nan" : "inf") +

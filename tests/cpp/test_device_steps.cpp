@@ -55,6 +55,8 @@ class WrittenPlan final : public clr::DevicePlan {
   void measure(void*, const clr::DeviceStep&) override { note("measure"); }
   void share(void*, const clr::DeviceStep&) override { note("share"); }
   void step(void*, const clr::DeviceStep&) override { note("step"); }
+  void release(void*, const clr::Slot&, const clr::DeviceStep&) override { note("release"); }
+  void wait_for_releases(void*) override {}
   void mark(void*) override { note("mark"); }
   clr::DeviceProgress read(void*) override {
     note("read");

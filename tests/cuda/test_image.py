@@ -14,7 +14,9 @@ from machine_code import Resources, resources
 from toolkit import SAMPLES, nvcc, ptx_of, shipped, shipped_image, shipped_text, skip_or_fail
 
 PLAIN = [f"clr_step_{dtype}" for dtype in ("float32", "float64", "bfloat16", "float16")]
-BLOCKS = {"clr_step": 3, "clr_norm": 2, "clr_share": 2} | dict.fromkeys(PLAIN, 2)  # at a time on a multiprocessor
+BLOCKS = {"clr_step": 3, "clr_release": 2, "clr_norm": 2, "clr_share": 2} | dict.fromkeys(
+    PLAIN, 2
+)  # at a time on a multiprocessor
 SPILLED = {"clr_step": 88}  # bytes a thread: all variants of an update share its registers
 ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
 REGISTERS = 65536  # of a multiprocessor, on all of these

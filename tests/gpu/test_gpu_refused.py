@@ -37,18 +37,6 @@ def assert_refused(optimizer: FusedCyclicSGD, match: str, refused: Callable[[], 
     assert not any(optimizer.state.values())
 
 
-def test_gradient_release(machine: Machine) -> None:
-    optimizer = on_gpu(machine)
-    weight = every_parameter(optimizer)[0]
-    weight.grad = None
-    match = r"release_gradients\(\) works with cpu parameters only"
-    with optimizer.release_gradients():
-        assert_refused(optimizer, match, lambda: torch.autograd.backward(weight.sum()))
-    torch.autograd.backward(weight.sum())
-    optimizer.step()  # as if nothing had happened
-    assert optimizer.applied_steps == 1
-
-
 @pytest.mark.parametrize("clips", [False, True])
 def test_memory_that_is_shared_and_has_gaps(machine: Machine, clips: bool) -> None:
     whole = machine.copy(torch.zeros(8))

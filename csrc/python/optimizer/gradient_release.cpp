@@ -16,12 +16,29 @@ void NativeOptimizer::release(const py::list& groups, const py::dict& state, con
   BoundParameter& bound = parameters_[position];
   if (is_released(position)) bound.refuse_second_gradient();
   if (!read_released(bound, state)) return;
+  const bool on_device = prepare_release(bound, state);
   TorchReader::get().increment_version(active_);
-  run(cpu_);
+  if (on_device) {
+    devices_.release(plan_);
+    for (const DeviceCopy& copy : keep_alive_.device_copies) copy.put_back();
+  } else {
+    run(cpu_);
+  }
   bound.write(keep_alive_);
   released_[position] = true;
   open_ = true;
   TorchReader::get().forget_grad(parameter.ptr());
+}
+
+// Tells the parameter's device of the update. Returns false if it is on the CPU.
+bool NativeOptimizer::prepare_release(BoundParameter& bound, const py::dict& state) {
+  const bool on_device = bound.device() >= 0;
+  if (on_device != devices_.are_used() && (open_ || !on_device)) refuse_mixed_devices();
+  if (!on_device) return false;
+  if (!open_ && tabulate_scales()) read_released(bound, state);
+  on_devices();
+  devices_.prepare_release(plan_, !open_);
+  return true;
 }
 
 // Reads the tensors of one parameter into the plan. Returns false if it has no gradient.
@@ -38,16 +55,19 @@ bool NativeOptimizer::read_released(BoundParameter& bound, const py::dict& state
     plan_.slots.clear();
     plan_.copied.clear();
     plan_.copies.clear();
-    bound.look(gradient, plan_.groups[bound.group()].averages, looks_[0]);
-    return bound.read(group, gradient, looks_[0], {false, false}, plan_, keep_alive_);
+    keep_alive_.device_copies.clear();
+    plan_.device_slots = 0;
+    bound.look(gradient, plan_.groups[bound.group()].averages || group.averages_at_cycle_ends(), looks_[0]);
+    if (!bound.read(group, gradient, looks_[0], {false, false}, plan_, keep_alive_)) return false;
+    if (bound.device() >= 0) note_device(bound, bound.position(), {false, false});
+    return true;
   };
+  plan_.parameter_count = parameters_.size();
+  plan_.makes_state = false;
   moved_ = true;  // since apply() looked for overlaps
   if (!read()) return false;
-  if (bound.has_new_state()) read();  // making new state may have run any code
-  if (bound.device() >= 0) {
-    throw std::runtime_error("release_gradients() works with cpu parameters only: leave it out on " +
-                             described(bound.parameter(), "device"));
-  }
+  plan_.makes_state = bound.has_new_state();
+  if (plan_.makes_state) read();  // making new state may have run any code
   plan_.in_order = plan_.has_overlap();
   empty(active_);
   active_.append(bound.parameter());

@@ -64,7 +64,7 @@ void NativeOptimizer::apply(const py::list& groups, const py::dict& state, const
   TorchReader::get().increment_version(active_);
   if (writes_unscaled(request)) TorchReader::get().increment_version(unscaled_);
   run(*chosen);
-  if (!captured_) write();
+  captured_ ? static_cast<void>(open_ = false) : write();
   // Not before: the other processes have waited for this step too.
   if (was_refused_) tell_of_refusal();
 }
@@ -78,7 +78,7 @@ Executor* NativeOptimizer::prepare(const py::list& groups, const py::dict& state
   if (only_makes_state_) return nullptr;
   plan_.shared.numbers = nullptr;
   plan_.shared.device = -1;
-  tabulate_scales(request);
+  if (tabulate_scales()) read({writes_unscaled(request), false});
   if (plan_.is_shared) lay_out_numbers(request);
   Executor& chosen = executor();
   measure(chosen, request);
@@ -291,12 +291,13 @@ Executor& NativeOptimizer::on_devices() {
   return devices_;
 }
 
-// Calls scale functions ahead if devices will need them. They may do anything, so all tensors are read again.
-void NativeOptimizer::tabulate_scales(const StepRequest& request) {
-  if (!calls_user_code_ || !runs_on_devices() || devices_.are_captured() || !scales_.refill(groups_)) return;
+// Calls scale functions ahead if devices will need them. Returns true if it has: they may do anything, so all tensors
+// must be read again.
+bool NativeOptimizer::tabulate_scales() {
+  if (!calls_user_code_ || !runs_on_devices() || devices_.are_captured() || !scales_.refill(groups_)) return false;
   plan_.scales = scales_.tables();
   plan_.scales_version = scales_.version();
-  read({writes_unscaled(request), false});
+  return true;
 }
 
 void NativeOptimizer::measure(Executor& executor, const StepRequest& request) {

@@ -132,7 +132,7 @@ class NativeOptimizer {
   Executor& executor();
   Executor& on_devices();
   bool runs_on_devices() const;
-  void tabulate_scales(const StepRequest& request);
+  bool tabulate_scales();
   bool sets_aside_invalid_values() const;
   void measure(Executor& executor, const StepRequest& request);
   void run(Executor& executor);
@@ -141,6 +141,7 @@ class NativeOptimizer {
 
   // Gradient release.
   bool read_released(BoundParameter& bound, const py::dict& state);
+  bool prepare_release(BoundParameter& bound, const py::dict& state);
   bool is_released(std::size_t position) const;
   void refuse_release(const StepRequest& request) const;
 

@@ -53,6 +53,9 @@ def stream_synchronize(gpu: Gpu, stream: int) -> None:
 def stream_wait_event(gpu: Gpu, stream: int, event: int, flags: int) -> None:
     into, found = stream_of(gpu, stream), gpu.find(Event, event)
     refuse(flags != 0, Result.INVALID_VALUE)
+    if found.graph and found.graph.valid and into.graph in (None, found.graph) and gpu.is_captured(found.graph):
+        into.graph = found.graph  # its work joins the graph, behind what stands there
+        return
     refuse(found.captured or into.graph is not None, Result.STREAM_CAPTURE_ISOLATION)
     waited, behind = found.stream, found.behind
     if waited:
@@ -91,7 +94,7 @@ def event_destroy(gpu: Gpu, event: int) -> None:
 def event_record(gpu: Gpu, event: int, stream: int) -> None:
     found, into = gpu.find(Event, event), stream_of(gpu, stream)
     refuse(found.context is not into.context, Result.INVALID_HANDLE)
-    found.captured = into.graph is not None
+    found.graph = into.graph
     found.stream, found.behind = into, into.issued
 
 

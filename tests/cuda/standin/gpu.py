@@ -106,10 +106,18 @@ class Gpu:
         try:
             yield graph
         finally:
-            into.graph = None
+            for each in self._streams:
+                each.graph = None if each.graph is graph else each.graph
             self._graphs.remove(graph)
         if not graph.valid:
             raise RuntimeError("the capture is invalid: a call during it was forbidden")
+
+    def fork(self, stream: int, into: int) -> None:
+        """As if a stream waited for an event in a captured one."""
+        self.find(Stream, into).graph = self.find(Stream, stream).graph
+
+    def is_captured(self, graph: Graph) -> bool:
+        return graph in self._graphs
 
     def replay(self, graph: Graph, stream: int) -> None:
         into = self.find(Stream, stream)
@@ -117,6 +125,10 @@ class Gpu:
             into.put(self._guarded(into.context, work))
         if not self.lazy:
             into.run()
+
+    def run(self, stream: int) -> None:
+        """A stream of device 0 does its work; 0: the null stream."""
+        (self.find(Stream, stream) if stream else self.null_stream(self.context(0))).run()
 
     def finish(self) -> None:
         """All devices do all their work, the newest streams first."""

@@ -123,4 +123,8 @@ class Event:
     context: Context
     stream: Stream | None = None
     behind: int = 0  # how many pieces of the stream's work
-    captured: bool = False
+    graph: Graph | None = None  # that it was recorded into
+
+    @property
+    def captured(self) -> bool:
+        return self.graph is not None

@@ -310,6 +310,52 @@ def test_what_two_devices_cannot_do(gpu: Gpu, exchange: Exchange, words: str, se
     assert not any(optimizer.state.values())
 
 
+@pytest.mark.parametrize("released", [1, 4])
+def test_a_launch_for_each_release(gpu: Gpu, exchange: Exchange, released: int) -> None:
+    twins = Twins(exchange)
+    twins.step(2)
+    twins.there.release_gradients()
+    for parameter in twins.on_gpu:
+        parameter.grad = None
+    for _ in range(2):
+        for parameter in twins.on_gpu[:released]:
+            torch.autograd.backward(parameter, torch.ones_like(parameter))
+        twins.there.step()
+    gpu.log.clear()
+    for parameter in twins.on_gpu[:released]:
+        torch.autograd.backward(parameter, torch.ones_like(parameter))
+    twins.there.step()
+    launches = [call.kernel for call in gpu.calls("cuLaunchKernel")]
+    assert launches[:-1] == ["clr_release"] * released
+    assert launches[-1].startswith("clr_step")
+    assert not gpu.calls(*COPIES, *WAITS)
+
+
+def test_releases_on_two_streams_of_a_capture(gpu: Gpu, exchange: Exchange) -> None:
+    twins, stream, side = Twins(exchange), gpu.new_stream(), gpu.new_stream()
+    exchange.set_stream(0, stream)
+    twins.step(2)
+    twins.give()
+    kept = [parameter.grad for parameter in twins.on_gpu]
+    twins.there.release_gradients()
+    with gpu.capture(stream) as graph:
+        gpu.fork(stream, side)
+        for i, (parameter, gradient) in enumerate(zip(twins.on_gpu, kept, strict=True)):
+            exchange.set_stream(0, side if i % 2 else stream)
+            parameter.grad = None
+            torch.autograd.backward(parameter, gradient)
+        exchange.set_stream(0, stream)
+        gpu.log.clear()
+        twins.there.step()
+    assert gpu.calls("cuStreamWaitEvent")  # the last release was on the other stream, which so joins
+    assert graph.names == ["cuLaunchKernel"] * 5
+    for _ in range(3):
+        gpu.replay(graph, stream)
+        with twins.home.cpu():
+            twins.here.step()
+    twins.assert_same()
+
+
 def test_a_rate_on_another_device(gpu: Gpu, exchange: Exchange) -> None:
     gpu.devices = 2
     twins, rate = Twins(exchange), torch.tensor(0.5)

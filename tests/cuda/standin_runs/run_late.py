@@ -105,6 +105,34 @@ def test_memory_is_given_back_when_the_last_step_is_done(gpu: Gpu, exchange: Exc
         assert torch.equal(mine, other)
 
 
+def test_a_step_waits_for_releases_on_other_streams(gpu: Gpu, exchange: Exchange) -> None:
+    """Each waits for the one before, too: their parameters may share memory."""
+    twins = Twins(exchange)
+    twins.step(2)
+    twins.there.release_gradients()
+    gpu.lazy = True
+    streams = [gpu.new_stream() for _ in twins.on_gpu]
+    for lr in (0.5, 0.25):
+        twins.give()
+        with twins.home.cpu():
+            twins.here.param_groups[0]["lr"] = lr
+            twins.here.step()
+        kept = [parameter.grad for parameter in twins.on_gpu]
+        for parameter in twins.on_gpu:
+            parameter.grad = None
+        twins.there.param_groups[0]["lr"] = lr
+        for stream, parameter, gradient in zip(streams, twins.on_gpu, kept, strict=True):
+            exchange.set_stream(0, stream)
+            torch.autograd.backward(parameter, gradient)
+        exchange.set_stream(0, 0)
+        twins.there.step()
+        for stream in (0, *reversed(streams)):  # the last that came are the first to run
+            gpu.run(stream)
+        for parameter, gradient in zip(twins.on_gpu, kept, strict=True):
+            parameter.grad = gradient
+    twins.assert_same()
+
+
 class NotedGraph:
     """A graph as torch tells of it from 2.14 on. Its methods have the names of torch.cuda.CUDAGraph's."""
 
