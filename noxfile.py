@@ -163,6 +163,15 @@ def tools(session: nox.Session, *names: str) -> None:
     session.install(*(each for each in RELEASE if each.partition("==")[0] in names))
 
 
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site of docs/, into build/site; a link inside that leads nowhere is an error. It reads sources, and imports
+    nothing of them.
+    """
+    session.install(*nox.project.load_toml("pyproject.toml")["dependency-groups"]["docs"])
+    session.run("zensical", "build", "--strict", "--clean")
+
+
 # --- a release: nox -s dist wheels check demo -------------------------------------------------------------------------
 
 

@@ -21,7 +21,9 @@ ROOT = Path(__file__).parents[2]
 # What is not run here, and why not.
 NOT_RUN = {
     "pip install torch --index-url https://download.pytorch.org/whl/cpu": "installs; CI does it before the tests",
+    'pip install "clr-native[demo]" && clr-native demo': "installs from the package index",
     'pip install ".[demo]" && clr-native demo': "installs; test_demo.py runs the command from end to end",
+    "pip install clr-native": "installs from the package index",
     'pip install ".[test]" && pytest -n auto': "installs, and runs this; CI does it",
     "python -m bench.step.sharded": "takes half a minute; bench/results has what it printed",
     'pip install "clr-native[plot]"': "installs from the package index",
@@ -35,6 +37,7 @@ NOT_RUN = {
     "python -m bench.paired --workload scheduler": "takes a minute; bench/results has what it printed",
     "python -m bench.paired --workload whole-step": "takes minutes; bench/results has what it printed",
     "pytest bench --benchmark-only": "takes minutes",
+    "nox -s docs": "installs; the workflow runs it",
     "nox -s newest": "takes ten minutes for each Python",
     "nox -s neon": "needs a cross compiler and qemu; a job of the workflow runs it",
     "pip install .": "installs; CI does it",
@@ -58,6 +61,8 @@ PICTURES = "https://raw.githubusercontent.com/clr-native/clr-native/main/"
 
 # The blocks of this page import large packages, which need not be installed, and which warn.
 FRAMEWORKS = "frameworks.md"
+# The blocks of this page go on from each other. Those of all others stand by themselves.
+ONE_STORY = "quickstart.md"
 OF_FRAMEWORKS = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
@@ -79,6 +84,10 @@ def fenced(language: str) -> list[object]:
     found: list[object] = []
     for name, text in TEXTS.items():
         page = list(figures.blocks(text))
+        if not page:
+            continue
+        if name == ONE_STORY:
+            page = [page[0]._replace(text="".join(block.text for block in page))]
         for block, following in zip(page, [*page[1:], None], strict=True):
             if block.language == language:
                 marks = OF_FRAMEWORKS if name == FRAMEWORKS else []
