@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -94,6 +95,17 @@ def test_it_is_saved_as_a_number(machine: Machine) -> None:
     rated.twins.both(lambda optimizer: optimizer.load_state_dict(saved))
     rated.twins.step(3)
     rated.twins.assert_same()
+
+
+def test_a_copy_goes_on_with_a_tensor_of_its_own(machine: Machine) -> None:
+    rated = Rated(machine)
+    rated.step(0.25)
+    copied = copy.deepcopy(rated.twins.there)
+    rate = copied.param_groups[1]["lr"]
+    assert isinstance(rate, Tensor)
+    assert rate is not rated.rate
+    copied.step()
+    assert copied.last_lr[1] == 0.25
 
 
 def test_without_a_schedule_every_update_counts(machine: Machine) -> None:

@@ -53,6 +53,18 @@ def test_as_on_the_cpu(machine: Machine, schedules: list[Any]) -> None:
     twins.assert_same()
 
 
+def test_another_function_in_the_place_of_one(machine: Machine) -> None:
+    """The pieces of a new schedule may lie where those of the one before it lay."""
+    twins = twins_with(machine, cyclic())
+    twins.step()
+    for share in (0.5, 0.25, 0.75):
+        other = cyclic(lambda cycle, share=share: share)  # type: ignore[misc]  # mypy cannot tell its type
+        twins.both(lambda optimizer, other=other: optimizer.param_groups[0].update(schedule=other))  # type: ignore[misc]
+        del other
+        twins.step(2)
+    twins.assert_same()
+
+
 def captured(machine: Machine, *schedules: CyclicSchedule) -> tuple[Twins, Callable[[], None]]:
     twins, stream = twins_with(machine, *schedules), machine.new_stream()
     machine.use(stream)

@@ -162,7 +162,8 @@ void BoundGroup::read_values() {
   const py::object rate = reader().item(keys().lr);
   const bool is_ours = written_.lr && rate.is(written_.lr);
   const Value scheduled = scheduled_value();
-  const RateOnDevice on_device = PyFloat_CheckExact(rate.ptr()) ? RateOnDevice{} : rate_on_device(rate, parameters_);
+  const RateOnDevice on_device =
+      PyFloat_CheckExact(rate.ptr()) ? RateOnDevice{} : rate_on_device(rate, reader().item(keys().params));
   const bool stays = on_device.at != nullptr;
   settings_.rate = on_device.at;
   settings_.rate_is_double = on_device.is_double;

@@ -394,6 +394,7 @@ int NativeOptimizer::traverse(visitproc visit, void* arg) const {
   if (const int stop = parameters_.traverse(visit, arg)) return stop;
   if (const int stop = averages.traverse(visit, arg)) return stop;
   if (const int stop = shards.traverse(visit, arg)) return stop;
+  if (const int stop = scales_.traverse(visit, arg)) return stop;
   Py_VISIT(read_schedule_.ptr());
   Py_VISIT(active_.ptr());
   Py_VISIT(unscaled_.ptr());
@@ -404,6 +405,7 @@ void NativeOptimizer::clear() {
   groups_.clear();
   parameters_.clear();
   averages.clear();
+  scales_.clear();
   active_ = py::list();
   unscaled_ = py::list();
 }

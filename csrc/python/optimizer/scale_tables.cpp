@@ -63,18 +63,35 @@ bool ScaleTables::refill(const BoundGroups& groups) {
   for (const auto& group : groups) {
     if (group->calls_back()) add_needs(*group, needs);
   }
-  const bool serve = needs.size() == tables_.size() &&
-                     std::all_of(tables_.begin(), tables_.end(), [&needs](const TabulatedScales& table) {
-                       const auto need = needs.find(table.piece);
-                       return need != needs.end() && serves(table, need->second);
-                     });
+  bool serve = needs.size() == tables_.size();
+  for (std::size_t i = 0; serve && i < tables_.size(); ++i) {
+    const auto need = needs.find(tables_[i].piece);
+    serve = need != needs.end() && need->second.scale_fn.is(functions_[i]) && serves(tables_[i], need->second);
+  }
   if (serve) return false;
   std::vector<TabulatedScales> tables;
+  std::vector<py::object> functions;
   tables.reserve(needs.size());
-  for (const auto& [piece, need] : needs) tables.push_back(tabulated(*piece, need));
-  tables_ = std::move(tables);
+  functions.reserve(needs.size());
+  for (const auto& [piece, need] : needs) {
+    tables.push_back(tabulated(*piece, need));
+    functions.push_back(need.scale_fn);
+  }
+  std::swap(tables_, tables);
+  std::swap(functions_, functions);
   ++version_;
   return true;
+}
+
+int ScaleTables::traverse(visitproc visit, void* arg) const {
+  for (const py::object& function : functions_) Py_VISIT(function.ptr());
+  return 0;
+}
+
+void ScaleTables::clear() {
+  tables_.clear();
+  std::vector<py::object> functions;
+  std::swap(functions_, functions);
 }
 
 }  // namespace clr

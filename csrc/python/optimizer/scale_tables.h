@@ -22,8 +22,13 @@ class ScaleTables {
   // A number that changes with the tables.
   std::uint64_t version() const { return version_; }
 
+  int traverse(visitproc visit, void* arg) const;
+  void clear();
+
  private:
   std::vector<TabulatedScales> tables_;
+  std::vector<py::object>
+      functions_;  // of the tables: another schedule's piece may have the address of one that is gone
   std::uint64_t version_ = 0;
 };
 
