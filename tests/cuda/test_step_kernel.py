@@ -238,7 +238,7 @@ FAULTS: dict[str, Fault] = {
     "progress that is never in force": (RUN, "state.turn ^= 1;", ""),
     "progress formed in the wrong place": (TURNS, "state.turn == 0 ? state.group_count : 0", "0"),
     "an average that is not counted": (PROGRESS, "averages_next(settings, ends_cycle) ? 1 : 0", "0"),
-    "an override that stays": (PROGRESS, "progress.last_override = settings.override_number;", ""),
+    "an override that stays": (PROGRESS, "progress.last_override = settings.override_number;", "{}"),
     "a buffer that stays empty": (RUN, "state.buffer_holds[slot.random_key] = true;", ";"),
 }
 
