@@ -15,6 +15,8 @@ import griffe
 CODE = re.compile(r"^( *)>>> .*(?:\n\1\S.*)*|::$\n(?:\n| +.*(?:\n|\Z))+|``[^`]*``", flags=re.MULTILINE)
 # Names that share an entry of arguments and do not fit into its first line.
 NAMES = re.compile(r"^( +(?:\w+, )*\w+,)\n +(?=(?:\w+, )*\w+: )", flags=re.MULTILINE)
+# A star, unless it begins an item of a list.
+STAR = re.compile(r"^( *\* )|\*", flags=re.MULTILINE)
 ROLE = re.compile(r":\w+:(?=`)")
 PAGE = re.compile(r"\bdocs/([\w/]+\.md)\b")
 
@@ -29,7 +31,8 @@ def as_markdown(docstring: str) -> str:
 
 
 def _prose(text: str) -> str:
-    return PAGE.sub(r"[docs/\1](\1)", ROLE.sub("", NAMES.sub(r"\1 ", text)).replace("*", r"\*"))
+    text = STAR.sub(lambda star: star[1] or r"\*", NAMES.sub(r"\1 ", text))
+    return PAGE.sub(r"[docs/\1](\1)", ROLE.sub("", text))
 
 
 def _code(text: str, indent: str | None) -> str:

@@ -77,6 +77,7 @@ def test_arguments_are_found() -> None:
     [
         ("From 0 to 2**63 - 2.", r"From 0 to 2\*\*63 - 2."),
         ("At most ``2**63``, or 2 * 3.", r"At most ``2**63``, or 2 \* 3."),
+        ("* a 2**k\n  b\n* ``c``", "* a 2\\*\\*k\n  b\n* ``c``"),
         ("With k::\n\n    a = 2**-k\n\nand 2**k.", "With k:\n\n    a = 2**-k\n\nand 2\\*\\*k."),
         ("See :class:`CyclicLR` in docs/guide/faq.md.", "See `CyclicLR` in [docs/guide/faq.md](guide/faq.md)."),
         ("Text.\n\n>>> 2**3\n8\n\nMore.", "Text.\n\n```pycon\n>>> 2**3\n8\n```\n\nMore."),
