@@ -165,11 +165,12 @@ def tools(session: nox.Session, *names: str) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The site of docs/, into build/site; a link inside that leads nowhere is an error. It reads sources, and imports
-    nothing of them.
+    """The site of docs/, into build/site; a link inside that leads nowhere is an error. Nothing is imported of the
+    package, whose sources are read, so that neither torch nor a compiler is needed.
     """
     session.install(*nox.project.load_toml("pyproject.toml")["dependency-groups"]["docs"])
     session.run("zensical", "build", "--strict", "--clean")
+    session.run("python", "docs/check_site.py", "build/site")
 
 
 # --- a release: nox -s dist wheels check demo -------------------------------------------------------------------------

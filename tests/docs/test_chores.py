@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 if not (ROOT / "noxfile.py").exists():
     pytest.skip("chores are left out of the source distribution, in which these tests run too", allow_module_level=True)
 NOXFILE = (ROOT / "noxfile.py").read_text(encoding="utf-8")
-NAMING = [".github/workflows/tests.yml", ".github/workflows/wheels.yml", "CONTRIBUTING.md", "README.md"]
+NAMING = [*(f".github/workflows/{name}.yml" for name in ("tests", "wheels", "docs")), "CONTRIBUTING.md", "README.md"]
 
 
 @pytest.mark.parametrize("name", NAMING)

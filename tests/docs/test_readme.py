@@ -31,7 +31,7 @@ NOT_RUN = {
     "clr-native demo --bounds auto": "trains for half a minute; test_range_command.py runs it on less",
     "python -m bench.range_test.noise": "takes minutes; docs/range_test.md has what it printed",
     "python -m bench.range_test.digits": "takes minutes; docs/range_test.md has what it printed",
-    "python -m bench.snapshots.ensemble": "takes minutes; docs/training_step.md has what it printed",
+    "python -m bench.snapshots.ensemble": "takes minutes; docs/guide/averages.md has what it printed",
     "python -m bench.loop": "takes minutes; bench/results has what it printed",
     "python -m bench.paired": "takes minutes; bench/results has what it printed",
     "python -m bench.paired --workload scheduler": "takes a minute; bench/results has what it printed",

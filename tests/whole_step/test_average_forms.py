@@ -1,4 +1,4 @@
-"""Which of the averaging functions of torch.optim.swa_utils have the bits of ours, as docs/training_step.md says."""
+"""Which of the averaging functions of torch.optim.swa_utils have the bits of ours, as docs/guide/averages.md says."""
 
 from __future__ import annotations
 
@@ -51,4 +51,4 @@ def test_which_forms_are_equal_to_the_bit(dtype: torch.dtype, name: str) -> None
     bound = most[dtype is torch.float64]
     assert difference <= bound
     if bound and not difference:
-        pytest.skip(f"this torch has the bits of ours: docs/training_step.md can say so of {name}")
+        pytest.skip(f"this torch has the bits of ours: docs/guide/averages.md can say so of {name}")

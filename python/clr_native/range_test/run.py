@@ -72,8 +72,8 @@ def lr_range_test(
         momentum: a constant momentum for the test (``momentum`` or the first of ``betas``); None: as it stands.
         metric: ``metric(outputs, targets)``, larger is better, such as an accuracy: the paper's curve. With step_fn and
             train_step it gets the batch: ``metric(batch)``, called before the update, in eval mode without gradients.
-        val_loader: if given, loss and metric are also taken over all its batches after every ``val_every``-th update
-            and the last, in eval mode, and the result speaks of them.
+        val_loader, val_every: if given, loss and metric are also taken over all its batches after every
+            ``val_every``-th update and the last, in eval mode, and the result speaks of them.
         repeats: how many times the test is run, each from the same weights but with further batches; losses are
             averaged, and ``bounds()`` has an interval.
         accumulate: batches per update; their losses are averaged.
