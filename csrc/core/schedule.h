@@ -12,8 +12,8 @@
 // with 1 - s in place of s; the exponential one is start (end / start)^s.
 //
 // Phases come from exact integers and everything is carried in double-double, w and 1 - w both with full relative
-// accuracy, and rounded once at the end: the triangular window is correctly rounded, welch, hann and powers are
-// within an ulp, and no value leaves its boundaries while 0 <= a <= 1.
+// accuracy, and rounded once at the end: the triangular window is correctly rounded, welch and hann are within an ulp,
+// powers within two, and no value leaves its boundaries while 0 <= a <= 1.
 #pragma once
 
 #include "core/elementary.h"

@@ -25,7 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
         if "total_steps" in arguments or getattr(arguments, name) is None:
             delattr(arguments, name)
     schedules = schedules_of(arguments)
-    if per_epoch is None or epochs is None:
-        fail("--steps-per-epoch and --epochs must both be given")
+    missing = [name for name, given in (("--steps-per-epoch", per_epoch), ("--epochs", epochs)) if given is None]
+    if missing:
+        fail(f"{' and '.join(missing)} must be given")
     for name, schedule in schedules.items():
         print(f"{name}: " if name else "", schedule.summary(per_epoch, epochs), sep="")
